@@ -1,0 +1,97 @@
+"""Who may hear what: event -> channels, and may this actor join a channel?
+
+The security-critical page. Pure functions, denied by default, property-tested in tests/unit/handlers/test_audience.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from uuid import UUID
+
+from handlers.actor import Actor
+from handlers.events import Event
+
+MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
+
+
+class Kind(Enum):
+    """The kinds of channel there are."""
+
+    ORDERS_FEED = "orders:feed"
+    ORDER = "order:<order id>"
+    PERSONAL = "#<account id>"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    kind: Kind
+    name: str
+    id: UUID | None = None  # of the order or the account; None for the feed
+
+
+class UnknownChannel(ValueError):
+    """No channel of ours has this name."""
+
+
+def orders_feed() -> str:
+    return "orders:feed"
+
+
+def order_channel(order_id: UUID) -> str:
+    return f"order:{order_id}"
+
+
+def personal_channel(account_id: UUID) -> str:
+    return f"#{account_id}"
+
+
+def parse_channel(name: str) -> Channel:
+    """Raise UnknownChannel unless `name` is, to the letter, the one spelling of a channel of ours."""
+    if name == orders_feed():
+        return Channel(Kind.ORDERS_FEED, name)
+    for prefix, kind in (("order:", Kind.ORDER), ("#", Kind.PERSONAL)):
+        if name.startswith(prefix):
+            return Channel(kind, name, _canonical_uuid(name.removeprefix(prefix)))
+    raise UnknownChannel(name)
+
+
+def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
+    """May `actor` subscribe to `channel`? `owner` is the account that placed the order, None if there is no such order."""
+    match channel.kind:
+        case Kind.ORDERS_FEED:
+            return actor.is_staff
+        case Kind.ORDER:
+            return owner is not None and (actor.is_staff or actor.account_id == owner)
+        case Kind.PERSONAL:
+            return channel.id == actor.account_id
+    return False
+
+
+def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]:
+    """The channels whose subscribers hear `event`; empty when nobody is addressed.
+
+    Our own types have fixed audiences. Another service's event names its channel in the extension attribute
+    `channel`, or `configured` maps its type to one ("{subject}" stands for the event's subject).
+
+    Raises UnknownChannel when the channel so named is none of ours.
+    """
+    if event.is_own_type:
+        own = (orders_feed(), order_channel(UUID(event.subject)))
+        return own if event.recipient is None else (*own, personal_channel(event.recipient))
+    template = event.channel or configured.get(event.type)
+    if template is None:
+        return ()
+    name = template if event.channel else template.replace("{subject}", event.subject)
+    return (parse_channel(name).name,)
+
+
+def _canonical_uuid(text: str) -> UUID:
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        raise UnknownChannel(text) from None
+    if str(parsed) != text:
+        raise UnknownChannel(text)
+    return parsed

@@ -1,0 +1,77 @@
+"""An event: something that happened, as a CloudEvents 1.0 envelope.
+
+Source: CloudEvents 1.0.2 core specification, JSON event format and the distributed tracing extension.
+docs/events.md is the contract that other services read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from handlers.clock import rfc3339
+
+SOURCE = "/orderwire"
+"""The `source` of our own events. Identity of an event is (source, id)."""
+
+MAX_EVENT_BYTES = 256 * 1024
+
+
+class OwnType(StrEnum):
+    """The types that only Orderwire itself may emit."""
+
+    ORDER_CREATED = "order.created"
+    ORDER_PAID = "order.paid"
+    ORDER_SHIPPED = "order.shipped"
+    ORDER_DELIVERED = "order.delivered"
+    ORDER_CANCELLED = "order.cancelled"
+
+
+OWN_TYPES = frozenset(kind.value for kind in OwnType)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`subject` is also the ordering key: events of one subject stay in order. `time` is aware, UTC.
+
+    `data` is any JSON value; for our own types the entity with its version and absolute values, never a difference.
+    `recipient` (our own types) and `channel` (other services' types) are extension attributes that name the audience.
+    """
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    data: Any
+    recipient: UUID | None = None
+    channel: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def is_own_type(self) -> bool:
+        return self.type in OWN_TYPES
+
+    def encode(self) -> bytes:
+        """The envelope in structured JSON form, on one line."""
+        envelope: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": self.type,
+            "subject": self.subject,
+            "time": rfc3339(self.time),
+        }
+        if self.recipient is not None:
+            envelope["recipient"] = str(self.recipient)
+        if self.channel is not None:
+            envelope["channel"] = self.channel
+        if self.traceparent is not None:
+            envelope["traceparent"] = self.traceparent
+        envelope["data"] = self.data
+        return orjson.dumps(envelope)

@@ -1,0 +1,168 @@
+"""What the domain asks of the outside world. Variants live in storage/ and realtime/; server/ chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from handlers.accounts.model import AccessToken, Account
+from handlers.events import Event
+from handlers.orders.model import Order
+from handlers.products.model import Product
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader is in a stream: it has everything up to and including `offset` of `epoch`."""
+
+    offset: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    product_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first answer that was given under an idempotency key; `fingerprint` tells which request it answered."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list, newest first. `before` is the number of the last order of the page before."""
+
+    customer_id: UUID | None
+    before: int | None
+    limit: int
+
+
+class Accounts(Protocol):
+    async def by_email(self, email: str) -> Account | None: ...
+
+    async def add(self, account: Account) -> None: ...
+
+
+class Products(Protocol):
+    async def page(self, *, after_sku: str, limit: int) -> Sequence[Product]:
+        """Products in order of SKU."""
+        ...
+
+    async def get(self, product_id: UUID) -> Product | None: ...
+
+    async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        """Take pieces out of stock and return the products as they are afterwards, in the order asked for.
+
+        Product ids are distinct. Locks in order of product id, so that two buyers never wait for each other in a
+        circle. Raises NotFound or OutOfStock (a fault per item, pointing at /items/<index>); the transaction is then lost.
+        """
+        ...
+
+    async def give_back(self, quantities: Sequence[Quantity]) -> None: ...
+
+
+class Orders(Protocol):
+    async def add(self, order: Order) -> Order:
+        """Insert; the order comes back with the `number` that it was given."""
+        ...
+
+    async def get(self, order_id: UUID) -> Order | None: ...
+
+    async def lock(self, order_id: UUID) -> Order | None:
+        """Like `get`, and no other transaction changes the order until this one ends."""
+        ...
+
+    async def save(self, order: Order) -> None:
+        """Write status, version and updated_at of a locked order."""
+        ...
+
+    async def page(self, which: OrderFilter) -> Sequence[Order]: ...
+
+    async def owner_of(self, order_id: UUID) -> UUID | None:
+        """The account that placed the order, None if there is no such order."""
+        ...
+
+
+class Answers(Protocol):
+    """Answers given under idempotency keys, kept for 24 hours."""
+
+    async def claim(self, account_id: UUID, key: str) -> Answer | None:
+        """Return the answer given before, or None: then the key belongs to this transaction until it ends.
+
+        Raises KeyInFlight while another transaction holds the key; never waits for it.
+        """
+        ...
+
+    async def keep(self, account_id: UUID, key: str, answer: Answer) -> None: ...
+
+
+class Outbox(Protocol):
+    async def add(self, event: Event) -> None:
+        """Emit with this transaction. Call it after the row lock of the event's subject was taken, so that
+        events of one subject get ids in commit order."""
+        ...
+
+
+class Positions(Protocol):
+    async def position(self, channel: str) -> Position:
+        """Where the channel's stream is now. Read it *before* the state that it goes with (from the primary):
+        the state may be ahead of the position, never behind."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """The repositories, all on one connection."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+    @property
+    def products(self) -> Products: ...
+    @property
+    def orders(self) -> Orders: ...
+    @property
+    def answers(self) -> Answers: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def positions(self) -> Positions: ...
+
+
+class Database(Protocol):
+    """Raises Unavailable when no connection is free within the bounded wait, or PostgreSQL is away."""
+
+    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        After the block has ended the writes are durable and the relay has been told of new events.
+        """
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """For reads only; each statement sees what was committed before it."""
+        ...
+
+
+class Passwords(Protocol):
+    """Argon2id. Slow on purpose, so both run in a bounded pool of threads, off the event loop."""
+
+    async def hash(self, password: str) -> str: ...
+
+    async def matches(self, password: str, password_hash: str | None) -> bool:
+        """False for a None hash, after the same time as for a wrong password: nobody learns which e-mails exist."""
+        ...
+
+
+class Tokens(Protocol):
+    """Signed access tokens."""
+
+    def issue(self, account: Account, now: datetime) -> AccessToken: ...

@@ -1,0 +1,76 @@
+"""The broker: the durable pipe between processes, at least once. A port; its variants are
+`realtime.broker_rabbitmq` and, for the embedded default, `storage.broker`. One contract suite runs over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class BrokerAway(Exception):
+    """The broker cannot be reached, or refused; what was being published may or may not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event on its way: `body` is a CloudEvent, `subject` its ordering key, `type` what queues bind to."""
+
+    id: str
+    type: str
+    subject: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as a queue hands it out. `tag` is the variant's own, for acknowledging.
+
+    `trusted` is true only where the broker itself vouches that our relay published the message.
+    """
+
+    tag: int
+    body: bytes
+    content_type: str | None
+    headers: Mapping[str, object] = field(default_factory=dict)
+    trusted: bool = False
+    redelivered: bool = False
+
+
+class Deliveries(Protocol):
+    """One consumer's deliveries, in queue order."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Wait for at least one delivery and return all that are there, up to the prefetch.
+
+        Survives the loss of the connection: it goes on waiting while the adapter reconnects, and what was not
+        acknowledged comes again, in order, before anything newer.
+        """
+        ...
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """The effect of these, the oldest outstanding ones, is durable. Never raises for a lost connection: then they come again."""
+        ...
+
+
+class Broker(Protocol):
+    """Delivery is at least once; order is kept per publisher and queue, also across redelivery."""
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        """Publish in order; return how many of the leading messages are durable in every bound queue.
+
+        Fewer than all: the rest may be there or not, publish them again. Raises BrokerAway when none is known to be.
+        """
+        ...
+
+    def consume(self, queue: str, *, prefetch: int) -> AbstractAsyncContextManager[Deliveries]:
+        """Consume `queue`; of several consumers in a deployment one at a time is active (single active consumer)."""
+        ...
+
+    async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:
+        """Put a delivery aside with the reason in a header; durable on return. Acknowledge it only then."""
+        ...
+
+    async def is_reachable(self) -> bool: ...

@@ -1,0 +1,65 @@
+"""The bus: node-to-node delivery, at most once. A port; variants are `bus_redis` and `bus_memory`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from realtime.streams import Publication, Published
+
+Receiver = Callable[[bytes], None]
+
+
+class Bus(Protocol):
+    """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing.
+
+    Losing one is harmless: the hub notices and reads the stream.
+    """
+
+    @property
+    def is_connected(self) -> bool:
+        """Is the subscription confirmed, so that messages published from now on will arrive?"""
+        ...
+
+    async def publish(self, message: bytes) -> None:
+        """Send to every node, this one included. Never raises and never waits longer than a second; a loss is counted."""
+        ...
+
+    async def run(self, receiver: Receiver) -> None:
+        """Hand every message to `receiver` (a plain function, called on the event loop) until cancelled;
+        reconnects by itself, with jitter."""
+        ...
+
+
+_HEAD = struct.Struct("!HHIQQ")  # bytes of channel, epoch and data; offset; time in ms
+
+
+def encode(published: Iterable[Published]) -> bytes:
+    """One bus message for one appended batch. Lengths are explicit, so payloads are never parsed on the way."""
+    parts: list[bytes] = []
+    for item in published:
+        channel, epoch, publication = item.channel.encode(), item.epoch.encode(), item.publication
+        head = _HEAD.pack(
+            len(channel), len(epoch), len(publication.data), publication.offset, publication.time_ms
+        )
+        parts += (head, channel, epoch, publication.data)
+    return b"".join(parts)
+
+
+def decode(message: bytes) -> Iterator[Published]:
+    """Raises ValueError for a message that `encode` cannot have made."""
+    at = 0
+    while at < len(message):
+        try:
+            channel_size, epoch_size, data_size, offset, time_ms = _HEAD.unpack_from(message, at)
+        except struct.error:
+            raise ValueError("truncated bus message") from None
+        at += _HEAD.size
+        end = at + channel_size + epoch_size + data_size
+        if end > len(message):
+            raise ValueError("truncated bus message")
+        channel = message[at : at + channel_size].decode()
+        epoch = message[at + channel_size : at + channel_size + epoch_size].decode()
+        yield Published(channel, epoch, Publication(offset, message[end - data_size : end], time_ms))
+        at = end
