@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from realtime.streams import Publication, Published
+from handlers.ports.streams import Publication, Published
 
 Receiver = Callable[[bytes], None]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from handlers.ports import Position
+from handlers.ports.domain import Position
 
 
 class StreamsAway(Exception):

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from realtime.broker import Message
+from handlers.ports.broker import Message
 
 
 class OutboxAway(Exception):
