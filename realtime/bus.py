@@ -40,9 +40,7 @@ def encode(published: Iterable[Published]) -> bytes:
     parts: list[bytes] = []
     for item in published:
         channel, epoch, publication = item.channel.encode(), item.epoch.encode(), item.publication
-        head = _HEAD.pack(
-            len(channel), len(epoch), len(publication.data), publication.offset, publication.time_ms
-        )
+        head = _HEAD.pack(len(channel), len(epoch), len(publication.data), publication.offset, publication.time_ms)
         parts += (head, channel, epoch, publication.data)
     return b"".join(parts)
 

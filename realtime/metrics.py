@@ -33,9 +33,7 @@ class RealtimeMetrics:
         self.drops = counter("drops", "Things dropped on purpose, by reason.", "reason")
         self.recoveries = counter("recoveries", "Recoveries asked for by clients, by outcome.", "outcome")
         self.relayed = counter("relayed_events", "Outbox events that the broker confirmed.")
-        self.relay_leads = Gauge(
-            "orderwire_relay_leads", "1 while this node is the relay.", registry=registry
-        )
+        self.relay_leads = Gauge("orderwire_relay_leads", "1 while this node is the relay.", registry=registry)
         self.appended = counter("appended", "Publications appended to streams by the fan-out.")
         self.dead_letters = counter("dead_letters", "Events put aside, by reason.", "reason")
         self.bus_lost = counter("bus_messages_lost", "Bus messages that could not be sent.")

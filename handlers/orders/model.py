@@ -39,9 +39,7 @@ class Transition:
 TRANSITIONS = {
     Action.PAY: Transition(frozenset({Status.PLACED}), Status.PAID, OwnType.ORDER_PAID, staff_only=True),
     Action.SHIP: Transition(frozenset({Status.PAID}), Status.SHIPPED, OwnType.ORDER_SHIPPED, staff_only=True),
-    Action.DELIVER: Transition(
-        frozenset({Status.SHIPPED}), Status.DELIVERED, OwnType.ORDER_DELIVERED, staff_only=True
-    ),
+    Action.DELIVER: Transition(frozenset({Status.SHIPPED}), Status.DELIVERED, OwnType.ORDER_DELIVERED, staff_only=True),
     Action.CANCEL: Transition(
         frozenset({Status.PLACED, Status.PAID}), Status.CANCELLED, OwnType.ORDER_CANCELLED, staff_only=False
     ),
