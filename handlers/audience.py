@@ -58,7 +58,7 @@ def parse_channel(name: str) -> Channel:
 
 
 def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
-    """May `actor` subscribe to `channel`? `owner` is the account that placed the order, None if there is no such order."""
+    """May `actor` subscribe to `channel`? `owner` is who placed the order, None if there is no such order."""
     match channel.kind:
         case Kind.ORDERS_FEED:
             return actor.is_staff

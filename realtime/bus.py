@@ -23,7 +23,7 @@ class Bus(Protocol):
         ...
 
     async def publish(self, message: bytes) -> None:
-        """Send to every node, this one included. Never raises and never waits longer than a second; a loss is counted."""
+        """Send to every node, this one too. Never raises and never waits longer than a second; a loss is counted."""
         ...
 
     async def run(self, receiver: Receiver) -> None:

@@ -1,4 +1,4 @@
-"""What realtime counts. Counted per batch or per publication, never per delivery: a counter costs half a microsecond."""
+"""What realtime counts: per batch or per publication, never per delivery (a counter costs half a microsecond)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,10 @@ class Deliveries(Protocol):
         ...
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """The effect of these, the oldest outstanding ones, is durable. Never raises for a lost connection: then they come again."""
+        """The effect of these, the oldest outstanding ones, is durable.
+
+        Never raises for a lost connection: then they come again.
+        """
         ...
 
 

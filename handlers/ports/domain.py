@@ -64,7 +64,8 @@ class Products(Protocol):
         """Take pieces out of stock and return the products as they are afterwards, in the order asked for.
 
         Product ids are distinct. Locks in order of product id, so that two buyers never wait for each other in a
-        circle. Raises NotFound or OutOfStock (a fault per item, pointing at /items/<index>); the transaction is then lost.
+        circle. Raises NotFound or OutOfStock (a fault per item, pointing at /items/<index>); the transaction is then
+        lost.
         """
         ...
 

@@ -33,7 +33,7 @@ class Leadership(Protocol):
         ...
 
     async def wait(self, timeout: float) -> None:
-        """Return when new rows may be there (told in process or by another node), at the latest after `timeout` seconds."""
+        """Return when new rows may be there (told in process or by another node), at the latest after `timeout` s."""
         ...
 
 
