@@ -1,8 +1,11 @@
 """What can go wrong, as one tree.
 
     AppError
-    ├── Invalid            the request cannot be understood or breaks a stated rule
+    ├── Invalid            understood, but it breaks a stated rule
+    │   └── Malformed      it cannot be understood
     ├── Unauthenticated    nobody, or nobody we can verify
+    │   ├── InvalidToken
+    │   └── WrongCredentials
     ├── Forbidden          somebody, but not allowed to
     ├── NotFound           no such thing, or none that this actor may know of
     ├── Conflict           understood and allowed, but the present state says no
@@ -54,10 +57,28 @@ class Invalid(AppError):
     code = "invalid"
 
 
+class Malformed(Invalid):
+    """The request cannot be understood."""
+
+    code = "malformed"
+
+
 class Unauthenticated(AppError):
     """Sign in first."""
 
     code = "unauthenticated"
+
+
+class InvalidToken(Unauthenticated):
+    """The access token has expired or is not valid; sign in again."""
+
+    code = "invalid_token"
+
+
+class WrongCredentials(Unauthenticated):
+    """The e-mail address or the password is wrong."""
+
+    code = "wrong_credentials"
 
 
 class Forbidden(AppError):

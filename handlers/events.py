@@ -36,6 +36,14 @@ OWN_TYPES = frozenset(kind.value for kind in OwnType)
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """What sets a change off: the moment it is dated to (aware, UTC) and the trace that it belongs to."""
+
+    now: datetime
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """`subject` is also the ordering key: events of one subject stay in order. `time` is aware, UTC.
 

@@ -48,9 +48,13 @@ class OrderFilter:
 
 
 class Accounts(Protocol):
+    async def get(self, account_id: UUID) -> Account | None: ...
+
     async def by_email(self, email: str) -> Account | None: ...
 
-    async def add(self, account: Account) -> None: ...
+    async def add(self, account: Account) -> None:
+        """Raises Conflict when there is an account with this e-mail address."""
+        ...
 
 
 class Products(Protocol):
@@ -59,6 +63,10 @@ class Products(Protocol):
         ...
 
     async def get(self, product_id: UUID) -> Product | None: ...
+
+    async def add(self, product: Product) -> None:
+        """Raises Conflict when there is a product with this SKU."""
+        ...
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         """Take pieces out of stock and return the products as they are afterwards, in the order asked for.
