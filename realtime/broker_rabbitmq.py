@@ -1,0 +1,297 @@
+"""The broker on RabbitMQ 3.10 or newer. Variant of `handlers.ports.broker.Broker`.
+
+Nothing here requeues, rejects or cancels: each of these reorders. A consumer leaves by closing its channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, DeliveryError, PublishError
+from aiormq.abc import AbstractChannel as UnderlayChannel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.common import FieldValue
+
+from handlers.ports.broker import BrokerAway, Delivery, Message
+from realtime.backoff import Backoff
+from realtime.metrics import RealtimeMetrics
+from realtime.rabbitmq_link import Link, broker_errors, close_within
+from realtime.rabbitmq_topology import RabbitMQOptions, Topology
+
+log = structlog.get_logger(__name__)
+
+REASON_HEADER = "x-orderwire-reason"
+REACHABLE_TIMEOUT = 1.0  # seconds
+KEPT_HEADER_BYTES = 16 * 1024  # of a dead letter's own headers: all of them must fit into one AMQP frame
+_PERSISTENT = 2
+_GENERATION = 1 << 64  # AMQP delivery tags are 64 bits; above them our tags carry which channel they are of
+
+
+@asynccontextmanager
+async def open_rabbitmq(options: RabbitMQOptions, metrics: RealtimeMetrics) -> AsyncIterator[RabbitMQ]:
+    """Connects when it is first needed, so that a node starts and serves with RabbitMQ away."""
+    broker = RabbitMQ(options, metrics)
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Basic.Properties
+
+
+class RabbitMQ:
+    """Two connections: RabbitMQ slows publishers down by not reading from theirs, and acknowledgements must pass."""
+
+    def __init__(self, options: RabbitMQOptions, metrics: RealtimeMetrics) -> None:
+        topology = Topology(options)
+        self._options = options
+        self._publishing = Link("publisher", options, topology, metrics)
+        self._consuming = Link("consumer", options, topology, metrics)
+        self._opening = asyncio.Lock()
+        self._channel: AbstractChannel | None = None
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        return await self._send([self._outgoing(message) for message in messages])
+
+    async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:
+        properties = Basic.Properties(
+            content_type=delivery.content_type,
+            headers={**_kept(delivery.headers), REASON_HEADER: reason},
+            delivery_mode=_PERSISTENT,
+            timestamp=datetime.now(UTC),
+        )
+        await self._send([_Outgoing("", self._options.dead_letter_queue, delivery.body, properties)])
+
+    @asynccontextmanager
+    async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[RabbitMQDeliveries]:
+        deliveries = RabbitMQDeliveries(self._consuming, queue, prefetch, self._options)
+        try:
+            yield deliveries
+        finally:
+            await deliveries.close()
+
+    async def is_reachable(self) -> bool:
+        try:
+            async with asyncio.timeout(REACHABLE_TIMEOUT):
+                await self._publishing.connect()
+        except (BrokerAway, TimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._publishing.close()
+        await self._consuming.close()
+
+    async def _send(self, outgoing: Sequence[_Outgoing]) -> int:
+        """Publish all of them, in flight together; how many of the leading ones are durable."""
+        if not outgoing:
+            return 0
+        channel = await self._ready_channel()
+        with broker_errors():
+            underlay = await channel.get_underlay_channel()
+        patience = 2.0 * self._options.heartbeat
+        # On one channel, whose lock is first come, first served: that keeps the order, and four were not faster.
+        # Straight on the channel beneath aio-pika's: a sixth less CPU for each event.
+        outcomes = await asyncio.gather(
+            *(_publish(underlay, item, patience) for item in outgoing), return_exceptions=True
+        )
+        for durable, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                await self._judge(outcome, channel)
+                if durable == 0:
+                    raise BrokerAway(type(outcome).__name__) from outcome
+                return durable
+        return len(outgoing)
+
+    async def _judge(self, failure: BaseException, channel: AbstractChannel) -> None:
+        """What a failed publish says about channel and connection."""
+        if not isinstance(failure, (*CONNECTION_EXCEPTIONS, asyncio.CancelledError)):
+            raise failure
+        log.warning("rabbitmq_publish_failed", cause=type(failure).__name__)
+        if isinstance(failure, DeliveryError) and not isinstance(failure, PublishError):
+            return  # refused by the queue: the channel is as good as before
+        if self._channel is channel:
+            self._channel = None
+        if isinstance(failure, TimeoutError):
+            await self._publishing.drop()
+        else:
+            # Returned means that no queue was bound: a new channel declares the topology again.
+            await close_within(channel)
+
+    async def _ready_channel(self) -> AbstractChannel:
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed:
+                self._channel = await self._publishing.channel()
+            return self._channel
+
+    def _outgoing(self, message: Message) -> _Outgoing:
+        properties = Basic.Properties(
+            message_id=message.id,
+            message_type=message.type,
+            content_type="application/cloudevents+json",
+            user_id=self._options.user,
+            timestamp=datetime.now(UTC),
+            delivery_mode=_PERSISTENT,
+        )
+        return _Outgoing(self._options.exchange, message.type, message.body, properties)
+
+
+class RabbitMQDeliveries:
+    """Variant of `handlers.ports.broker.Deliveries`: one consumer, started again whenever it was lost."""
+
+    def __init__(self, link: Link, queue: str, prefetch: int, options: RabbitMQOptions) -> None:
+        self._link = link
+        self._queue = queue
+        self._prefetch = prefetch
+        self._options = options
+        self._generation = 0
+        self._consumer: _Consumer | None = None
+
+    async def receive(self) -> Sequence[Delivery]:
+        backoff = Backoff()
+        while True:
+            try:
+                consumer = self._consumer or await self._start()
+                return await consumer.take(patience=self._options.heartbeat)
+            except BrokerAway as away:
+                log.warning("rabbitmq_consumer_lost", queue=self._queue, cause=str(away))
+                await self.close()
+                await asyncio.sleep(backoff.delay())
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries or self._consumer is None:
+            return
+        generation, tag = divmod(deliveries[-1].tag, _GENERATION)
+        if generation == self._generation:
+            await self._consumer.acknowledge(tag)
+
+    async def close(self) -> None:
+        """Give back what is not acknowledged, in order, by closing the channel."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.close(self._link)
+
+    async def _start(self) -> _Consumer:
+        self._generation += 1
+        channel = await self._link.channel()
+        self._consumer = _Consumer(channel, self._queue, self._generation, self._options.user)
+        await self._consumer.start(self._prefetch)
+        return self._consumer
+
+
+class _Consumer:
+    """A consumer's life on one channel. The buffer is bounded by the prefetch."""
+
+    def __init__(self, channel: AbstractChannel, queue: str, generation: int, own_user: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._base = generation * _GENERATION
+        self._own_user = own_user
+        self._buffer: deque[Delivery] = deque()
+        self._woken = asyncio.Event()
+        self._lost: str | None = None
+        self._is_silent = False
+
+    async def start(self, prefetch: int) -> None:
+        with broker_errors():
+            underlay = await self._channel.get_underlay_channel()
+            underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose("cancelled"))
+            self._channel.close_callbacks.add(lambda *_: self._lose("closed"))
+            await self._channel.set_qos(prefetch_count=prefetch)
+            await underlay.basic_consume(self._queue, self._on_message)
+
+    async def take(self, *, patience: float) -> Sequence[Delivery]:
+        """All that are there, at least one. Raises BrokerAway when the consumer is lost."""
+        while True:
+            if self._lost is not None:
+                raise BrokerAway(self._lost)
+            if self._buffer:
+                taken = tuple(self._buffer)
+                self._buffer.clear()
+                return taken
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._woken.wait()
+            except TimeoutError:
+                await self._probe(patience)
+
+    async def acknowledge(self, tag: int) -> None:
+        if self._lost is not None:
+            return
+        with suppress(BrokerAway), broker_errors():
+            underlay = await self._channel.get_underlay_channel()
+            await underlay.basic_ack(tag, multiple=True, wait=False)
+
+    async def close(self, link: Link) -> None:
+        if self._is_silent:
+            await link.drop()
+        else:
+            await close_within(self._channel)
+
+    async def _probe(self, patience: float) -> None:
+        """A quiet queue or a half-open connection? aiormq would notice the second only after three heartbeats."""
+        try:
+            with broker_errors():
+                await self._channel.declare_queue(self._queue, passive=True, timeout=patience)
+        except BrokerAway as away:
+            self._is_silent = isinstance(away.__cause__, TimeoutError)
+            raise
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        # aiormq runs this in a task of its own and only logs what it raises: nothing here may fail.
+        properties = message.header.properties
+        self._buffer.append(
+            Delivery(
+                tag=self._base + (message.delivery_tag or 0),
+                body=message.body,
+                content_type=properties.content_type,
+                headers=properties.headers or {},
+                trusted=properties.user_id == self._own_user,
+                redelivered=bool(message.redelivered),
+            )
+        )
+        self._woken.set()
+
+    def _lose(self, cause: str) -> None:
+        self._lost = self._lost or cause
+        self._woken.set()
+
+
+async def _publish(channel: UnderlayChannel, item: _Outgoing, patience: float) -> None:
+    """Returns once the message is durable; `mandatory`, because one that no queue took is confirmed as well."""
+    await channel.basic_publish(
+        item.body,
+        exchange=item.exchange,
+        routing_key=item.routing_key,
+        properties=item.properties,
+        mandatory=True,
+        timeout=patience,
+    )
+
+
+def _kept(headers: Mapping[str, object]) -> dict[str, FieldValue]:
+    """A dead letter's own headers as far as they are plain and small, so that any letter can be published."""
+    kept: dict[str, FieldValue] = {}
+    size = 0
+    for name, value in headers.items():
+        if not isinstance(value, str | bool):
+            continue
+        size += len(name.encode()) + len(str(value).encode())
+        if size <= KEPT_HEADER_BYTES:
+            kept[name] = value
+    return kept
