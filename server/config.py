@@ -1,0 +1,395 @@
+"""Settings: one frozen model per section of config.toml, from the environment, that file, and the defaults here.
+
+`load` explains every fault on a line of its own, naming the variable or the file and key, and what is expected there.
+The value of a secret is never part of such a line, nor of a repr.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+
+PREFIX = "ORDERWIRE_"
+# Read elsewhere, before or beside the settings.
+OTHER_VARIABLES = frozenset({"ORDERWIRE_DATA_DIR", "ORDERWIRE_POSTGRES_BIN", "ORDERWIRE_VALKEY_BIN"})
+IGNORED_PREFIX = "ORDERWIRE_TEST_"
+SECRET_FILE_SUFFIX = "_FILE"  # noqa: S105 - the end of a variable's name
+MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
+
+
+class ConfigError(Exception):
+    """The settings cannot be used. `faults` has one line for each; str() joins them."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        url = urlsplit(value.get_secret_value())
+        has_place = bool(url.hostname or url.query or (url.scheme == "unix" and url.path))
+        # libpq's form with several hosts has a port in each, which urlsplit cannot read.
+        is_port_legible = "," in url.netloc or url.port is None or url.port > 0
+        has_blank = any(map(str.isspace, value.get_secret_value()))
+        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
+            raise ValueError
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError
+    return value
+
+
+def _is_amqp_name(value: str) -> str:
+    if value.startswith("amq.") or len(value.encode()) > 255:
+        raise ValueError
+    return value
+
+
+Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
+Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
+Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
+# PostgreSQL counts its timeouts in int32 milliseconds.
+Seconds = Annotated[
+    float, Field(gt=0, le=2_000_000, allow_inf_nan=False, description="seconds, more than 0 and at most 2000000")
+]
+Age = Annotated[
+    float, Field(ge=1, le=315_360_000, allow_inf_nan=False, description="seconds from 1 to 315360000 (ten years)")
+]
+Size = Annotated[int, Field(ge=1024, le=2**31 - 1, description="bytes from 1024 to 2147483647")]
+AmqpShort = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
+Name = Annotated[str, Field(min_length=1, max_length=255, description="a name of 1 to 255 characters")]
+AmqpName = Annotated[
+    str,
+    Field(min_length=1, description='a name of 1 to 255 bytes that does not begin with "amq."'),
+    AfterValidator(_is_amqp_name),
+]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    Field(description="a list of strings without blanks or commas"),
+]
+Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Server(_Section):
+    host: Host = "127.0.0.1"
+    port: Port = 8000
+    allowed_hosts: Patterns = ()
+    max_body_bytes: Size = 262_144
+    shutdown_grace: Seconds = 10.0
+
+
+class Database(_Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("postgresql", "postgres")] | None,
+        Field(description="a URL like postgresql://user@host/database"),
+    ] = None
+    pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
+    acquire_timeout: Seconds = 2.0
+    statement_timeout: Seconds = 10.0
+
+
+class Redis(_Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("redis", "rediss", "unix")] | None,
+        Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+    ] = None
+    bus_channel: Name = "orderwire.bus"
+
+
+class Broker(_Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("amqp", "amqps")] | None,
+        Field(description="a URL like amqp://user@host/ or amqps://user@host/"),
+    ] = None
+    exchange: AmqpName = "orderwire.events"
+    fanout_queue: AmqpName = "orderwire.fanout"
+    dead_letter_queue: AmqpName = "orderwire.dead"
+    heartbeat: AmqpShort = 5
+    prefetch: AmqpShort = 400
+
+
+class Auth(_Section):
+    token_secret: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None,
+        Field(description="at least 32 bytes"),
+    ] = None
+    token_ttl: Seconds = 900.0
+    token_issuer: Name = "orderwire"  # noqa: S105 - no secret
+
+
+class Client(_Section):
+    allowed_origins: Patterns = ()
+    ping_interval: Seconds = 25.0
+    pong_timeout: Seconds = 8.0
+    stale_close_delay: Seconds = 10.0
+    expired_close_delay: Seconds = 25.0
+    channel_limit: Count = 128
+    queue_max_size: Size = 1_048_576
+    message_size_limit: Size = 65_536
+    connection_limit: Count = 20_000
+
+
+class Streams(_Section):
+    retention: Age = 86_400.0
+    recovery_limit: Count = 10_000
+    seen_retention: Age = 86_400.0
+    head_check_interval: Seconds = 2.0
+    head_check_interval_without_bus: Seconds = 0.25
+
+
+class Events(_Section):
+    channels: Annotated[
+        Mapping[Name, Channel], Field(description="a table from event types to channels of 1 to 255 ASCII characters")
+    ] = Field(default_factory=dict)
+
+
+class Log(_Section):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="debug, info, warning or error")
+    ] = "info"
+    format: Annotated[Literal["json", "console", "auto"], Field(description="json, console or auto")] = "auto"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. A URL that is None stands for the embedded part."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    server: Server = Server()
+    database: Database = Database()
+    redis: Redis = Redis()
+    broker: Broker = Broker()
+    auth: Auth = Auth()
+    client: Client = Client()
+    streams: Streams = Streams()
+    events: Events = Events()
+    log: Log = Log()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Nothing external is configured: all parts are our own, for one machine only."""
+        return self.database.url is None and self.redis.url is None and self.broker.url is None
+
+
+def load(
+    config_file: Path | None, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
+) -> Settings:
+    """The settings: options of the command line, then the environment, then the file, then the defaults.
+
+    `config_file` None takes the file that comes with the program. Raises ConfigError.
+    """
+    path = config_file if config_file is not None else default_config_file()
+    faults: list[str] = []
+    sources = [
+        list(_from_options(host, port)),
+        list(_from_environment(environ, faults)),
+        list(_from_file(path, faults)),
+    ]
+    faults.extend(fault for source in sources for given in source if (fault := given.fault()) is not None)
+    if faults:
+        raise ConfigError(*faults)
+    merged = tuple(InitSettingsSource(Settings, _tables(source)) for source in sources)
+    settings = Settings(_build_sources=(merged, {}))  # type: ignore[call-arg]  # known to pydantic's own plugin only
+    whence = {given.name: given.whence for source in reversed(sources) for given in source}
+    if contradictions := tuple(_contradictions(settings, whence)):
+        raise ConfigError(*contradictions)
+    return settings
+
+
+def default_config_file() -> Path:
+    """config.toml beside this package's modules in an installation, one folder up in a checkout."""
+    installed = Path(__file__).parent / "config.toml"
+    return installed if installed.exists() else installed.parent.parent / "config.toml"
+
+
+def variable(section: str, key: str) -> str:
+    """The environment variable that sets `key` of `section`."""
+    return f"{PREFIX}{section}__{key}".upper()
+
+
+_DEFAULTS = Settings.model_construct()
+_SECTIONS: Mapping[str, _Section] = {name: getattr(_DEFAULTS, name) for name in Settings.model_fields}
+_VARIABLES = {
+    variable(section, key): (section, key) for section, model in _SECTIONS.items() for key in type(model).model_fields
+}
+_SECRETS = frozenset({("auth", "token_secret"), ("database", "url"), ("redis", "url"), ("broker", "url")})
+_SECRET_FILES = {variable(*name) + SECRET_FILE_SUFFIX: name for name in _SECRETS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value that somebody set: `whence` says where, for the reader of a fault."""
+
+    section: str
+    key: str
+    value: object
+    whence: str
+    is_text: bool = False  # an environment variable: "8000" is a number there, in TOML it is not
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.section, self.key
+
+    def fault(self) -> str | None:
+        model = type(_SECTIONS[self.section])
+        try:
+            model.model_validate({self.key: self.value}, strict=not self.is_text)
+        except ValidationError:
+            shown = "" if self.name in _SECRETS else f", not {json.dumps(self.value, default=str, ensure_ascii=False)}"
+            return f"{self.whence}: expected {model.model_fields[self.key].description}{shown}"
+        return None
+
+
+def _tables(source: list[_Given]) -> dict[str, object]:
+    tables: dict[str, dict[str, object]] = {}
+    for given in source:
+        tables.setdefault(given.section, {})[given.key] = given.value
+    return {**tables}
+
+
+def _from_options(host: str | None, port: int | None) -> Iterator[_Given]:
+    if host is not None:
+        yield _Given("server", "host", host, "--host")
+    if port is not None:
+        yield _Given("server", "port", port, "--port")
+
+
+def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator[_Given]:
+    for name, raw in sorted(environ.items()):
+        if not name.upper().startswith(PREFIX) or name.startswith(IGNORED_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if name in _SECRET_FILES:
+            section, key = _SECRET_FILES[name]
+            if variable(section, key) in environ:
+                faults.append(f"{name}: expected only one of this and {variable(section, key)}, not both")
+                continue
+            try:
+                yield _Given(section, key, Path(raw).read_text().rstrip("\r\n"), f"{name} ({raw})", is_text=True)
+            except (OSError, ValueError) as error:
+                faults.append(f"{name}: expected a file that can be read, not {raw}: {_reason(error)}")
+        elif name in _VARIABLES:
+            section, key = _VARIABLES[name]
+            yield _Given(section, key, _decoded(section, key, raw), name, is_text=True)
+        else:
+            known = [*_VARIABLES, *_SECRET_FILES, *OTHER_VARIABLES]
+            faults.append(f"{name}: no such setting{_suggestion(name.upper(), known)}")
+
+
+def _decoded(section: str, key: str, raw: str) -> object:
+    default = getattr(_SECTIONS[section], key)
+    if isinstance(default, tuple):
+        return [item.strip() for item in raw.split(",") if item.strip()]
+    if isinstance(default, Mapping):
+        try:
+            return json.loads(raw)
+        except ValueError:
+            return raw  # which is no table: the fault says so
+    return raw
+
+
+def _from_file(path: Path, faults: list[str]) -> Iterator[_Given]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a file that can be read: {_reason(error)}") from None
+    except ValueError as error:  # includes TOMLDecodeError, which names line and column
+        raise ConfigError(f"{path}: expected TOML: {_reason(error)}") from None
+    for section, table in tables.items():
+        if section not in _SECTIONS:
+            faults.append(f"{path}: [{section}]: no such section{_suggestion(section, _SECTIONS)}")
+        elif not isinstance(table, dict):
+            faults.append(f"{path}: {section}: expected a table [{section}]")
+        else:
+            yield from _from_table(f"{path}: [{section}]", section, table, faults)
+
+
+def _from_table(where: str, section: str, table: Mapping[str, object], faults: list[str]) -> Iterator[_Given]:
+    keys = type(_SECTIONS[section]).model_fields
+    for key, value in table.items():
+        whence = f"{where} {key}"
+        if key not in keys:
+            faults.append(f"{whence}: no such setting{_suggestion(key, keys)}")
+        elif (section, key) in _SECRETS and _is_secret(key, value):
+            name = variable(section, key)
+            faults.append(f"{whence}: no secrets in this file: set {name} or {name}{SECRET_FILE_SUFFIX}")
+        else:
+            yield _Given(section, key, value, whence)
+
+
+def _is_secret(key: str, value: object) -> bool:
+    """Whether a value of a setting that may be a secret is one: a URL without a password is not."""
+    if key != "url" or not isinstance(value, str):
+        return key != "url"
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        return False  # no URL: said by the validation
+    return url.password is not None or any("password" in name for name in parse_qs(url.query, keep_blank_values=True))
+
+
+def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    def where(section: str, key: str) -> str:
+        return whence.get((section, key), variable(section, key))
+
+    client, streams, broker, host = settings.client, settings.streams, settings.broker, settings.server.host
+    if client.pong_timeout >= client.ping_interval:
+        yield (
+            f"{where('client', 'pong_timeout')}: expected less than client.ping_interval"
+            f" ({client.ping_interval:g}), not {client.pong_timeout:g}"
+        )
+    if streams.head_check_interval_without_bus > streams.head_check_interval:
+        yield (
+            f"{where('streams', 'head_check_interval_without_bus')}: expected at most streams.head_check_interval"
+            f" ({streams.head_check_interval:g}), not {streams.head_check_interval_without_bus:g}"
+        )
+    if broker.fanout_queue == broker.dead_letter_queue:
+        yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
+    if settings.is_embedded and not _is_loopback(host):
+        yield (
+            f"{where('server', 'host')}: expected a loopback address, not {json.dumps(host)}: the embedded default"
+            f" serves this machine only; set {', '.join(_url_variables())} to serve others"
+        )
+    if not settings.is_embedded and settings.auth.token_secret is None:
+        name = variable("auth", "token_secret")
+        yield f"{name}: expected at least 32 bytes (or {name}{SECRET_FILE_SUFFIX}, a path), because a URL is set"
+
+
+def _url_variables() -> list[str]:
+    return [name for name, (_, key) in _VARIABLES.items() if key == "url"]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
