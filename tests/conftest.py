@@ -1,0 +1,249 @@
+"""The workbench: real servers for every test that asks for one, and a look at what each test leaves behind.
+
+Servers start when a test first needs them and live until the end of the run. URLs in ORDERWIRE_TEST_POSTGRES_URL,
+ORDERWIRE_TEST_REDIS_URL and ORDERWIRE_TEST_RABBITMQ_URL (with ORDERWIRE_TEST_RABBITMQ_FOREIGN_URL) take their place;
+tests that kill or freeze a server always get one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import hypothesis
+import pytest
+import redis
+import uvloop
+from blockbuster import BlockBuster
+
+from tests.services import chromium as chromium_service
+from tests.services import leftovers
+from tests.services import node as node_service
+from tests.services.chromium import Chromium
+from tests.services.databases import Databases
+from tests.services.postgres import Postgres
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.redis import Redis
+from tests.services.server import Server, Unavailable
+
+_LEFT_OUT = "left out: "
+S = TypeVar("S", bound=Server)
+T = TypeVar("T")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("developer", deadline=None)
+    hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+    uvloop.new_event_loop().close()  # libuv opens a pipe for the process with its first loop and keeps it
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if inspect.iscoroutinefunction(metafunc.function):
+        metafunc.fixturenames.insert(0, "no_task_left")  # set up first, so that it looks last
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = [longrepr[2].partition(_LEFT_OUT)[2] for longrepr in skipped if isinstance(longrepr, tuple)]
+    for reason, count in Counter(filter(None, reasons)).items():
+        terminalreporter.write_line(f"LEFT OUT, {count} tests: {reason}", red=True, bold=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blocking_calls_fail() -> Iterator[None]:
+    """A call of our code that would block the event loop raises instead."""
+    guard = BlockBuster(scanned_modules=["handlers", "realtime", "server", "storage"])
+    guard.activate()
+    yield
+    guard.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> Iterator[None]:
+    before = set(leftovers.descriptors().values())
+    yield
+    left = {number: target for number, target in leftovers.descriptors().items() if target not in before}
+    assert not left, f"descriptors left open: {left}"
+
+
+@pytest.fixture
+async def no_task_left(no_descriptor_left: None) -> AsyncIterator[None]:
+    yield
+    left = await leftovers.tasks()
+    assert not left, f"tasks left running: {left}"
+
+
+@pytest.fixture
+def unique_name() -> str:
+    """For what tests on one server must not share: exchanges, queues, channels."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """Shared by all tests of the run: leave it alive."""
+    with _launched(Postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    made = Databases(os.environ.get("ORDERWIRE_TEST_POSTGRES_URL") or _server(request, Postgres, "postgres_server").url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def postgres_url(databases: Databases) -> Iterator[str]:
+    """Of a fresh, migrated database, dropped after the test."""
+    with databases.temporary() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """Shared by all tests of the run: leave it alive."""
+    with _launched(Redis) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Of an empty Redis. Its channels are heard by every test's clients at the same time: use `unique_name`."""
+    url = os.environ.get("ORDERWIRE_TEST_REDIS_URL") or _server(request, Redis, "redis_server").url
+    return _emptied(url)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """Shared by all tests of the run: leave it alive."""
+    with _launched(RabbitMQ) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(request: pytest.FixtureRequest) -> str:
+    """Of the user that the relay is. Exchanges and queues stay: use `unique_name`."""
+    return os.environ.get("ORDERWIRE_TEST_RABBITMQ_URL") or _server(request, RabbitMQ, "rabbitmq_server").url
+
+
+@pytest.fixture
+def rabbitmq_foreign_url(request: pytest.FixtureRequest) -> str:
+    """Of another application's user on the same virtual host."""
+    if "ORDERWIRE_TEST_RABBITMQ_URL" not in os.environ:
+        return _server(request, RabbitMQ, "rabbitmq_server").foreign_url
+    if url := os.environ.get("ORDERWIRE_TEST_RABBITMQ_FOREIGN_URL"):
+        return url
+    pytest.skip(f"{_LEFT_OUT}ORDERWIRE_TEST_RABBITMQ_URL is set, but ORDERWIRE_TEST_RABBITMQ_FOREIGN_URL is not")
+
+
+@pytest.fixture(scope="session")
+def mortal_postgres() -> Iterator[Postgres]:
+    with _launched(Postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(mortal_postgres: Postgres) -> Postgres:
+    """A running PostgreSQL that this test alone uses: kill, stop, restart or freeze it."""
+    mortal_postgres.revive()
+    return mortal_postgres
+
+
+@pytest.fixture(scope="session")
+def mortal_databases(mortal_postgres: Postgres) -> Databases:
+    return Databases(mortal_postgres.url)
+
+
+@pytest.fixture
+def own_postgres_url(own_postgres: Postgres, mortal_databases: Databases) -> str:
+    """Of a fresh, migrated database on `own_postgres`."""
+    return mortal_databases.create()
+
+
+@pytest.fixture(scope="session")
+def mortal_redis() -> Iterator[Redis]:
+    with _launched(Redis) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(mortal_redis: Redis) -> Redis:
+    """A running, empty Redis that this test alone uses: kill, stop, restart or freeze it."""
+    mortal_redis.revive()
+    _emptied(mortal_redis.url)
+    return mortal_redis
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbitmq() -> Iterator[RabbitMQ]:
+    with _launched(RabbitMQ) as server:
+        yield server
+
+
+@pytest.fixture
+def own_rabbitmq(mortal_rabbitmq: RabbitMQ) -> RabbitMQ:
+    """A running RabbitMQ that this test alone uses: kill, stop, restart or freeze it. Use `unique_name` on it."""
+    mortal_rabbitmq.revive()
+    return mortal_rabbitmq
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """Node.js, 20 or newer."""
+    return _or_left_out(node_service.executable)
+
+
+@pytest.fixture(scope="session")
+def node_modules(node: Path) -> Path:
+    """The folder of the packages in tests/package.json; scripts beside it import them by name."""
+    return _or_left_out(lambda: node_service.modules(node))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Chromium:
+    """For playwright: `launch(executable_path=..., env=..., args=...)` takes its three fields."""
+    return _or_left_out(chromium_service.find)
+
+
+@contextmanager
+def _launched(kind: type[S]) -> Iterator[S]:
+    server = kind()
+    try:
+        _or_left_out(server.start)
+        yield server
+    finally:
+        server.close()
+
+
+def _server(request: pytest.FixtureRequest, kind: type[S], fixture: str) -> S:
+    server = request.getfixturevalue(fixture)
+    assert isinstance(server, kind)
+    return server
+
+
+def _or_left_out(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except Unavailable as missing:
+        pytest.skip(f"{_LEFT_OUT}{missing}")
+
+
+def _emptied(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url

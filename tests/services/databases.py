@@ -1,0 +1,63 @@
+"""Fresh, migrated databases by the dozen: migrations run once, into a template; each test gets a copy of it (30 ms)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+
+class Databases:
+    """Those of one server. `url` is of a user who may create databases. Not for use inside an event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._template: str | None = None
+
+    def create(self) -> str:
+        """The URL of a new database with all migrations applied."""
+        if self._template is None:
+            template = f"template_{secrets.token_hex(6)}"
+            self._execute(f"CREATE DATABASE {template}")
+            asyncio.run(_migrate(self._url_of(template)))
+            self._template = template
+        name = f"test_{secrets.token_hex(6)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        return self._url_of(name)
+
+    @contextmanager
+    def temporary(self) -> Iterator[str]:
+        url = self.create()
+        yield url
+        self._execute(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Leave nothing behind on a server that is not ours."""
+        if self._template is not None:
+            self._execute(f"DROP DATABASE {self._template}")
+            self._template = None
+
+    def _url_of(self, database: str) -> str:
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{database}"))
+
+    def _execute(self, statement: str) -> None:
+        async def run() -> None:
+            connection = await asyncpg.connect(self._url)
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        asyncio.run(run())
+
+
+async def _migrate(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    for migration in sorted(Path("storage/migrations").glob("*.sql")):  # noqa: ASYNC240
+        await connection.execute(migration.read_text())
+    await connection.close()

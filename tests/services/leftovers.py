@@ -1,0 +1,31 @@
+"""What a test left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+_GRACE = 1.0  # seconds for tasks that are just ending
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+async def tasks() -> list[str]:
+    """Tasks of this event loop, other than the caller, that do not end by themselves."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if not others:
+        return []
+    _, pending = await asyncio.wait(others, timeout=_GRACE)
+    return sorted(repr(task) for task in pending)
+
+
+def descriptors() -> Mapping[str, str]:
+    """What is open in this process, as number -> target; empty where the system does not tell."""
+    found: dict[str, str] = {}
+    if not _DESCRIPTORS.exists():
+        return found
+    for link in _DESCRIPTORS.iterdir():
+        with suppress(OSError):  # the descriptor that lists the folder is gone
+            found[link.name] = str(link.readlink())
+    return found
