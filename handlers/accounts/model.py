@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from handlers.actor import Actor, Role
+
+MAX_EMAIL_LENGTH = 254  # RFC 5321 leaves no more for an address
+MIN_PASSWORD_LENGTH = 12
+MAX_PASSWORD_LENGTH = 256
+MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +35,23 @@ class AccessToken:
 
     value: str
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    email: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    email: str
+    name: str
+    role: Role
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    account: Account
+    token: AccessToken

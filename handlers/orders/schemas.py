@@ -1,0 +1,91 @@
+"""The JSON bodies of orders. `OrderBody` is also the `data` of the events `order.*`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import Field
+
+from handlers.orders.model import Line, Order, Status
+from handlers.ports.domain import Quantity
+from handlers.schemas import Body, Moment, StreamBody
+from handlers.snapshot import Snapshot
+
+MAX_LINES = 50
+MAX_QUANTITY = 1000
+
+
+class ItemRequest(Body):
+    product_id: UUID
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+
+class PlaceOrderRequest(Body):
+    items: Annotated[list[ItemRequest], Field(min_length=1, max_length=MAX_LINES)]
+
+    def quantities(self) -> list[Quantity]:
+        return [Quantity(item.product_id, item.quantity) for item in self.items]
+
+
+class LineBody(Body):
+    """Money is in minor units of the order's currency."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    unit_price: int
+    quantity: int
+    total: int
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(
+            product_id=line.product_id,
+            sku=line.sku,
+            name=line.name,
+            unit_price=line.unit_price,
+            quantity=line.quantity,
+            total=line.total,
+        )
+
+
+class OrderBody(Body):
+    """An order as everybody sees it. `version` grows by one with each change: keep what has the highest."""
+
+    id: UUID
+    number: int
+    customer_id: UUID
+    status: Status
+    version: int
+    currency: str
+    items: list[LineBody]
+    total: int
+    created_at: Moment
+    updated_at: Moment
+
+    @classmethod
+    def of(cls, order: Order) -> OrderBody:
+        return cls(
+            id=order.id,
+            number=order.number,
+            customer_id=order.customer_id,
+            status=order.status,
+            version=order.version,
+            currency=order.currency,
+            items=[LineBody.of(line) for line in order.lines],
+            total=order.total,
+            created_at=order.created_at,
+            updated_at=order.updated_at,
+        )
+
+
+class LiveOrderBody(OrderBody):
+    """An order, with the stream that tells how it goes on."""
+
+    stream: StreamBody
+
+    @classmethod
+    def at(cls, snapshot: Snapshot[Order]) -> LiveOrderBody:
+        order = OrderBody.of(snapshot.state)
+        return cls.model_construct(**dict(order), stream=StreamBody.of(snapshot))

@@ -1,0 +1,139 @@
+"""The use cases of orders: load, decide, save, emit. Whose order it is not, does not learn that it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from handlers.actor import Actor
+from handlers.audience import order_channel, orders_feed, personal_channel
+from handlers.errors import Fault, IllegalTransition, Invalid, NotFound
+from handlers.events import SOURCE, Cause, Event, OwnType
+from handlers.ids import new_id
+from handlers.orders.model import TRANSITIONS, Action, Line, Order, Status
+from handlers.orders.schemas import OrderBody
+from handlers.ports.domain import OrderFilter, Quantity, UnitOfWork
+from handlers.products.model import Product
+from handlers.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    """Newest first; `next` is the number to continue before, None at the end."""
+
+    orders: Sequence[Order]
+    next: int | None
+
+
+async def place(uow: UnitOfWork, actor: Actor, items: Sequence[Quantity], cause: Cause) -> Order:
+    """Take the pieces out of stock at today's prices and order them for `actor`.
+
+    Raises Invalid for a product named twice, one that does not exist, or products of several currencies, and
+    OutOfStock; each with a fault per item.
+    """
+    _refuse_repetition(items)
+    try:
+        products = await uow.products.take(items)
+    except NotFound as missing:
+        raise Invalid("An order names products that exist.", faults=missing.faults) from None
+    order = Order(
+        id=new_id(cause.now),
+        number=0,  # storage gives the number
+        customer_id=actor.account_id,
+        status=Status.PLACED,
+        version=1,
+        currency=_only_currency(products),
+        lines=tuple(_line(product, item.quantity) for product, item in zip(products, items, strict=True)),
+        created_at=cause.now,
+        updated_at=cause.now,
+    )
+    order = await uow.orders.add(order)
+    await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
+    return order
+
+
+async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Snapshot[Order]:
+    channel = order_channel(order_id)
+    position = await uow.positions.position(channel)
+    order = _visible(await uow.orders.get(order_id), actor)
+    return Snapshot(order, channel, position)
+
+
+async def page(uow: UnitOfWork, actor: Actor, *, before: int | None, limit: int) -> Snapshot[OrderPage]:
+    """Staff see everybody's orders, with the feed's position; customers their own, with their own channel's."""
+    channel, customer = (
+        (orders_feed(), None) if actor.is_staff else (personal_channel(actor.account_id), actor.account_id)
+    )
+    position = await uow.positions.position(channel)
+    found = await uow.orders.page(OrderFilter(customer, before, limit + 1))
+    shown = found[:limit]
+    return Snapshot(OrderPage(shown, shown[-1].number if len(found) > limit else None), channel, position)
+
+
+async def advance(uow: UnitOfWork, actor: Actor, order_id: UUID, action: Action, cause: Cause) -> Order:
+    """Pay, ship, deliver or cancel. Raises NotFound, Forbidden, IllegalTransition."""
+    before = _visible(await uow.orders.lock(order_id), actor)
+    _authorize(actor, before, action)
+    order = before.after(action, cause.now)
+    await uow.orders.save(order)
+    if action is Action.CANCEL:
+        await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
+    await uow.outbox.add(_event(TRANSITIONS[action].event, order, cause))
+    return order
+
+
+def _visible(order: Order | None, actor: Actor) -> Order:
+    if order is None or not (actor.is_staff or order.customer_id == actor.account_id):
+        raise NotFound
+    return order
+
+
+def _authorize(actor: Actor, order: Order, action: Action) -> None:
+    if TRANSITIONS[action].staff_only:
+        actor.require_staff()
+    elif order.status is Status.PAID and not actor.is_staff:
+        raise IllegalTransition("A paid order is cancelled by staff, who also see to the refund.")
+
+
+def _refuse_repetition(items: Iterable[Quantity]) -> None:
+    seen: set[UUID] = set()
+    faults = []
+    for index, item in enumerate(items):
+        if item.product_id in seen:
+            pointer = f"/items/{index}/product_id"
+            faults.append(
+                Fault(pointer, "repeated_product", "An earlier item names this product; add up the quantities")
+            )
+        seen.add(item.product_id)
+    if faults:
+        raise Invalid("Each product stands once in an order.", faults=faults)
+
+
+def _only_currency(products: Sequence[Product]) -> str:
+    currency = products[0].currency
+    faults = [
+        Fault(f"/items/{index}/product_id", "other_currency", f"This product costs {product.currency}, not {currency}")
+        for index, product in enumerate(products)
+        if product.currency != currency
+    ]
+    if faults:
+        raise Invalid("All products of an order have one currency.", faults=faults)
+    return currency
+
+
+def _line(product: Product, quantity: int) -> Line:
+    return Line(product.id, product.sku, product.name, product.price, quantity)
+
+
+def _event(kind: OwnType, order: Order, cause: Cause) -> Event:
+    return Event(
+        id=str(new_id(cause.now)),
+        source=SOURCE,
+        type=kind,
+        subject=str(order.id),
+        time=cause.now,
+        data=OrderBody.of(order).model_dump(mode="json"),
+        recipient=order.customer_id,
+        traceparent=cause.traceparent,
+    )

@@ -1,0 +1,98 @@
+"""What the JSON bodies of all domains have in common."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Generic, Self, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+from handlers.clock import rfc3339
+from handlers.snapshot import Snapshot
+
+MAX_PAGE = 100
+
+T = TypeVar("T")
+
+
+class Body(BaseModel):
+    """A JSON object: strict types, no field that we do not know."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self.model_dump(mode="json"))
+
+
+class Query(BaseModel):
+    """The parameters behind the question mark; all are text, so types are converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_nul(text: str) -> str:
+    # PostgreSQL keeps every character but this one.
+    if "\0" in text:
+        raise PydanticCustomError("nul_character", "Text must not contain the character U+0000")
+    return text
+
+
+def _digits(text: object) -> object:
+    # int() would also take "1_0", " 7 " and "+7".
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise PydanticCustomError("int_parsing", "Input should be a whole number in decimal digits")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+Digits = BeforeValidator(_digits)
+Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+"""RFC 3339 in UTC, always with six digits of microseconds: as text it sorts like the time it tells."""
+
+
+class PageQuery(Query):
+    limit: Annotated[int, Digits, Field(ge=1, le=MAX_PAGE)] = 50
+    cursor: Annotated[str, Field(max_length=1000)] | None = None
+
+
+class StreamBody(Body):
+    """Where to subscribe, and since when: `offset` and `epoch` are a position in the stream of `channel`."""
+
+    channel: str
+    offset: int
+    epoch: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot[object]) -> Self:
+        position = snapshot.position
+        return cls(channel=snapshot.channel, offset=position.offset, epoch=position.epoch)
+
+
+class Listing(Body, Generic[T]):
+    """One page; `next` is the cursor of the page after it, null on the last."""
+
+    items: list[T]
+    next: str | None
+
+
+class LiveListing(Listing[T], Generic[T]):
+    """A page of something that changes, with the stream that tells how."""
+
+    stream: StreamBody
+
+
+def encode_cursor(value: str) -> str:
+    return base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str | None:
+    """The value behind a cursor, None unless `encode_cursor` made it."""
+    try:
+        value = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return value if encode_cursor(value) == cursor else None

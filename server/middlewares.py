@@ -1,0 +1,160 @@
+"""What every request passes: ids, logs and figures outermost, then problem documents, then the Host check."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from handlers.http import REQUEST_ID, TRACEPARENT
+from server.problems import problem_of
+from server.traceparent import continue_trace
+
+log = structlog.get_logger(__name__)
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+API_PREFIX = "/api/"
+
+_CLIENT_GONE = 499  # never sent: the client closed the connection before there was an answer
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_PROBES = ("/health/", "/metrics")
+_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
+_RESPONSE_BEGUN = web.RequestKey("response_begun", bool)
+
+_SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+}
+
+
+class HttpMetrics:
+    """Requests by route template, never by path: the number of label values stays that of the routes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "orderwire_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "orderwire_http_request_seconds",
+            "Time to answer.",
+            ("method", "route"),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        known = method if method in hdrs.METH_ALL else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket's life is no time to answer
+            self._seconds.labels(known, route).observe(seconds)
+
+
+def middlewares(metrics: HttpMetrics, *, allowed_hosts: Iterable[str]) -> list[Middleware]:
+    """In the order in which requests pass them. No allowed host means: any."""
+    return [observe(metrics), render_problems, check_host(allowed_hosts)]
+
+
+def observe(metrics: HttpMetrics) -> Middleware:
+    """Give the request its ids, and tell log and metrics how it went."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = _request_id(request)
+        trace_id, traceparent = continue_trace(request.headers.get("traceparent"))
+        request[REQUEST_ID], request[TRACEPARENT] = request_id, traceparent
+        started = time.perf_counter()
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id):
+            try:
+                response = await handler(request)
+                status = response.status
+            except asyncio.CancelledError:
+                status = _CLIENT_GONE
+                raise
+            finally:
+                _report(metrics, request, status, time.perf_counter() - started)
+        return response
+
+    return middleware
+
+
+@web.middleware
+async def render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        return problem_of(error).response(request[REQUEST_ID])
+    except Exception as error:
+        problem = problem_of(error)
+        if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.exception("request_failed")
+        if request.get(_RESPONSE_BEGUN):  # too late for another answer; aiohttp closes the connection
+            raise
+        return problem.response(request[REQUEST_ID])
+
+
+def check_host(allowed_hosts: Iterable[str]) -> Middleware:
+    """Refuse requests for other hosts than these with 421: a page that rebinds its DNS name to us has a foreign Host.
+
+    Probes of liveness and readiness pass: balancers ask by address.
+    """
+    allowed = frozenset(host.lower() for host in allowed_hosts)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if allowed and not request.path.startswith("/health/"):
+            hosts = request.headers.getall(hdrs.HOST, [])
+            if len(hosts) != 1 or _without_port(hosts[0]) not in allowed:
+                raise web.HTTPMisdirectedRequest
+        return await handler(request)
+
+    return middleware
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """For `on_response_prepare`: it sees streamed responses too, before their head is sent."""
+    request[_RESPONSE_BEGUN] = True
+    if isinstance(response, web.WebSocketResponse):
+        return
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+    for name, value in _SAFE_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.path.startswith(API_PREFIX):
+        response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-Id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def _report(metrics: HttpMetrics, request: web.Request, status: int, seconds: float) -> None:
+    resource = request.match_info.route.resource
+    route = "unmatched" if resource is None else resource.canonical
+    metrics.observe(request.method, route, status, seconds)
+    write: Callable[..., object] = log.debug if request.path.startswith(_PROBES) else log.info
+    write(
+        "http_request",
+        method=request.method,
+        route=route,
+        path=request.path,
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+    )
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()

@@ -1,0 +1,67 @@
+"""The route table: which address leads where. docs/api.md describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+import handlers.accounts.http
+import handlers.orders.http
+import handlers.products.http
+from handlers.actor import Actor
+from handlers.errors import InvalidToken
+from handlers.http import Identify
+from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
+
+WEBSOCKET_PATH = "/connection/websocket"
+
+
+def build_routes(
+    *, websocket: Handler, health: Sequence[web.RouteDef], metrics: Handler, web_folder: Path | None
+) -> list[web.RouteDef]:
+    """All routes of a node. `web_folder` holds the page at `/`; without it there is none."""
+    return [
+        *handlers.accounts.http.routes(),
+        *handlers.products.http.routes(),
+        *handlers.orders.http.routes(),
+        web.get(WEBSOCKET_PATH, websocket, allow_head=False),
+        *health,
+        web.get("/metrics", metrics),
+        *([] if web_folder is None else _page(web_folder)),
+    ]
+
+
+def identify_by(tokens: TokenAuthority) -> Identify:
+    """REST accepts the tokens that the sockets accept."""
+
+    def identify(token: str, now: datetime) -> Actor:
+        try:
+            return tokens.verify(token, now).actor
+        except TokenExpired:
+            raise InvalidToken("The access token has expired.") from None
+        except TokenInvalid:
+            raise InvalidToken from None
+
+    return identify
+
+
+def _page(folder: Path) -> list[web.RouteDef]:
+    # One route per file, not `web.static("/")`: that would answer 405 where nothing is.
+    routes = [
+        web.get(f"/{file.relative_to(folder).as_posix()}", _send(file))
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+    return [web.get("/", _send(folder / "index.html")), *routes]
+
+
+def _send(file: Path) -> Handler:
+    async def send(_request: web.Request) -> web.FileResponse:
+        # Files keep their names across releases, so a browser has to ask whether it has the present ones.
+        return web.FileResponse(file, headers={"Cache-Control": "no-cache"})
+
+    return send

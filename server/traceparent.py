@@ -1,0 +1,21 @@
+"""W3C Trace Context, level 1: continue the caller's trace or begin one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+
+
+def continue_trace(header: str | None) -> tuple[str, str]:
+    """The trace id, and this request's own `traceparent` in that trace. A header that is not valid is ignored."""
+    match = _TRACEPARENT.fullmatch(header or "")
+    # Version 00 has exactly four fields; a later version may append some.
+    if match is None or (match[1] == "00" and match[4]):
+        return _span(secrets.token_hex(16), "01")
+    return _span(match[2], match[3])
+
+
+def _span(trace_id: str, flags: str) -> tuple[str, str]:
+    return trace_id, f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
