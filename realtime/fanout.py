@@ -1,0 +1,139 @@
+"""The fan-out: moves events from the broker to the streams of everyone who may hear them, and tells the nodes.
+
+A batch is acknowledged once its effect is durable. It is never given back: while PostgreSQL is away it is tried again
+in place, because everything else reorders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from handlers.audience import UnknownChannel, channels_for
+from handlers.clock import utc_now
+from handlers.events import SOURCE, Event
+from handlers.ports.broker import Broker, BrokerAway, Delivery
+from handlers.ports.streams import Entry, Published, Streams, StreamsAway
+from realtime.backoff import Backoff
+from realtime.bus import Bus, encode
+from realtime.cloudevents import BadEvent, Reason, parse, publication_data
+from realtime.metrics import RealtimeMetrics
+
+log = structlog.get_logger(__name__)
+
+BATCH_BYTES = 1024 * 1024  # of event bodies appended together; the prefetch bounds their number
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutOptions:
+    """`prefetch` bounds what is unacknowledged; `configured_channels` maps other services' types to channels."""
+
+    queue: str
+    prefetch: int
+    configured_channels: Mapping[str, str]
+
+
+class FanOut:
+    def __init__(
+        self, broker: Broker, streams: Streams, bus: Bus, metrics: RealtimeMetrics, options: FanOutOptions
+    ) -> None:
+        self._broker = broker
+        self._streams = streams
+        self._bus = bus
+        self._metrics = metrics
+        self._options = options
+
+    async def run(self) -> None:
+        async with self._broker.consume(self._options.queue, prefetch=self._options.prefetch) as deliveries:
+            while True:
+                for batch in batches(await deliveries.receive()):
+                    await self._move(batch)
+                    await deliveries.acknowledge(batch)
+
+    async def _move(self, batch: Sequence[Delivery]) -> None:
+        """The good ones first: a bad event delays nobody."""
+        now = utc_now()
+        entries: list[Entry] = []
+        bad: list[tuple[Delivery, BadEvent]] = []
+        for delivery in batch:
+            try:
+                event = judge(delivery, now)
+                entries += entries_for(event, self._options.configured_channels, now)
+            except BadEvent as verdict:
+                bad.append((delivery, verdict))
+        if entries:
+            await self._publish(await self._append(entries))
+        if bad:
+            await self._put_aside(bad)
+
+    async def _append(self, entries: Sequence[Entry]) -> Sequence[Published]:
+        backoff = Backoff(cap=2.0)
+        while True:
+            try:
+                return await self._streams.append(entries)
+            except StreamsAway:
+                log.warning("fanout_waits_for_streams", entries=len(entries))
+                await asyncio.sleep(backoff.delay())
+
+    async def _publish(self, published: Sequence[Published]) -> None:
+        self._metrics.appended.inc(len(published))
+        if published:
+            await self._bus.publish(encode(published))
+
+    async def _put_aside(self, bad: Sequence[tuple[Delivery, BadEvent]]) -> None:
+        log.warning("events_put_aside", reasons=dict(Counter(str(verdict) for _, verdict in bad)))
+        async with asyncio.TaskGroup() as group:
+            for delivery, verdict in bad:
+                group.create_task(self._dead_letter(delivery, verdict.reason))
+
+    async def _dead_letter(self, delivery: Delivery, reason: Reason) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._broker.dead_letter(delivery, reason=reason.value)
+            except BrokerAway:
+                await asyncio.sleep(backoff.delay())
+            else:
+                self._metrics.dead_letters.labels(reason.value).inc()
+                return
+
+
+def judge(delivery: Delivery, now: datetime) -> Event:
+    """The event, if it may speak as what it says it is. Raises BadEvent."""
+    event = parse(delivery, now)
+    if not delivery.trusted and (event.is_own_type or event.source == SOURCE):
+        raise BadEvent(Reason.FORGED)
+    return event
+
+
+def entries_for(event: Event, configured: Mapping[str, str], now: datetime) -> list[Entry]:
+    """One entry for each channel that hears `event`. Raises BadEvent when there is none."""
+    try:
+        channels = channels_for(event, configured)
+    except UnknownChannel:
+        raise BadEvent(Reason.UNKNOWN_CHANNEL) from None
+    if not channels:
+        raise BadEvent(Reason.UNADDRESSED)
+    data = publication_data(event)
+    # Another service's clock may say anything; delays are measured from this, so it is never in the future.
+    time_ms = max(0, int(min(event.time, now).timestamp() * 1000))
+    return [Entry(channel, event.source, event.id, data, time_ms) for channel in channels]
+
+
+def batches(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    """Cut into runs of at most BATCH_BYTES, at least one delivery each."""
+    batch: list[Delivery] = []
+    size = 0
+    for delivery in deliveries:
+        if batch and size + len(delivery.body) > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(delivery)
+        size += len(delivery.body)
+    if batch:
+        yield batch
