@@ -1,0 +1,174 @@
+/** The REST interface. Every method resolves with the reply's body, or rejects with a Problem or NoReply. */
+
+import { fullJitter, pause } from "./timing.js";
+
+/**
+ * @typedef {{id: string, email: string, name: string, role: "customer" | "staff" | "admin"}} Account
+ * @typedef {{access_token: string, expires_in: number, account: Account}} SignIn
+ * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number}} Product
+ * @typedef {{product_id: string, sku: string, name: string, unit_price: number, quantity: number}} Item
+ * @typedef {"placed" | "paid" | "shipped" | "delivered" | "cancelled"} Status
+ * @typedef {{
+ *   id: string, number: number, customer_id: string, status: Status, version: number, currency: string,
+ *   total: number, items: Item[], created_at: string, updated_at: string
+ * }} Order
+ * @typedef {{channel: string, offset: number, epoch: string}} Stream
+ * @typedef {{items: Order[], next: string | null, stream: Stream}} OrderPage
+ * @typedef {{pointer: string, code: string, detail: string}} Fault
+ */
+
+const ROOT = "/api/v1";
+const REPLY_TIMEOUT = 10_000;
+const PLACE_TRIES = 4;
+const PAGE = 50;
+
+/** The server answered, and said no: problem+json of RFC 9457. */
+export class Problem extends Error {
+  /**
+   * @param {number} status
+   * @param {{title?: string, detail?: string, code?: string, retryable?: boolean, errors?: Fault[], request_id?: string}} body
+   * @param {number | null} retryAfter seconds
+   */
+  constructor(status, body, retryAfter) {
+    super(body.detail || body.title || `The server answered with status ${status}.`);
+    this.status = status;
+    this.title = body.title ?? "";
+    this.code = body.code ?? "unknown";
+    this.retryable = body.retryable ?? status >= 500;
+    this.faults = body.errors ?? [];
+    this.requestId = body.request_id ?? "";
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** No answer came: nobody knows whether the request had an effect. */
+export class NoReply extends Error {
+  constructor() {
+    super("The server did not answer.");
+  }
+}
+
+/** @param {unknown} error */
+export function isWorthRetrying(error) {
+  return error instanceof NoReply || (error instanceof Problem && error.retryable);
+}
+
+/** An Idempotency-Key: 128 random bits. `crypto.randomUUID` would need HTTPS on anything but loopback. */
+export function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class Api {
+  #token = "";
+  #onSignedOut;
+
+  /** @param {() => void} onSignedOut the token that we have is not accepted any more */
+  constructor(onSignedOut) {
+    this.#onSignedOut = onSignedOut;
+  }
+
+  /** @param {string} token */
+  useToken(token) {
+    this.#token = token;
+  }
+
+  /** @param {string} email @param {string} password @returns {Promise<SignIn>} */
+  signIn(email, password) {
+    this.#token = "";
+    return this.#send("POST", "/auth/login", { email, password });
+  }
+
+  /** A new token for the bearer of one that is still valid. @returns {Promise<SignIn>} */
+  freshToken() {
+    return this.#send("POST", "/auth/token");
+  }
+
+  /** Newest first, with the stream's position from before the orders were read. @returns {Promise<OrderPage>} */
+  orders(cursor = "") {
+    return this.#send("GET", `/orders?limit=${PAGE}${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+  }
+
+  /** The newest position of the stream that belongs to our orders. @returns {Promise<Stream>} */
+  async head() {
+    return (await this.#send("GET", "/orders?limit=1")).stream;
+  }
+
+  /** @returns {Promise<Product[]>} */
+  async products() {
+    const products = [];
+    let cursor = "";
+    do {
+      const query = cursor && `&cursor=${encodeURIComponent(cursor)}`;
+      const page = await this.#send("GET", `/products?limit=100${query}`);
+      products.push(...page.items);
+      cursor = page.next ?? "";
+    } while (cursor);
+    return products;
+  }
+
+  /**
+   * Place an order; safe to call again with the same key and items when the outcome is not known.
+   * @param {{product_id: string, quantity: number}[]} items
+   * @param {string} key
+   * @returns {Promise<Order>}
+   */
+  async place(items, key) {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.#send("POST", "/orders", { items }, { "Idempotency-Key": key });
+      } catch (error) {
+        if (!isWorthRetrying(error) || attempt + 1 === PLACE_TRIES) throw error;
+        const told = error instanceof Problem ? error.retryAfter : null;
+        await pause(told === null ? fullJitter(attempt) : told * 1000);
+      }
+    }
+  }
+
+  /** @param {string} orderId @param {"pay" | "ship" | "deliver" | "cancel"} action @returns {Promise<Order>} */
+  act(orderId, action) {
+    return this.#send("POST", `/orders/${orderId}/${action}`);
+  }
+
+  /**
+   * @param {string} method @param {string} path @param {unknown} [body] @param {Record<string, string>} [headers]
+   * @returns {Promise<any>}
+   */
+  async #send(method, path, body, headers = {}) {
+    if (this.#token) headers = { ...headers, Authorization: `Bearer ${this.#token}` };
+    if (body !== undefined) headers = { ...headers, "Content-Type": "application/json" };
+    const reply = await this.#exchange(ROOT + path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(REPLY_TIMEOUT),
+    });
+    if (reply.ok) return reply.body;
+    if (reply.status === 401 && this.#token) this.#onSignedOut();
+    throw new Problem(reply.status, reply.body ?? {}, reply.retryAfter);
+  }
+
+  /** @param {string} path @param {RequestInit} request */
+  async #exchange(path, request) {
+    try {
+      const reply = await fetch(path, request);
+      const text = await reply.text();
+      const after = Number.parseFloat(reply.headers.get("Retry-After") ?? "");
+      const retryAfter = Number.isFinite(after) ? after : null;
+      return { ok: reply.ok, status: reply.status, body: parsed(text), retryAfter };
+    } catch {
+      throw new NoReply();
+    }
+  }
+}
+
+/** Something in between (a proxy) may answer in its own words. @param {string} text @returns {any} */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

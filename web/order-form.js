@@ -1,0 +1,153 @@
+/**
+ * Placing an order: products with quantities, the total, and the server's answer.
+ *
+ * @typedef {import("./api.js").Api} Api
+ * @typedef {import("./api.js").Order} Order
+ * @typedef {import("./api.js").Product} Product
+ * @typedef {{product: Product, row: HTMLElement, input: HTMLInputElement, note: HTMLElement}} Choice
+ */
+
+import { NoReply, Problem, newKey } from "./api.js";
+import { byId, element } from "./dom.js";
+import { money } from "./format.js";
+import { showProblem } from "./problem-view.js";
+
+const MOST_PIECES = 1_000;
+
+export class OrderForm {
+  #form = byId("order-form", HTMLFormElement);
+  #list = byId("products", HTMLUListElement);
+  #search = byId("product-search", HTMLInputElement);
+  #total = byId("order-total", HTMLElement);
+  #submit = byId("order-submit", HTMLButtonElement);
+  #problem = byId("order-problem", HTMLElement);
+  #done = byId("order-done", HTMLElement);
+  /** @type {Choice[]} */
+  #choices = [];
+  #key = newKey();
+  #api;
+  #onPlaced;
+
+  /** @param {Api} api @param {(order: Order) => void} onPlaced */
+  constructor(api, onPlaced) {
+    this.#api = api;
+    this.#onPlaced = onPlaced;
+    this.#list.replaceChildren();
+    this.#form.reset();
+    this.#form.onsubmit = (event) => {
+      event.preventDefault();
+      void this.#place();
+    };
+    this.#form.onreset = () => queueMicrotask(() => this.#changed());
+    this.#search.oninput = () => this.#filter();
+    this.#say(null);
+    this.#changed();
+  }
+
+  async load() {
+    try {
+      this.#fill(await this.#api.products());
+      showProblem(this.#problem, null);
+    } catch (error) {
+      showProblem(this.#problem, error);
+    }
+  }
+
+  /** Prices and stock as they are now; what was picked stays picked. @param {Product[]} products */
+  #fill(products) {
+    const picked = new Map(this.#choices.map(({ product, input }) => [product.id, input.value]));
+    this.#choices = products.map((product) => this.#choice(product, picked.get(product.id) ?? ""));
+    this.#list.replaceChildren(...this.#choices.map(({ row }) => row));
+    this.#filter();
+    this.#changed();
+  }
+
+  /** @param {Product} product @param {string} value @returns {Choice} */
+  #choice(product, value) {
+    const id = `quantity-${product.sku}`;
+    const noteId = `note-${product.sku}`;
+    const most = String(Math.min(MOST_PIECES, product.stock));
+    const limits = { type: "number", min: "0", max: most, step: "1", inputmode: "numeric", placeholder: "0" };
+    const oninput = () => this.#changed();
+    const data = { "data-sku": product.sku, "aria-describedby": noteId };
+    const input = element("input", { id, value, oninput, disabled: product.stock === 0, ...limits, ...data });
+    const note = element("small", { id: noteId }, stockNote(product));
+    const label = element("label", { for: id }, element("span", { class: "name" }, product.name), note);
+    const price = element("span", { class: "price" }, money(product.price, product.currency));
+    const row = element("li", { class: product.stock === 0 ? "sold-out" : "" }, label, price, input);
+    return { product, row, input, note };
+  }
+
+  #filter() {
+    const wanted = this.#search.value.trim().toLowerCase();
+    for (const { product, row, input } of this.#choices) {
+      const text = `${product.name} ${product.sku}`.toLowerCase();
+      row.hidden = !text.includes(wanted) && !(Number(input.value) > 0);
+    }
+  }
+
+  /** What is picked differs now from what the key was made for. */
+  #changed() {
+    this.#key = newKey();
+    const picked = this.#picked();
+    for (const { product, row, note } of this.#choices) {
+      row.classList.remove("faulty");
+      note.textContent = stockNote(product);
+    }
+    const currency = picked[0]?.product.currency;
+    const sum = picked.reduce((total, { product, input }) => total + product.price * Number(input.value), 0);
+    this.#total.textContent = currency ? money(sum, currency) : "Nothing picked";
+    this.#submit.disabled = picked.length === 0;
+  }
+
+  #picked() {
+    return this.#choices.filter(({ input }) => Number(input.value) > 0);
+  }
+
+  async #place() {
+    const picked = this.#picked();
+    const items = picked.map(({ product, input }) => ({ product_id: product.id, quantity: Number(input.value) }));
+    this.#submit.disabled = true;
+    this.#say(null);
+    try {
+      const order = await this.#api.place(items, this.#key);
+      for (const { input } of this.#choices) input.value = "";
+      this.#onPlaced(order);
+      this.#say(null, `Order #${order.number} is placed: ${money(order.total, order.currency)}.`);
+    } catch (error) {
+      return this.#failed(error, picked);
+    } finally {
+      this.#submit.disabled = false;
+    }
+    await this.load();
+  }
+
+  /** @param {unknown} error @param {Choice[]} picked */
+  async #failed(error, picked) {
+    if (error instanceof NoReply) return this.#say(error, "It may have been placed all the same. Placing it again is safe.");
+    if (error instanceof Problem && error.code === "out_of_stock") await this.load();
+    this.#say(error);
+    if (error instanceof Problem) for (const fault of error.faults) this.#mark(fault, picked);
+  }
+
+  /** @param {import("./api.js").Fault} fault @param {Choice[]} picked */
+  #mark(fault, picked) {
+    const index = /^\/items\/(\d+)/.exec(fault.pointer)?.[1];
+    const wrong = index && picked[Number(index)]?.product.id;
+    const choice = this.#choices.find(({ product }) => product.id === wrong);
+    choice?.row.classList.add("faulty");
+    if (choice) choice.note.textContent = `${fault.detail} · ${stockNote(choice.product)}`;
+  }
+
+  /** @param {unknown} error @param {string} [text] */
+  #say(error, text = "") {
+    showProblem(this.#problem, error);
+    this.#done.textContent = text;
+    this.#done.hidden = text === "";
+  }
+}
+
+/** @param {Product} product */
+function stockNote(product) {
+  return product.stock === 0 ? "Sold out" : `${product.stock} in stock`;
+}

@@ -1,0 +1,178 @@
+/**
+ * The table of orders, newest first. Rows are changed in place and light up when they do.
+ *
+ * @typedef {import("./api.js").Account} Account
+ * @typedef {import("./api.js").Order} Order
+ * @typedef {"pay" | "ship" | "deliver" | "cancel"} Action
+ */
+
+import { byId, element } from "./dom.js";
+import { clock, fullMoment, itemSummary, money } from "./format.js";
+import { showProblem } from "./problem-view.js";
+
+const LIT = 2_500; // ms; the same as the animation in style.css
+const CONFIRM_WITHIN = 4_000;
+
+const LABELS = Object.freeze({ pay: "Mark paid", ship: "Ship", deliver: "Deliver", cancel: "Cancel" });
+const STAFF_ACTIONS = Object.freeze({
+  placed: ["pay", "cancel"],
+  paid: ["ship", "cancel"],
+  shipped: ["deliver"],
+  delivered: [],
+  cancelled: [],
+});
+
+export class OrdersView {
+  #table = byId("orders", HTMLTableElement);
+  #body = byId("orders-body", HTMLTableSectionElement);
+  #empty = byId("orders-empty", HTMLElement);
+  #count = byId("orders-count", HTMLElement);
+  #older = byId("orders-older", HTMLButtonElement);
+  #problem = byId("orders-problem", HTMLElement);
+  /** @type {Map<string, {row: HTMLTableRowElement, number: number, timer: number}>} */
+  #rows = new Map();
+  #account;
+  #act;
+
+  /**
+   * @param {Account} account whose page it is
+   * @param {(orderId: string, action: Action) => Promise<void>} act
+   * @param {() => Promise<void>} loadOlder
+   */
+  constructor(account, act, loadOlder) {
+    this.#account = account;
+    this.#act = act;
+    this.#body.replaceChildren();
+    this.#older.onclick = () => void this.#guard(this.#older, loadOlder);
+    showProblem(this.#problem, null);
+    this.#table.hidden = this.#older.hidden = this.#empty.hidden = true;
+    this.#count.textContent = "Loading";
+  }
+
+  /** @param {Order} order @param {boolean} isNews changed just now, rather than loaded */
+  show(order, isNews) {
+    const known = this.#rows.get(order.id);
+    const row = this.#row(order);
+    if (known) {
+      clearTimeout(known.timer);
+      const hadFocus = known.row.contains(document.activeElement);
+      known.row.replaceWith(row);
+      if (hadFocus) row.querySelector("button")?.focus();
+    } else {
+      this.#insert(row, order.number);
+    }
+    const timer = isNews ? this.#light(row) : 0;
+    this.#rows.set(order.id, { row, number: order.number, timer });
+  }
+
+  /** @param {string} id */
+  forget(id) {
+    this.#rows.get(id)?.row.remove();
+    this.#rows.delete(id);
+  }
+
+  /** @param {boolean} hasOlder */
+  summarize(hasOlder) {
+    const count = this.#rows.size;
+    this.#table.hidden = count === 0;
+    this.#empty.hidden = count !== 0;
+    this.#older.hidden = !hasOlder;
+    this.#count.textContent = count === 0 ? "" : `${count}${hasOlder ? " newest" : ""}`;
+  }
+
+  /** @param {HTMLTableRowElement} row */
+  #light(row) {
+    row.classList.add("changed");
+    return setTimeout(() => row.classList.remove("changed"), LIT);
+  }
+
+  /** @param {HTMLTableRowElement} row @param {number} number */
+  #insert(row, number) {
+    // New orders belong on top and older pages at the end; only events that overtook each other belong in between.
+    const last = this.#body.lastElementChild;
+    if (last instanceof HTMLElement && Number(last.dataset.number) > number) return this.#body.append(row);
+    const rows = /** @type {Iterable<HTMLElement>} */ (this.#body.children);
+    for (const present of rows) if (Number(present.dataset.number) < number) return present.before(row);
+    this.#body.append(row);
+  }
+
+  /** @param {Order} order */
+  #row(order) {
+    const when = new Date(order.updated_at);
+    const customer = order.customer_id === this.#account.id ? "You" : order.customer_id.slice(0, 8);
+    const status = element("span", { class: "chip", "data-status": order.status }, order.status);
+    const time = element("time", { datetime: order.updated_at, title: fullMoment(when) }, clock(when));
+    const buttons = this.#actions(order).map((action) => this.#button(order, action));
+    const data = { "data-id": order.id, "data-number": `${order.number}`, "data-version": `${order.version}` };
+    return element(
+      "tr",
+      { role: "row", ...data },
+      element("th", { role: "rowheader", scope: "row", class: "number" }, `#${order.number}`),
+      cell("status", "Status", status),
+      cell("items", "Items", itemSummary(order.items)),
+      cell("customer", "Customer", element("span", { title: `Account ${order.customer_id}` }, customer)),
+      cell("total", "Total", money(order.total, order.currency)),
+      cell("time", "Changed", time),
+      cell("version", "Version", `v${order.version}`),
+      cell("actions", "", ...buttons),
+    );
+  }
+
+  /** @param {Order} order @returns {Action[]} */
+  #actions(order) {
+    if (this.#account.role !== "customer") return /** @type {Action[]} */ (STAFF_ACTIONS[order.status] ?? []);
+    return order.status === "placed" ? ["cancel"] : [];
+  }
+
+  /** @param {Order} order @param {Action} action */
+  #button(order, action) {
+    const name = `${LABELS[action]} order ${order.number}`;
+    const kind = action === "cancel" ? "quiet" : "";
+    const attributes = { type: "button", class: kind, "aria-label": name, "data-action": action };
+    const button = element("button", attributes, LABELS[action]);
+    const run = () => void this.#guard(button, () => this.#act(order.id, action));
+    button.addEventListener("click", action === "cancel" ? confirmed(button, run) : run);
+    return button;
+  }
+
+  /** @param {HTMLButtonElement} button @param {() => Promise<void>} work */
+  async #guard(button, work) {
+    button.disabled = true;
+    showProblem(this.#problem, null);
+    try {
+      await work();
+    } catch (error) {
+      showProblem(this.#problem, error);
+    } finally {
+      button.disabled = false;
+    }
+  }
+}
+
+/** @param {string} name @param {string} label read beside the value where the table is narrow @param {...(Node | string)} content */
+function cell(name, label, ...content) {
+  return element("td", { role: "cell", class: name, "data-label": label }, ...content);
+}
+
+/** What cannot be undone asks for a second click. @param {HTMLButtonElement} button @param {() => void} run */
+function confirmed(button, run) {
+  const { textContent: text, ariaLabel: name } = button;
+  let timer = 0;
+  const calm = () => {
+    timer = 0;
+    button.textContent = text;
+    button.ariaLabel = name;
+    button.classList.remove("armed");
+  };
+  return () => {
+    if (timer) {
+      clearTimeout(timer);
+      calm();
+      return run();
+    }
+    button.textContent = "Really?";
+    button.ariaLabel = `Really ${name?.toLowerCase()}?`;
+    button.classList.add("armed");
+    timer = setTimeout(calm, CONFIRM_WITHIN);
+  };
+}
