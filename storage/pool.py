@@ -1,0 +1,153 @@
+"""Connections to PostgreSQL: pooled with a bounded wait, or direct for what must hold a session.
+
+Session state is used (advisory locks, LISTEN, prepared statements), so the URL must lead to PostgreSQL itself or to
+a pooler in session mode. Client-side keepalives are not needed: every use of a connection has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import asyncpg
+import asyncpg.pool
+import structlog
+
+from storage.sqlstates import DATABASE_ERRORS, translated
+
+if TYPE_CHECKING:
+    DirectConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    PooledConnection: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Connection: TypeAlias = DirectConnection | PooledConnection
+
+
+class OnConnect(Protocol):
+    async def __call__(self, con: DirectConnection, /) -> None: ...
+
+
+log = structlog.get_logger(__name__)
+
+_CLOSE_TIMEOUT = 2.0
+
+# A server notices a client whose host died after 5 + 3 * 2 seconds instead of two hours. No effect on Unix sockets.
+_KEEPALIVES = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """Times are seconds. `deadline` bounds one use of a connection from asking for it to giving it back,
+    so that a server that is there but does not answer (frozen, unplugged) is noticed."""
+
+    url: str = field(repr=False)
+    name: str
+    size: int
+    acquire_timeout: float
+    deadline: float
+    statement_timeout: float
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pool:
+    """At most `size` connections, opened when needed; lost ones are replaced by the next use."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], options: PoolOptions) -> None:
+        self._pool = pool
+        self._acquire_timeout = options.acquire_timeout
+        self._deadline = options.deadline
+
+    @asynccontextmanager
+    async def connection(self, *, deadline: float | None = None) -> AsyncIterator[PooledConnection]:
+        """A connection for one use of at most `deadline` seconds (the pool's, if None), waiting included.
+
+        Raises Unavailable when there is none in time or it fails, Conflict for a constraint that nobody explained.
+        """
+        try:
+            async with asyncio.timeout(self._deadline if deadline is None else deadline):
+                connection = await self._pool.acquire(timeout=self._acquire_timeout)
+                try:
+                    yield connection
+                except (asyncio.CancelledError, GeneratorExit):
+                    # A statement may be running. To ask the server to stop it takes as long as the server likes.
+                    _discard(connection)
+                    raise
+                finally:
+                    await self._pool.release(connection)
+        except DATABASE_ERRORS as error:
+            if (ours := translated(error)) is None:
+                raise
+            raise ours from error
+
+    @property
+    def in_use(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+
+@asynccontextmanager
+async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None) -> AsyncIterator[Pool]:
+    """Opens no connection yet: a node can start while PostgreSQL is away. `on_connect` sees each new one first."""
+    pool = await asyncpg.create_pool(
+        options.url,
+        min_size=0,
+        max_size=options.size,
+        init=on_connect,
+        reset=_keep_session,
+        server_settings=_server_settings(options.name, options.statement_timeout, options.settings),
+    )
+    try:
+        yield Pool(pool, options)
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await pool.close()
+        except DATABASE_ERRORS as error:
+            log.warning("pool_closed_hard", pool=options.name, error=type(error).__name__)
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    name: str,
+    timeout: float = 2.0,
+    command_timeout: float | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[DirectConnection]:
+    """A connection of its own, closed at the end of the block together with the session's locks.
+
+    `timeout` is for connecting, `command_timeout` for each statement. Raises PostgreSQL's own errors.
+    """
+    connection = await asyncpg.connect(
+        url,
+        timeout=timeout,
+        command_timeout=command_timeout,
+        server_settings=_server_settings(name, command_timeout or 0, settings or {}),
+    )
+    try:
+        yield connection
+    finally:
+        with suppress(*DATABASE_ERRORS):
+            await connection.close(timeout=_CLOSE_TIMEOUT)
+
+
+def _server_settings(name: str, statement_timeout: float, settings: Mapping[str, str]) -> dict[str, str]:
+    milliseconds = str(int(statement_timeout * 1000))  # 0 is none
+    return {
+        "application_name": name,
+        "statement_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        "timezone": "UTC",
+        **_KEEPALIVES,
+        **settings,
+    }
+
+
+async def _keep_session(_: PooledConnection | DirectConnection) -> None:
+    """Nothing of ours changes a pooled session, so the default reset is a round trip for nothing."""
+
+
+def _discard(connection: PooledConnection) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
+        connection.terminate()

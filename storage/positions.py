@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from handlers.ports.domain import Position
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from storage.pool import Connection
+
+SQL = load("positions")
+
+NEVER_WRITTEN = Position(0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresPositions:
+    connection: Connection
+
+    async def position(self, channel: str) -> Position:
+        row = await self.connection.fetchrow(SQL["position"], channel)
+        return NEVER_WRITTEN if row is None else Position(row["top"], row["epoch"])

@@ -1,0 +1,96 @@
+"""The domain's database: pool, unit of work, repositories."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from storage.accounts import PostgresAccounts
+from storage.answers import PostgresAnswers
+from storage.orders import PostgresOrders
+from storage.outbox import Bell, OutboxWriter
+from storage.pool import Pool, PoolOptions, open_pool
+from storage.positions import PostgresPositions
+from storage.products import PostgresProducts
+
+if TYPE_CHECKING:
+    from storage.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresOptions:
+    """Times are seconds. A unit of work that takes longer than `deadline`, waiting for a connection included,
+    is given up: PostgreSQL that hangs must not hang requests."""
+
+    url: str = field(repr=False)
+    pool_size: int = 10
+    acquire_timeout: float = 2.0
+    statement_timeout: float = 10.0
+    deadline: float = 2.8
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresUnitOfWork:
+    accounts: PostgresAccounts
+    products: PostgresProducts
+    orders: PostgresOrders
+    answers: PostgresAnswers
+    outbox: OutboxWriter
+    positions: PostgresPositions
+
+    @classmethod
+    def on(cls, connection: Connection) -> PostgresUnitOfWork:
+        return cls(
+            PostgresAccounts(connection),
+            PostgresProducts(connection),
+            PostgresOrders(connection),
+            PostgresAnswers(connection),
+            OutboxWriter(connection),
+            PostgresPositions(connection),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """`pool` also serves other parts of storage; `bell` rings after each commit that emitted events."""
+
+    pool: Pool
+    bell: Bell
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresUnitOfWork]:
+        """Also raises Unavailable when the connection is lost while committing: then nobody knows the outcome."""
+        async with self.pool.connection() as connection:
+            unit = PostgresUnitOfWork.on(connection)
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield unit
+            except Exception:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+        if unit.outbox.emitted:
+            self.bell.ring()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[PostgresUnitOfWork]:
+        async with self.pool.connection() as connection:
+            yield PostgresUnitOfWork.on(connection)
+
+
+@asynccontextmanager
+async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
+    """Does not wait for PostgreSQL: while it is away, every use raises Unavailable."""
+    pool_options = PoolOptions(
+        url=options.url,
+        name="orderwire",
+        size=options.pool_size,
+        acquire_timeout=options.acquire_timeout,
+        deadline=options.deadline,
+        statement_timeout=options.statement_timeout,
+    )
+    async with open_pool(pool_options) as pool:
+        yield Postgres(pool, Bell())

@@ -1,0 +1,86 @@
+"""What is too old goes: publications, event identities, answers to idempotency keys, streams that nobody uses."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from handlers.errors import Unavailable
+from storage.pool import connect
+from storage.queries import load
+from storage.sqlstates import raising
+
+if TYPE_CHECKING:
+    from storage.pool import Connection
+
+log = structlog.get_logger(__name__)
+
+SQL = load("retention")
+
+ANSWERS_KEPT = timedelta(hours=24)
+UNUSED_STREAMS_KEPT = timedelta(days=30)
+COMMAND_TIMEOUT = 30.0  # seconds for one batch
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionOptions:
+    """Ages and the interval are seconds. A stream is forgotten later than any of its identities."""
+
+    url: str = field(repr=False)
+    publications: float = 86_400.0
+    seen: float = 86_400.0
+    interval: float = 60.0
+    batch: int = 5_000
+
+
+class Retention:
+    def __init__(self, options: RetentionOptions) -> None:
+        self._options = options
+        self._ages = {
+            "publications": timedelta(seconds=options.publications),
+            "seen": timedelta(seconds=options.seen),
+            "answers": ANSWERS_KEPT,
+            "streams": max(UNUSED_STREAMS_KEPT, timedelta(seconds=options.seen)),
+        }
+
+    async def run(self) -> None:
+        """Clean up every now and then; while PostgreSQL is away there is nothing to do."""
+        while True:
+            await asyncio.sleep(self._options.interval * random.uniform(0.9, 1.1))  # noqa: S311 jitter
+            try:
+                await self.clean()
+            except Unavailable:
+                log.warning("retention_postponed")
+
+    async def clean(self) -> Mapping[str, int]:
+        """Delete what is too old now and return how many rows of what; nothing while another node is at it.
+
+        In batches, each its own transaction, so that no snapshot is held long. Raises Unavailable.
+        """
+        with raising(Unavailable):
+            async with connect(
+                self._options.url, name="orderwire retention", command_timeout=COMMAND_TIMEOUT
+            ) as connection:
+                if not await connection.fetchval(SQL["try_lock"]):
+                    return {}
+                deleted = {table: await self._delete(connection, table, age) for table, age in self._ages.items()}
+        if any(deleted.values()):
+            log.info("retention_cleaned", **deleted)
+        return deleted
+
+    async def _delete(self, connection: Connection, table: str, age: timedelta) -> int:
+        total = 0
+        while count := _count(await connection.execute(SQL[table], age, self._options.batch)):
+            total += count
+        return total
+
+
+def _count(tag: str) -> int:
+    """Of a command tag: `DELETE 17`."""
+    return int(tag.rpartition(" ")[2])

@@ -1,0 +1,30 @@
+-- name: add
+-- Emit an event with the transaction.
+INSERT INTO outbox (event_id, type, subject, body)
+VALUES ($1, $2, $3, $4);
+
+-- name: try_lead
+-- Become the one relay of the deployment unless another session is; held until the session ends.
+SELECT pg_try_advisory_lock(28535, 1);
+
+-- name: pending
+-- The oldest events there are, always from the beginning.
+SELECT id, event_id, type, subject, body
+FROM outbox
+ORDER BY id
+LIMIT $1;
+
+-- name: remove
+-- Forget events that the broker has.
+DELETE FROM outbox
+WHERE id = ANY ($1::bigint[]);
+
+-- name: notify
+-- Wake the relay, wherever it is.
+SELECT pg_notify('orderwire_outbox', '');
+
+-- name: backlog
+-- How many events wait, counted up to a bound, and for how many seconds the oldest has.
+SELECT
+    (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted) AS waiting,
+    coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox ORDER BY id LIMIT 1), 0)::float8 AS age;

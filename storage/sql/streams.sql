@@ -1,0 +1,78 @@
+-- name: append
+-- Append a batch without repeats in itself: drop what its channel has seen, lock the channels in order of name, mint offsets.
+-- Raises unique_violation on seen_pkey when another transaction appended one of the entries meanwhile: then do it again.
+WITH fresh AS MATERIALIZED (
+    -- A scalar subquery, for an anti-join may be planned as a scan of all of seen; this is one probe of its index an entry.
+    SELECT
+        e.n, e.channel, e.source, e.id, e.data, e.time_ms,
+        row_number() OVER (PARTITION BY e.channel ORDER BY e.n DESC) - 1 AS followers
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])
+        WITH ORDINALITY AS e (channel, source, id, data, time_ms, n)
+    WHERE (SELECT true FROM seen AS s WHERE s.channel = e.channel AND s.source = e.source AND s.id = e.id) IS NULL
+), grown AS (
+    INSERT INTO streams AS s (channel, salt, top)
+    SELECT channel, $6, count(*) FROM fresh GROUP BY channel ORDER BY channel
+    ON CONFLICT (channel) DO UPDATE SET top = s.top + excluded.top, updated_at = now()
+    RETURNING channel, salt, top
+), placed AS MATERIALIZED (
+    -- Joined before anything is written, so that each channel's lock is held by then.
+    SELECT f.n, f.channel, f.source, f.id, f.data, f.time_ms, g.top - f.followers AS "offset", g.salt
+    FROM fresh AS f JOIN grown AS g ON g.channel = f.channel
+), written AS (
+    INSERT INTO publications (channel, "offset", data, time_ms)
+    SELECT channel, "offset", data, time_ms FROM placed ORDER BY n
+), remembered AS (
+    INSERT INTO seen (channel, source, id)
+    SELECT channel, source, id FROM placed
+)
+SELECT n, "offset", salt || '.' || (SELECT generation FROM deployment) AS epoch
+FROM placed
+ORDER BY n;
+
+-- name: read
+-- A page of one stream with its head, in one snapshot; one row without an offset when there is nothing to read.
+SELECT s.top, s.salt || '.' || d.generation AS epoch, p."offset", p.data, p.time_ms
+FROM streams AS s
+CROSS JOIN deployment AS d
+LEFT JOIN LATERAL (
+    SELECT
+        sized."offset", sized.data, sized.time_ms,
+        sum(octet_length(sized.data)) OVER (ORDER BY sized."offset") AS bytes,
+        row_number() OVER (ORDER BY sized."offset") AS place
+    FROM (
+        SELECT "offset", data, time_ms
+        FROM publications
+        WHERE channel = $1 AND "offset" > $2
+        ORDER BY "offset"
+        LIMIT $3
+    ) AS sized
+) AS p ON p.bytes <= $4 OR p.place = 1
+WHERE s.channel = $1
+ORDER BY p."offset";
+
+-- name: heads
+-- The heads of many streams, and whether the database is another than the one that the generation was counted for.
+SELECT
+    s.channel, s.top, s.salt || '.' || d.generation AS epoch,
+    (d.system_identifier, d.timeline)
+        IS DISTINCT FROM (c.system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint) AS moved
+FROM deployment AS d
+CROSS JOIN pg_control_system() AS c
+LEFT JOIN streams AS s ON s.channel = ANY ($1::text[]);
+
+-- name: follow_database
+-- Count a new generation if the database was restored or failed over since the last; only the first of many that notice does.
+UPDATE deployment AS d
+SET generation = d.generation + 1, system_identifier = now_at.system_identifier, timeline = now_at.timeline
+FROM (
+    SELECT system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint AS timeline
+    FROM pg_control_system()
+) AS now_at
+WHERE (d.system_identifier, d.timeline) IS DISTINCT FROM (now_at.system_identifier, now_at.timeline)
+RETURNING d.generation;
+
+-- name: new_epoch
+-- Count a new generation, whatever the database is.
+UPDATE deployment
+SET generation = generation + 1
+RETURNING generation;
