@@ -7,12 +7,9 @@ through its environment, as in production; with no URL given it is the embedded 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import http.client
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.services.server import Launch, free_port, spawn
+
 CHECKOUT = Path(__file__).parents[2]
 READY_TIMEOUT = 45.0  # seconds; the first start of the embedded default makes a database cluster, on a shared core
-PR_SET_PDEATHSIG = 1
 
 
 class NotReady(Exception):
@@ -35,8 +33,8 @@ class Orderwire:
 
     `folder` holds the log and, for the embedded default, the data; its parents must be traversable for the
     unprivileged account that PostgreSQL runs as under root. `environment` is what a deployment would set
-    (`ORDERWIRE_DATABASE__URL` ...); nothing of this process's own `ORDERWIRE_*` is handed on. The port is chosen
-    once, so that clients find a restarted server where it was.
+    (`ORDERWIRE_DATABASE__URL` ...); nothing of this process's own environment is handed on. The port is chosen once,
+    so that clients find a restarted server where it was.
     """
 
     def __init__(
@@ -80,23 +78,16 @@ class Orderwire:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def spawn(self) -> None:
-        """Start the process without waiting for it. It dies with the thread that called this."""
+        """Start the process without waiting until it is ready; it dies with this process."""
         if self.is_running:
             raise RuntimeError("already running")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORDERWIRE_")}
-        own = {"ORDERWIRE_DATA_DIR": str(self.folder / "data"), "ORDERWIRE_LOG__FORMAT": "json"}
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--port", str(self.port), *self._arguments],
-                cwd=CHECKOUT,
-                env=inherited | own | self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # A group of its own: Ctrl-C at the tests reaches the tests, which then stop the server.
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        own = {
+            "PYTHONPATH": str(CHECKOUT),
+            "ORDERWIRE_DATA_DIR": str(self.folder / "data"),
+            "ORDERWIRE_LOG__FORMAT": "json",
+        }
+        command = [sys.executable, "-m", "server", "serve", "--port", str(self.port), *self._arguments]
+        self._process = spawn(Launch(command, own | self._environment), self.folder, self.log_file)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Block until /health/ready answers 200. Raises NotReady."""
@@ -177,16 +168,3 @@ def reachable_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
