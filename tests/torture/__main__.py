@@ -1,0 +1,48 @@
+"""`python -m tests.torture`: exit code 0 for a clean run, 1 for any fault, 2 where a server cannot be had."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+
+import uvloop
+
+from tests.services.server import Unavailable
+from tests.torture.plant import selfcheck
+from tests.torture.report import describe, describe_selfcheck
+from tests.torture.run import Settings, torture
+
+
+def main() -> int:
+    arguments = _parse()
+    settings = Settings(arguments.kills, arguments.seed, arguments.rate, arguments.clients, embedded=arguments.embedded)
+    sys.stderr.write(f"seed {settings.seed}\n")
+    try:
+        outcome = uvloop.run(torture(settings))
+    except Unavailable as missing:
+        sys.stderr.write(f"torture: {missing}\n")
+        return 2
+    sys.stdout.write(describe(outcome))
+    if not arguments.selfcheck:
+        return 0 if outcome.is_good else 1
+    checked = selfcheck(outcome.records)
+    sys.stdout.write(describe_selfcheck(checked))
+    return 0 if outcome.is_good and all(found for _, found in checked) else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often something is killed (20)")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="of all that is drawn"
+    )
+    parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="orders a second (50)")
+    parser.add_argument("--clients", type=int, default=50, metavar="N", help="live clients (50)")
+    parser.add_argument("--embedded", action="store_true", help="the embedded default instead of the production parts")
+    parser.add_argument("--selfcheck", action="store_true", help="plant each kind of fault afterwards; find them all")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What PostgreSQL says: the moment of a kill, and two of the four records at the end. Reads the tables themselves,
+beside all code of the product."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import asyncpg
+import orjson
+
+from tests.torture.conversation import publication_of
+from tests.torture.records import OrderRow, Publication, StockRow, Stream
+
+# One statement, so one snapshot. Each committed change of an order raised its version by one and made one event; of
+# these, some wait in the outbox and some are in the feed (those in both will be published a second time). The rest
+# is with the broker alone: not acknowledged, for acknowledging comes after the append.
+_CENSUS = """
+WITH waiting AS (
+    SELECT count(*) AS all_rows, count(seen.id) AS appended
+    FROM outbox LEFT JOIN seen ON seen.channel = 'orders:feed' AND seen.id = outbox.event_id
+)
+SELECT all_rows AS unpublished, appended,
+       (SELECT coalesce(sum(version), 0) FROM orders)
+       - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel = 'orders:feed')
+       - (all_rows - appended) AS unacknowledged,
+       (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered
+FROM waiting
+"""
+_HEADS = "SELECT channel, top FROM streams"
+_ORDERS = """
+SELECT id::text, customer_id::text, status, version,
+       (SELECT array_agg(product_id::text ORDER BY line) FROM order_lines WHERE order_id = orders.id) AS products,
+       (SELECT array_agg(quantity ORDER BY line) FROM order_lines WHERE order_id = orders.id) AS quantities
+FROM orders ORDER BY number
+"""
+_STOCK = "SELECT id::text, stock FROM products ORDER BY sku"
+_STREAMS = """
+SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams
+"""
+_PUBLICATIONS = """SELECT channel, "offset", data FROM publications ORDER BY channel, "offset" """
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What was on its way at one moment.
+
+    `unpublished` outbox rows; `again` of them appended already, so that they will be published twice;
+    `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply.
+    """
+
+    unpublished: int
+    again: int
+    unacknowledged: int
+    unanswered: int
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.unpublished == 0 and self.unacknowledged == 0
+
+
+class Ledger:
+    """Opens a connection for each question: between two of them PostgreSQL may have been killed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def census(self, waiting: Collection[str]) -> Census:
+        """`waiting`: the idempotency keys of the requests without a reply."""
+        row = (await self._fetch(_CENSUS, list(waiting)))[0]
+        return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"])
+
+    async def heads(self) -> Mapping[str, int]:
+        return {row["channel"]: row["top"] for row in await self._fetch(_HEADS)}
+
+    async def orders(self) -> list[OrderRow]:
+        return [
+            OrderRow(row["id"], row["customer_id"], row["status"], row["version"], _pairs(row))
+            for row in await self._fetch(_ORDERS)
+        ]
+
+    async def stock(self) -> Mapping[str, int]:
+        return {row["id"]: row["stock"] for row in await self._fetch(_STOCK)}
+
+    async def streams(self) -> list[Stream]:
+        publications: defaultdict[str, list[Publication]] = defaultdict(list)
+        for row in await self._fetch(_PUBLICATIONS):
+            publications[row["channel"]].append(publication_of(row["offset"], orjson.loads(row["data"])))
+        return [
+            Stream(row["channel"], row["epoch"], row["top"], tuple(publications[row["channel"]]))
+            for row in await self._fetch(_STREAMS)
+        ]
+
+    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self._url, timeout=10)
+        try:
+            return await connection.fetch(query, *arguments, timeout=30)
+        finally:
+            await connection.close(timeout=5)
+
+
+def stock_rows(before: Mapping[str, int], after: Mapping[str, int]) -> list[StockRow]:
+    return [StockRow(product_id, pieces, after.get(product_id, 0)) for product_id, pieces in before.items()]
+
+
+def _pairs(row: asyncpg.Record) -> tuple[tuple[str, int], ...]:
+    return tuple(zip(row["products"], row["quantities"], strict=True))
