@@ -1,0 +1,137 @@
+"""One channel as this node knows it: where its stream is, what was published lately, who hears it. Pure.
+
+Invariant, kept by everyone who touches a channel: each *live* subscriber has been sent exactly everything up to
+`last` that it did not have when it joined. So fanning out needs no check per subscriber.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final, Protocol
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.protocol.messages import Subscribed
+
+RING_LENGTH: Final = 128
+RING_BYTES: Final = 256 * 1024
+
+
+class Encoding(Protocol):
+    """A codec in its transport's framing. Publications are encoded once for all who share an instance."""
+
+    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes: ...
+
+
+class Subscriber(Protocol):
+    """A connection as the hub sees it. Hashed by identity."""
+
+    @property
+    def encoding(self) -> Encoding: ...
+
+    @property
+    def pending(self) -> list[bytes]:
+        """Frames to be written at the next flush, in order."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Never raises: a connection that is gone or too slow closes itself."""
+        ...
+
+    async def writable(self) -> None:
+        """Write what is pending and return when the client has taken most of it; one that takes nothing is closed."""
+        ...
+
+    def dropped(self, channel: str) -> None:
+        """The hub no longer serves this subscription: it cannot do so without a gap."""
+        ...
+
+
+class Ticket:
+    """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped."""
+
+    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, since: Position | None, reply: Callable[[Subscribed], None]) -> None:
+        self.subscriber = subscriber
+        self.since = since
+        self.reply = reply
+        self.has_replied = False
+        self.is_over = False
+
+
+class Channel:
+    """`epoch` is "" while the stream was never written. `heard` is the highest offset that the bus or a head spoke of.
+
+    `is_suspect`: something spoke of another epoch; only the stream itself can tell.
+    `is_gone`: dropped or reset; whoever still holds it starts again with a new one.
+    """
+
+    __slots__ = (
+        "_ring", "_ring_bytes", "awaits_repair", "epoch", "heard", "is_gone", "is_open", "is_suspect", "joining",
+        "last", "live", "name", "opening",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = ""
+        self.last = 0
+        self.heard = 0
+        self.is_open = False
+        self.is_gone = False
+        self.is_suspect = False
+        self.awaits_repair = False
+        self.opening = asyncio.Lock()
+        self.live: dict[Encoding, dict[Subscriber, None]] = {}
+        self.joining: dict[Subscriber, Ticket] = {}
+        self._ring: deque[Publication] = deque()
+        self._ring_bytes = 0
+
+    @property
+    def position(self) -> Position:
+        return Position(self.last, self.epoch)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.live and not self.joining
+
+    @property
+    def is_behind(self) -> bool:
+        return self.is_suspect or self.heard > self.last
+
+    def serves(self, ticket: Ticket) -> bool:
+        return not self.is_gone and not ticket.is_over
+
+    def knows(self, since: Position) -> bool:
+        """Can a client at `since` be served from what this node knows? No epoch stands for any."""
+        return since.epoch in ("", self.epoch) and since.offset <= self.last
+
+    def advance(self, publication: Publication) -> None:
+        """`publication` is the next one: its offset is `last` + 1."""
+        self.last = publication.offset
+        self._ring.append(publication)
+        self._ring_bytes += len(publication.data)
+        while len(self._ring) > RING_LENGTH or self._ring_bytes > RING_BYTES:
+            self._ring_bytes -= len(self._ring.popleft().data)
+
+    def after(self, offset: int) -> list[Publication] | None:
+        """What was published after `offset`, oldest first; None where memory does not reach back that far."""
+        missed = self.last - offset
+        if missed > len(self._ring):
+            return None
+        return list(islice(self._ring, len(self._ring) - missed, None))
+
+    def add_live(self, subscriber: Subscriber) -> None:
+        self.live.setdefault(subscriber.encoding, {})[subscriber] = None
+
+    def remove_live(self, subscriber: Subscriber) -> bool:
+        sharing = self.live.get(subscriber.encoding)
+        if sharing is None or subscriber not in sharing:
+            return False
+        del sharing[subscriber]
+        if not sharing:
+            del self.live[subscriber.encoding]
+        return True

@@ -1,0 +1,149 @@
+"""The channels that somebody on this node hears, and the only ways in which what they know may grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from handlers.ports.streams import Page, Publication
+from realtime.channel import Channel, Subscriber, Ticket
+from realtime.flusher import Flusher
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.messages import Subscribed
+
+log = structlog.get_logger(__name__)
+
+PAGE_LENGTH: Final = 1000
+PAGE_BYTES: Final = 256 * 1024
+
+
+class Channels:
+    """Every method is one synchronous step: the invariant of `Channel` holds before and after each."""
+
+    def __init__(self, flusher: Flusher, metrics: RealtimeMetrics) -> None:
+        self._flusher = flusher
+        self._metrics = metrics
+        self._channels: dict[str, Channel] = {}
+
+    def get(self, name: str) -> Channel | None:
+        return self._channels.get(name)
+
+    def enter(self, name: str, ticket: Ticket) -> Channel:
+        """The channel, made if need be; it stays as long as the ticket."""
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name)
+            self._metrics.channels.inc()
+        channel.joining[ticket.subscriber] = ticket
+        return channel
+
+    def exit(self, channel: Channel, ticket: Ticket) -> None:
+        """The join that the ticket stands for has ended, one way or the other."""
+        if channel.joining.get(ticket.subscriber) is ticket:
+            del channel.joining[ticket.subscriber]
+        self._drop_if_empty(channel)
+
+    def opened(self) -> Sequence[Channel]:
+        return [channel for channel in self._channels.values() if channel.is_open]
+
+    def deliver(self, channel: Channel, publication: Publication) -> None:
+        """Hand the next publication of the channel to everyone live."""
+        channel.advance(publication)
+        self._metrics.publications.inc()
+        for encoding, subscribers in channel.live.items():
+            frame = encoding.publication(channel.name, channel.epoch, publication)
+            for subscriber in subscribers:
+                subscriber.pending.append(frame)
+            self._flusher.mark(subscribers)
+            self._metrics.deliveries.inc(len(subscribers))
+        if channel.live:
+            self._flusher.observe(publication.time_ms)
+
+    def absorb(self, channel: Channel, page: Page) -> bool:
+        """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:
+        the stream has begun anew, or retention took what was missed."""
+        if page.top.epoch != channel.epoch and channel.epoch:
+            return False
+        fresh = [item for item in page.publications if item.offset > channel.last]
+        is_taken = not page.publications and page.top.offset > channel.last
+        if is_taken or not _leads_on(fresh, channel.last):
+            return False
+        channel.epoch = page.top.epoch
+        channel.is_suspect = False
+        for publication in fresh:
+            self.deliver(channel, publication)
+        return True
+
+    def hand_over(self, channel: Channel, ticket: Ticket, missed: Subscribed) -> bool:
+        """Give a joiner this part of what it missed: in its reply, later parts as pushes. True: it is live now.
+
+        It goes live when the part reaches up to `last`, and in the same step, so that nothing can come between.
+        """
+        subscriber = ticket.subscriber
+        reached = missed.publications[-1].offset if missed.publications else missed.position.offset
+        is_live = reached == channel.last
+        if is_live:
+            del channel.joining[subscriber]
+            channel.add_live(subscriber)
+            self._metrics.subscriptions.inc()
+        if not ticket.has_replied:
+            ticket.has_replied = True
+            ticket.reply(missed)
+            return is_live
+        self._push(channel, subscriber, missed.publications)
+        return is_live
+
+    def leave(self, subscriber: Subscriber, name: str) -> None:
+        """Idempotent; also ends a join that is under way."""
+        channel = self._channels.get(name)
+        if channel is None:
+            return
+        ticket = channel.joining.pop(subscriber, None)
+        if ticket is not None:
+            ticket.is_over = True
+        if channel.remove_live(subscriber):
+            self._metrics.subscriptions.dec()
+        self._drop_if_empty(channel)
+
+    def reset(self, channel: Channel) -> None:
+        """Its clients cannot be served without a gap: they are told so, and a new channel begins at the head."""
+        if channel.is_gone:
+            return
+        self._forget(channel)
+        self._metrics.resets.inc()
+        log.warning("stream_reset", channel=channel.name, offset=channel.last)
+        heard = [subscriber for subscribers in channel.live.values() for subscriber in subscribers]
+        self._metrics.subscriptions.dec(len(heard))
+        channel.live.clear()
+        for subscriber in heard:
+            subscriber.dropped(channel.name)
+        # Joiners without a reply find the channel gone and begin again by themselves.
+        for ticket in [ticket for ticket in channel.joining.values() if ticket.has_replied]:
+            ticket.is_over = True
+            ticket.subscriber.dropped(channel.name)
+
+    def _push(self, channel: Channel, subscriber: Subscriber, publications: Iterable[Publication]) -> None:
+        encoding = subscriber.encoding
+        subscriber.pending.extend(encoding.publication(channel.name, channel.epoch, item) for item in publications)
+        self._flusher.mark({subscriber: None})
+
+    def _drop_if_empty(self, channel: Channel) -> None:
+        if channel.is_empty and not channel.is_gone:
+            self._forget(channel)
+
+    def _forget(self, channel: Channel) -> None:
+        channel.is_gone = True
+        del self._channels[channel.name]
+        self._metrics.channels.dec()
+
+
+def _leads_on(publications: Sequence[Publication], offset: int) -> bool:
+    """Are these, one by one, what follows `offset`?"""
+    return all(item.offset == offset + step for step, item in enumerate(publications, 1))
+
+
+def leads_on(page: Page, offset: int) -> bool:
+    """Is the page, without a hole, what follows `offset` (of a stream that goes further)?"""
+    return bool(page.publications) and _leads_on(page.publications, offset)

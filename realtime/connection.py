@@ -1,0 +1,224 @@
+"""One client: its session, and the hands that carry the session's effects out. Knows no transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from handlers.audience import UnknownChannel
+from handlers.errors import Unavailable
+from handlers.ports.streams import StreamsAway
+from realtime.admission import Admission
+from realtime.channel import Encoding
+from realtime.flusher import Flusher
+from realtime.hub import Hub
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.messages import Message, Reply, Subscribed
+from realtime.session import (
+    Authenticate,
+    ClientOptions,
+    Close,
+    Effect,
+    Identified,
+    Join,
+    Leave,
+    Refused,
+    Rejected,
+    Say,
+    Session,
+)
+from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
+
+log = structlog.get_logger(__name__)
+
+# A client that is catching up and takes nothing for this long is slow.
+_CATCH_UP_PATIENCE: Final = 10.0
+
+
+class ClientEncoding(Encoding, Protocol):
+    def message(self, message: Message) -> bytes: ...
+
+
+class Wire(Protocol):
+    """A transport's end of one connection."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Never raises; writing to a connection that is gone does nothing."""
+        ...
+
+    async def drain(self) -> None:
+        """Return when the socket has taken most of it. Raises ConnectionError when the connection is gone."""
+        ...
+
+    def end(self, why: Disconnect) -> None:
+        """Say goodbye and close. Nothing is written after it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every connection of a node shares. `clock` is monotonic seconds; `spawn` owns the task it starts."""
+
+    hub: Hub
+    flusher: Flusher
+    admission: Admission
+    authority: TokenAuthority
+    metrics: RealtimeMetrics
+    options: ClientOptions
+    clock: Callable[[], float]
+    utc_now: Callable[[], datetime]
+    spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None] | None]
+    rescheduled: Callable[[Connection], None]
+
+
+class Connection:
+    """A `Subscriber`. `bucket` is where the timer wheel has it."""
+
+    __slots__ = ("_joins", "_session", "_shared", "_wire", "bucket", "encoding", "pending")
+
+    def __init__(self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings) -> None:
+        self._session = session
+        self._wire = wire
+        self._shared = shared
+        self._joins: set[asyncio.Task[None]] | None = None
+        self.encoding = encoding
+        self.pending: list[bytes] = []
+        self.bucket: int | None = None
+
+    @property
+    def due(self) -> float:
+        return self._session.due
+
+    def receive(self, frame: bytes) -> None:
+        self._perform(self._session.receive(frame))
+
+    def tick(self) -> None:
+        self._perform(self._session.tick(self._shared.clock()))
+
+    def close(self, why: Disconnect) -> None:
+        self._perform(self._session.close(why))
+
+    def dropped(self, channel: str) -> None:
+        self._perform(self._session.dropped(channel))
+
+    def write(self, data: bytes) -> None:
+        # With an empty buffer the client has kept up so far, however much there is for it now.
+        buffered = self._wire.buffered
+        if buffered and buffered + len(data) > self._shared.options.queue_max_size:
+            self._shared.metrics.drops.labels("slow_client").inc()
+            self.close(Disconnect.SLOW)
+        else:
+            self._wire.write(data)
+
+    async def writable(self) -> None:
+        self._shared.flusher.flush(self)
+        while True:
+            buffered = self._wire.buffered
+            try:
+                async with asyncio.timeout(_CATCH_UP_PATIENCE):
+                    return await self._wire.drain()
+            except TimeoutError:
+                if self._wire.buffered >= buffered:
+                    return self.close(Disconnect.SLOW)
+            except ConnectionError:
+                return self.detach()
+
+    def detach(self) -> None:
+        """Hear nothing more, ask nothing more. Idempotent."""
+        for channel in self._session.channels:
+            self._shared.hub.leave(self, channel)
+        for join in self._joins or ():
+            join.cancel()
+        self.pending.clear()
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Say(message):
+                    self._say(message)
+                case Authenticate(token):
+                    self._perform(self._session.answered(self._identify(token), self._shared.clock()))
+                case Join():
+                    self._start(self._join(effect))
+                case Leave(channel):
+                    self._shared.hub.leave(self, channel)
+                case Close(why):
+                    self._close(why)
+        self._shared.rescheduled(self)
+
+    def _say(self, message: Message) -> None:
+        if isinstance(message, Reply) and isinstance(message.result, Error):
+            self._shared.metrics.errors.labels(str(message.result.code)).inc()
+        self.pending.append(self.encoding.message(message))
+        self._shared.flusher.mark({self: None})
+
+    def _close(self, why: Disconnect) -> None:
+        self._shared.metrics.closes.labels(str(why.code)).inc()
+        log.info("connection_closed", client=self._session.client, code=why.code)
+        if why is not Disconnect.SLOW:
+            self._shared.flusher.flush(self)
+        self.detach()
+        self._wire.end(why)
+
+    def _identify(self, token: str) -> Identified | Rejected:
+        now = self._shared.utc_now()
+        try:
+            identity = self._shared.authority.verify(token, now)
+        except TokenExpired:
+            return Rejected.EXPIRED
+        except TokenInvalid:
+            return Rejected.INVALID
+        return Identified(identity.actor, (identity.expires_at - now).total_seconds())
+
+    def _start(self, join: Coroutine[None, None, None]) -> None:
+        task = self._shared.spawn(join)
+        if task is None:
+            self.close(Disconnect.SHUTDOWN)
+            return
+        if self._joins is None:
+            self._joins = set()
+        self._joins.add(task)
+        task.add_done_callback(self._joins.discard)
+
+    async def _join(self, question: Join) -> None:
+        has_replied = False
+
+        def reply(joined: Subscribed) -> None:
+            nonlocal has_replied
+            has_replied = True
+            self._perform(self._session.answered(joined, self._shared.clock()))
+
+        try:
+            error = await self._admit(question, reply)
+        except Exception:
+            # A bug here is one client's misfortune, not everybody's.
+            log.exception("join_failed", client=self._session.client, channel=question.channel)
+            if has_replied:
+                self.close(Disconnect.SERVER_ERROR)
+                return
+            error = Error.INTERNAL
+        if error is not None:
+            self._perform(self._session.answered(Refused(error), self._shared.clock()))
+
+    async def _admit(self, question: Join, reply: Callable[[Subscribed], None]) -> Error | None:
+        """Join, or return why not."""
+        try:
+            if question.ask and not await self._shared.admission.may_join(question.actor, question.channel):
+                return Error.PERMISSION_DENIED
+            await self._shared.hub.join(self, question.channel, question.since, reply)
+        except UnknownChannel:
+            return Error.UNKNOWN_CHANNEL
+        except (Unavailable, StreamsAway):
+            return Error.INTERNAL
+        return None

@@ -1,0 +1,161 @@
+"""All connections of this node: their number, their timers, their tasks, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import uuid4
+
+from handlers.clock import utc_now
+from realtime.admission import Admission
+from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
+from realtime.flusher import Flusher
+from realtime.hub import Hub
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.codes import Disconnect
+from realtime.protocol.messages import Codec
+from realtime.session import ClientOptions, Session
+from realtime.tokens import TokenAuthority
+
+_BUCKET_SECONDS: Final = 0.25
+_WAVE_SECONDS: Final = 0.05
+
+
+class Connections:
+    """`version` is what clients are told the server is; never empty, SDKs hand it on to the application."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        flusher: Flusher,
+        admission: Admission,
+        authority: TokenAuthority,
+        metrics: RealtimeMetrics,
+        options: ClientOptions,
+        *,
+        version: str,
+    ) -> None:
+        self._shared = Surroundings(
+            hub=hub,
+            flusher=flusher,
+            admission=admission,
+            authority=authority,
+            metrics=metrics,
+            options=options,
+            clock=time.monotonic,
+            utc_now=utc_now,
+            spawn=self._spawn,
+            rescheduled=self._schedule,
+        )
+        self._version = version
+        self._open: dict[Connection, None] = {}
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_draining = False
+        # One timer for all: connections by the quarter of a second in which they have something to do.
+        self._wheel: dict[int, set[Connection]] = {}
+        self._turned_to = self._bucket(time.monotonic())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def options(self) -> ClientOptions:
+        return self._shared.options
+
+    @property
+    def can_take_more(self) -> bool:
+        is_running = self._tasks is not None and not self._is_draining
+        return is_running and len(self._open) < self.options.connection_limit
+
+    @contextmanager
+    def open(self, wire: Wire, encoding: ClientEncoding, codec: Codec) -> Iterator[Connection]:
+        """A connection for as long as the block lasts; afterwards nothing of it is left."""
+        now = time.monotonic()
+        session = Session(str(uuid4()), self._version, codec, self.options, now=now, random=random.random)
+        connection = Connection(session, wire, encoding, self._shared)
+        self._open[connection] = None
+        self._none_left.clear()
+        self._shared.metrics.connections.inc()
+        self._schedule(connection)
+        try:
+            yield connection
+        finally:
+            connection.detach()
+            self._unschedule(connection)
+            del self._open[connection]
+            self._shared.metrics.connections.dec()
+            if not self._open:
+                self._none_left.set()
+
+    async def run(self) -> None:
+        """Turn the wheel and own the tasks of all connections, until cancelled. None is taken before it runs."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                while True:
+                    await asyncio.sleep(_BUCKET_SECONDS)
+                    self._turn(time.monotonic())
+            finally:
+                self._tasks = None
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new ones and close all with 3001: in waves, so that not all come back to another node at once.
+
+        Returns when they are gone, at the latest after `seconds`.
+        """
+        self._is_draining = True
+        leaving = list(self._open)
+        waves = max(1, int(seconds / 2 / _WAVE_SECONDS))
+        size = max(1, math.ceil(len(leaving) / waves))
+        try:
+            async with asyncio.timeout(seconds):
+                for start in range(0, len(leaving), size):
+                    for connection in leaving[start : start + size]:
+                        connection.close(Disconnect.SHUTDOWN)
+                    await asyncio.sleep(_WAVE_SECONDS)
+                await self._none_left.wait()
+        except TimeoutError:
+            return
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        if self._tasks is None:
+            work.close()
+            return None
+        return self._tasks.create_task(work)
+
+    @staticmethod
+    def _bucket(moment: float) -> int:
+        return math.ceil(moment / _BUCKET_SECONDS)
+
+    def _schedule(self, connection: Connection) -> None:
+        bucket = None if connection.due == math.inf else max(self._bucket(connection.due), self._turned_to + 1)
+        if bucket == connection.bucket or connection not in self._open:
+            return
+        self._unschedule(connection)
+        connection.bucket = bucket
+        if bucket is not None:
+            self._wheel.setdefault(bucket, set()).add(connection)
+
+    def _unschedule(self, connection: Connection) -> None:
+        if connection.bucket is not None:
+            bucket = self._wheel[connection.bucket]
+            bucket.discard(connection)
+            if not bucket:
+                del self._wheel[connection.bucket]
+            connection.bucket = None
+
+    def _turn(self, now: float) -> None:
+        turn_to = int(now / _BUCKET_SECONDS)
+        for bucket in range(self._turned_to + 1, turn_to + 1):
+            self._turned_to = bucket
+            for connection in self._wheel.pop(bucket, ()):
+                connection.bucket = None
+                connection.tick()
+                self._schedule(connection)

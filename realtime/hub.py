@@ -1,0 +1,118 @@
+"""Who is connected here and subscribed to what; every publication goes through here to the clients of this node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Published, Streams, StreamsAway
+from realtime import bus as wire
+from realtime.bus import Bus
+from realtime.channel import Channel, Subscriber, Ticket
+from realtime.channels import Channels
+from realtime.flusher import Flusher
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.messages import Subscribed
+from realtime.recovery import Recovery
+from realtime.repair import Repairs
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """From section [streams] of the settings. Publications, seconds."""
+
+    recovery_limit: int = 10_000
+    head_check_interval: float = 2.0
+    head_check_interval_without_bus: float = 0.25
+
+
+class Hub:
+    """Guarantee: what a live client is sent on a channel is the stream, in order, without a gap or a double, from the
+    position of its reply on; or it is told (`Subscriber.dropped`) that this is no longer so.
+
+    The bus carries, the streams decide: a lost bus message costs a read, never a publication.
+    """
+
+    def __init__(
+        self, streams: Streams, bus: Bus, flusher: Flusher, metrics: RealtimeMetrics, options: HubOptions | None = None
+    ) -> None:
+        options = options or HubOptions()
+        self._metrics = metrics
+        self._channels = Channels(flusher, metrics)
+        self._repairs = Repairs(
+            self._channels,
+            streams,
+            bus,
+            metrics,
+            interval=options.head_check_interval,
+            interval_without_bus=options.head_check_interval_without_bus,
+        )
+        self._recovery = Recovery(self._channels, self._repairs, streams, metrics, limit=options.recovery_limit)
+
+    def receive(self, message: bytes) -> None:
+        """A message from the bus. One that nobody could have sent is counted and dropped."""
+        try:
+            published = list(wire.decode(message))
+        except ValueError:
+            self._metrics.drops.labels("bus_message").inc()
+            log.warning("bus_message_dropped", size=len(message))
+            return
+        for item in published:
+            channel = self._channels.get(item.channel)
+            if channel is not None:
+                self._hear(channel, item)
+
+    async def join(
+        self, subscriber: Subscriber, name: str, since: Position | None, reply: Callable[[Subscribed], None]
+    ) -> None:
+        """Subscribe. `reply` is called once, in the very step that fixes the position that it gets, before anything is
+        delivered; a large recovery goes on after it, and this returns when the subscriber is live.
+
+        Raises StreamsAway before the reply; what fails after it ends in `Subscriber.dropped`. A subscriber joins a
+        channel once at a time; `leave` ends a join that is under way.
+        """
+        is_settled = False
+        while not is_settled:
+            ticket = Ticket(subscriber, since, reply)
+            channel = self._channels.enter(name, ticket)
+            try:
+                is_settled = await self._recovery.admit(channel, ticket)
+            except StreamsAway:
+                if not ticket.has_replied:
+                    raise
+                if not ticket.is_over:
+                    self._recovery.abandon(channel, ticket)
+                is_settled = True
+            finally:
+                self._channels.exit(channel, ticket)
+
+    def leave(self, subscriber: Subscriber, channel: str) -> None:
+        """Nothing is delivered from now on. Idempotent."""
+        self._channels.leave(subscriber, channel)
+
+    async def check_heads(self) -> None:
+        """Compare all channels with their streams now; what is missing is repaired by `run`. Raises StreamsAway."""
+        await self._repairs.check_heads()
+
+    async def run(self) -> None:
+        """Find and repair what the bus lost, until cancelled."""
+        await self._repairs.run()
+
+    def _hear(self, channel: Channel, item: Published) -> None:
+        publication = item.publication
+        if not channel.is_open:
+            # Its epoch is not known yet either, so this is no more than a hint where the head may be.
+            channel.heard = max(channel.heard, publication.offset)
+        elif item.epoch != channel.epoch:
+            channel.is_suspect = True
+            self._repairs.want(channel)
+        elif publication.offset == channel.last + 1:
+            self._channels.deliver(channel, publication)
+        elif publication.offset > channel.last:
+            channel.heard = max(channel.heard, publication.offset)
+            self._repairs.want(channel)

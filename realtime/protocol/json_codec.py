@@ -1,0 +1,232 @@
+"""The JSON form: text frames of objects, one a line.
+
+Reading is strict about types and blind to keys that we do not know. Writing follows what the SDKs were seen to need:
+the key of a result is there even when the result is empty, an error has code and message, zero and empty fields are
+left out. Payloads are copied in as they are: a stream's `data` is one JSON value on one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+import orjson
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.protocol.codes import Error
+from realtime.protocol.messages import (
+    Command,
+    Connect,
+    Connected,
+    Ended,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    ProtocolError,
+    Refresh,
+    Refreshed,
+    Reply,
+    Result,
+    Send,
+    SubRefresh,
+    Subscribe,
+    Subscribed,
+    Unspoken,
+    Unsubscribe,
+)
+
+Object = Mapping[str, object]
+T = TypeVar("T")
+
+_UINT32: Final = 2**32 - 1
+_UINT64: Final = 2**64 - 1
+_REJECT_UNRECOVERED: Final = 2  # bit of `flag`; bit 1 offers channel compaction, which is not spoken
+
+
+class JsonCodec:
+    """A `Codec`."""
+
+    def decode(self, frame: bytes) -> list[Command]:
+        lines = frame.removesuffix(b"\n").split(b"\n")
+        return [_command(_parse(line)) for line in lines]
+
+    def encode(self, message: Message) -> bytes:
+        match message:
+            case Reply(id, result):
+                return b'{"id":%d,%b}' % (id, _error(result) if isinstance(result, Error) else _result(result))
+            case Ended(channel, why):
+                body = b'"unsubscribe":{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
+                return b'{"push":{"channel":%b,%b}}' % (_quoted(channel), body)
+            case Ping():
+                return b"{}"
+
+    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
+        body = _publication(publication, epoch if publication.offset == 1 else "")
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), body)
+
+
+# Reading.
+
+
+def _parse(line: bytes) -> Object:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise ProtocolError("not JSON") from None
+    if not isinstance(value, dict):
+        raise ProtocolError("not an object")
+    return value
+
+
+def _field(body: Object, key: str, kind: type[T], default: T) -> T:
+    """`kind` to the letter: a bool is no int. null counts as absent, as it does in the schema's other form."""
+    value = body.get(key)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise ProtocolError(f"{key} has the wrong type")
+    return value
+
+
+def _unsigned(body: Object, key: str, top: int = _UINT32) -> int:
+    value = _field(body, key, int, 0)
+    if not 0 <= value <= top:
+        raise ProtocolError(f"{key} is out of range")
+    return value
+
+
+def _channel(body: Object) -> str:
+    channel = _field(body, "channel", str, "")
+    if not channel:
+        raise ProtocolError("no channel")
+    return channel
+
+
+def _since(body: Object) -> Position | None:
+    position = Position(_unsigned(body, "offset", _UINT64), _field(body, "epoch", str, ""))
+    return position if _field(body, "recover", bool, False) else None
+
+
+def _connect(id_: int, body: Object) -> Command:
+    since: dict[str, Position] = {}
+    for channel, sub in _field(body, "subs", dict, {}).items():
+        if not isinstance(sub, dict):
+            raise ProtocolError("subs has the wrong type")
+        if (position := _since(sub)) is not None:
+            since[channel] = position
+    return Connect(id_, _field(body, "token", str, ""), since)
+
+
+def _subscribe(id_: int, body: Object) -> Command:
+    return Subscribe(
+        id_,
+        _channel(body),
+        _since(body),
+        reject_unrecovered=bool(_field(body, "flag", int, 0) & _REJECT_UNRECOVERED),
+        is_plain=_field(body, "type", int, 0) == 0,
+        is_filtered=body.get("tf") is not None,
+    )
+
+
+def _unspoken_on_channel(method: str) -> Callable[[int, Object], Command]:
+    def read(id_: int, body: Object) -> Command:
+        _channel(body)
+        return Unspoken(id_, method)
+
+    return read
+
+
+def _unspoken(method: str) -> Callable[[int, Object], Command]:
+    return lambda id_, _body: Unspoken(id_, method)
+
+
+# Where a command has several of these keys the first one counts.
+_METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
+    "connect": _connect,
+    "ping": _unspoken("ping"),
+    "subscribe": _subscribe,
+    "unsubscribe": lambda id_, body: Unsubscribe(id_, _channel(body)),
+    "publish": _unspoken_on_channel("publish"),
+    "presence": _unspoken_on_channel("presence"),
+    "presence_stats": _unspoken_on_channel("presence_stats"),
+    "history": _unspoken_on_channel("history"),
+    "rpc": _unspoken("rpc"),
+    "send": lambda _id, _body: Send(),
+    "refresh": lambda id_, body: Refresh(id_, _field(body, "token", str, "")),
+    "sub_refresh": lambda id_, body: SubRefresh(id_, _channel(body), _field(body, "token", str, "")),
+}
+
+
+def _command(command: Object) -> Command:
+    id_ = _unsigned(command, "id")
+    if id_ == 0 and command.get("send") is None:
+        return Pong()
+    for method, read in _METHODS.items():
+        if command.get(method) is not None:
+            return read(id_, _field(command, method, dict, {}))
+    raise ProtocolError("no known method")
+
+
+# Writing.
+
+
+def _quoted(text: str) -> bytes:
+    return orjson.dumps(text)
+
+
+def _object(fields: Iterable[bytes]) -> bytes:
+    return b"{%b}" % b",".join(fields)
+
+
+def _error(error: Error) -> bytes:
+    temporary = b',"temporary":true' if error.temporary else b""
+    return b'"error":{"code":%d,"message":%b%b}' % (error.code, _quoted(error.message), temporary)
+
+
+def _result(result: Result) -> bytes:
+    match result:
+        case Connected():
+            return b'"connect":' + _object(_connected(result))
+        case Subscribed():
+            return b'"subscribe":' + _object(_subscribed(result))
+        case Refreshed():
+            return b'"refresh":' + _object(_identity(result))
+        case Left():
+            return b'"unsubscribe":{}'
+
+
+def _identity(result: Connected | Refreshed) -> list[bytes]:
+    who = b'"client":%b,"version":%b' % (_quoted(result.client), _quoted(result.version))
+    return [who, b'"expires":true,"ttl":%d' % result.ttl]
+
+
+def _connected(result: Connected) -> list[bytes]:
+    fields = [*_identity(result), b'"ping":%d,"pong":true' % result.ping]
+    if result.subs:
+        subs = (b"%b:%b" % (_quoted(name), _object(_subscribed(sub))) for name, sub in result.subs.items())
+        fields.append(b'"subs":' + _object(subs))
+    return fields
+
+
+def _subscribed(result: Subscribed) -> list[bytes]:
+    # An SDK that misses "recoverable" never asks for recovery again.
+    fields = [b'"recoverable":true,"positioned":true']
+    if result.position.epoch:
+        fields.append(b'"epoch":' + _quoted(result.position.epoch))
+    if result.position.offset:
+        fields.append(b'"offset":%d' % result.position.offset)
+    if result.was_recovering:
+        fields.append(b'"was_recovering":true')
+    if result.recovered:
+        fields.append(b'"recovered":true')
+    if result.publications:
+        fields.append(b'"publications":[%b]' % b",".join(_publication(item, "") for item in result.publications))
+    return fields
+
+
+def _publication(publication: Publication, epoch: str) -> bytes:
+    # The first publication brings the epoch: a client that subscribed before the stream began could not know it.
+    tail = b',"epoch":' + _quoted(epoch) if epoch else b""
+    return b'{"data":%b,"offset":%d%b}' % (publication.data, publication.offset, tail)

@@ -1,0 +1,155 @@
+"""What clients and server say to each other, as values. Payloads are bytes that nobody here looks into.
+
+Names and meanings are those of the Centrifuge bidirectional protocol, version 2; docs/protocol.md is our text of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.protocol.codes import Error, Unsubscribed
+
+
+class ProtocolError(ValueError):
+    """A frame that no client of this protocol sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """`since`: where the client is in the channels that the server subscribed it to before."""
+
+    id: int
+    token: str
+    since: Mapping[str, Position] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    id: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`since` is None when no recovery is asked for; `reject_unrecovered` wants error 112 rather than a fresh start.
+
+    `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filtered` true with a
+    publication filter.
+    """
+
+    id: int
+    channel: str
+    since: Position | None = None
+    reject_unrecovered: bool = False
+    is_plain: bool = True
+    is_filtered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    id: int
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubRefresh:
+    id: int
+    channel: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unspoken:
+    """A command of the protocol that is always answered with error 108."""
+
+    id: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message without a reply; nothing here takes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    pass
+
+
+Command = Connect | Refresh | Subscribe | Unsubscribe | SubRefresh | Unspoken | Send | Pong
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there."""
+
+    position: Position
+    was_recovering: bool = False
+    recovered: bool = False
+    publications: Sequence[Publication] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """`ttl` is in whole seconds until the token must have been refreshed, `ping` the seconds between pings."""
+
+    client: str
+    version: str
+    ttl: int
+    ping: int
+    subs: Mapping[str, Subscribed]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    client: str
+    version: str
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Not subscribed, or no longer."""
+
+
+Result = Connected | Subscribed | Left | Refreshed
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    id: int
+    result: Result | Error
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A push: the server ended this subscription."""
+
+    channel: str
+    why: Unsubscribed
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    pass
+
+
+Message = Reply | Ended | Ping
+
+
+class Codec(Protocol):
+    """How messages become bytes and frames become commands. Stateless; one instance serves every connection."""
+
+    def decode(self, frame: bytes) -> Sequence[Command]:
+        """The commands of one frame, in order, at least one. Raises ProtocolError, and nothing else."""
+        ...
+
+    def encode(self, message: Message) -> bytes: ...
+
+    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
+        """The push of a publication. Its `data` is copied, never parsed."""
+        ...

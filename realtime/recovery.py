@@ -1,0 +1,103 @@
+"""Joining: a client that says where it is gets what it missed, then goes live, with nothing lost or doubled between."""
+
+from __future__ import annotations
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication, Streams
+from realtime.channel import Channel, Ticket
+from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels, leads_on
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.messages import Subscribed
+from realtime.repair import Repairs
+
+
+class Recovery:
+    """`limit`: a client that missed more publications than this is told to reload."""
+
+    def __init__(
+        self, channels: Channels, repairs: Repairs, streams: Streams, metrics: RealtimeMetrics, *, limit: int
+    ) -> None:
+        self._channels = channels
+        self._repairs = repairs
+        self._streams = streams
+        self._metrics = metrics
+        self._limit = limit
+
+    async def admit(self, channel: Channel, ticket: Ticket) -> bool:
+        """Bring the joiner to where the channel is. True: settled; False: the channel is gone, join its successor.
+
+        Raises StreamsAway.
+        """
+        await self._open(channel)
+        since = ticket.since
+        if since is not None and not channel.knows(since):
+            # A position from REST or from another node may be ahead of what this node has heard.
+            await self._repairs.bring_up(channel)
+        if not channel.serves(ticket):
+            return ticket.is_over
+        if since is None:
+            return self._channels.hand_over(channel, ticket, Subscribed(channel.position))
+        if not channel.knows(since) or channel.last - since.offset > self._limit:
+            return self._start_afresh(channel, ticket)
+        return await self._catch_up(channel, ticket, since.offset)
+
+    async def _open(self, channel: Channel) -> None:
+        """Learn the head, once for all who wait. What the bus says meanwhile is kept in `heard`."""
+        async with channel.opening:
+            if channel.is_open or channel.is_gone:
+                return
+            head = (await self._streams.heads([channel.name]))[channel.name]
+            channel.epoch, channel.last = head.epoch, head.offset
+            channel.is_open = True
+        if channel.is_behind:
+            self._repairs.want(channel)
+
+    async def _catch_up(self, channel: Channel, ticket: Ticket, at: int) -> bool:
+        while True:
+            # Before the reply too: a hundred large ones in a row would else look like a slow client.
+            await ticket.subscriber.writable()
+            if not channel.serves(ticket):
+                return ticket.is_over
+            missed = channel.after(at)
+            if missed is None:
+                missed = await self._read(channel, at)
+                if not channel.serves(ticket):
+                    return ticket.is_over
+            if missed is None:
+                return self._lost(channel, ticket)
+            if not ticket.has_replied:
+                self._metrics.recoveries.labels("recovered").inc()
+            part = Subscribed(Position(at, channel.epoch), was_recovering=True, recovered=True, publications=missed)
+            if self._channels.hand_over(channel, ticket, part):
+                return True
+            at += len(missed)
+
+    async def _read(self, channel: Channel, at: int) -> list[Publication] | None:
+        """The next page after `at`; None when the stream does not have it any more, and the channel may be gone."""
+        page = await self._streams.read(channel.name, after=at, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+        if channel.is_gone:
+            return None
+        if page.top.epoch != channel.epoch:
+            self._channels.reset(channel)
+            return None
+        if not leads_on(page, at):
+            return None
+        # It may reach beyond what the others have: they get that first, so that nobody live is ever behind `last`.
+        self._channels.absorb(channel, page)
+        return list(page.publications)
+
+    def _lost(self, channel: Channel, ticket: Ticket) -> bool:
+        if not ticket.has_replied:
+            return self._start_afresh(channel, ticket)
+        self.abandon(channel, ticket)
+        return True
+
+    def _start_afresh(self, channel: Channel, ticket: Ticket) -> bool:
+        self._metrics.recoveries.labels("not_recovered").inc()
+        return self._channels.hand_over(channel, ticket, Subscribed(channel.position, was_recovering=True))
+
+    def abandon(self, channel: Channel, ticket: Ticket) -> None:
+        """The recovery failed after its reply."""
+        self._metrics.recoveries.labels("abandoned").inc()
+        ticket.is_over = True
+        ticket.subscriber.dropped(channel.name)

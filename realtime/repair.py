@@ -1,0 +1,137 @@
+"""Reading what the bus lost. Bus messages may go missing, the last one too; the streams in PostgreSQL have them all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from typing import Final
+
+import structlog
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Streams, StreamsAway
+from realtime.bus import Bus
+from realtime.channel import Channel
+from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels
+from realtime.metrics import RealtimeMetrics
+
+log = structlog.get_logger(__name__)
+
+# Messages of two publishers may overtake each other by about this much; the missing one is then on its way.
+_PATIENCE: Final = 0.005
+_CONCURRENCY: Final = 8
+_RETRY_FIRST: Final = 0.1
+_RETRY_LONGEST: Final = 2.0
+
+
+class Repairs:
+    """Keeps live channels at their streams' heads. Intervals are seconds between looks at the heads."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        streams: Streams,
+        bus: Bus,
+        metrics: RealtimeMetrics,
+        *,
+        interval: float,
+        interval_without_bus: float,
+    ) -> None:
+        self._channels = channels
+        self._streams = streams
+        self._bus = bus
+        self._metrics = metrics
+        self._interval = interval
+        self._interval_without_bus = interval_without_bus
+        self._due: deque[Channel] = deque()  # each at most once: `awaits_repair`
+        self._woken = asyncio.Event()
+
+    def want(self, channel: Channel) -> None:
+        """Something about this channel is missing: read it, unless it arrives by itself within some milliseconds."""
+        if not channel.awaits_repair:
+            channel.awaits_repair = True
+            asyncio.get_running_loop().call_later(_PATIENCE, self._enqueue, channel)
+
+    async def bring_up(self, channel: Channel) -> None:
+        """Read until the channel is at its head, or reset it if it cannot get there. Raises StreamsAway."""
+        while not channel.is_gone:
+            heard = channel.heard
+            page = await self._streams.read(channel.name, after=channel.last, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+            if channel.is_gone:
+                return
+            if not self._channels.absorb(channel, page):
+                self._channels.reset(channel)
+                return
+            if channel.last < page.top.offset:
+                continue
+            if channel.heard <= max(heard, channel.last):
+                # What was spoken of before this read and is not there now will never be.
+                channel.heard = channel.last
+                return
+
+    async def check_heads(self) -> None:
+        """Compare every live channel with its stream's head, in one query. Raises StreamsAway."""
+        before = {channel: channel.position for channel in self._channels.opened()}
+        if not before:
+            return
+        heads = await self._streams.heads([channel.name for channel in before])
+        for channel, position in before.items():
+            if not channel.is_gone:
+                self._compare(channel, position, heads[channel.name])
+
+    async def run(self) -> None:
+        """Look at the heads and repair, until cancelled."""
+        slots = asyncio.Semaphore(_CONCURRENCY)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_heads())
+            while True:
+                await self._woken.wait()
+                while self._due:
+                    await slots.acquire()
+                    tasks.create_task(self._repair(self._due.popleft(), slots))
+                self._woken.clear()
+
+    def _compare(self, channel: Channel, before: Position, head: Position) -> None:
+        if head.epoch != before.epoch:
+            channel.is_suspect = True
+        elif head.offset < before.offset:
+            # The same epoch, yet less than was published: the database lost its end.
+            self._channels.reset(channel)
+            return
+        channel.heard = max(channel.heard, head.offset)
+        if channel.is_behind:
+            self.want(channel)
+
+    def _enqueue(self, channel: Channel) -> None:
+        self._due.append(channel)
+        self._woken.set()
+
+    async def _repair(self, channel: Channel, slots: asyncio.Semaphore) -> None:
+        delay = _RETRY_FIRST
+        try:
+            while channel.is_behind and not channel.is_gone:
+                try:
+                    await self.bring_up(channel)
+                    self._metrics.gaps_repaired.inc()
+                except StreamsAway:
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, hides nothing
+                    delay = min(2 * delay, _RETRY_LONGEST)
+        finally:
+            channel.awaits_repair = False
+            slots.release()
+
+    async def _watch_heads(self) -> None:
+        loop = asyncio.get_running_loop()
+        checked_at, was_connected = loop.time(), self._bus.is_connected
+        while True:
+            await asyncio.sleep(min(self._interval, self._interval_without_bus))
+            is_connected = self._bus.is_connected
+            interval = self._interval if is_connected else self._interval_without_bus
+            if is_connected == was_connected and loop.time() < checked_at + interval * 0.9:
+                continue
+            checked_at, was_connected = loop.time(), is_connected
+            try:
+                await self.check_heads()
+            except StreamsAway:
+                log.warning("heads_unknown")

@@ -1,0 +1,394 @@
+"""One client's side of the protocol as a state machine: frames, answers and time in, effects out. No I/O.
+
+    NEW --connect--> CONNECTING --welcome--> CONNECTED --> CLOSED
+                          \\--error reply--> FAILED ------^
+
+Commands are worked on strictly in order. One that needs somebody's answer (who is this token? may they join?) is
+asked as an effect, and the rest waits for `answered`. Whoever drives a session carries the effects out in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from handlers.actor import Actor
+from handlers.audience import MAX_CHANNEL_LENGTH, personal_channel
+from handlers.ports.domain import Position
+from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.messages import (
+    Codec,
+    Command,
+    Connect,
+    Connected,
+    Ended,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    ProtocolError,
+    Refresh,
+    Refreshed,
+    Reply,
+    SubRefresh,
+    Subscribe,
+    Subscribed,
+    Unspoken,
+    Unsubscribe,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Section [client] of the settings. Seconds, bytes, counts."""
+
+    allowed_origins: tuple[str, ...] = ()
+    ping_interval: float = 25.0
+    pong_timeout: float = 8.0
+    stale_close_delay: float = 10.0
+    expired_close_delay: float = 25.0
+    channel_limit: int = 128
+    queue_max_size: int = 1024 * 1024
+    message_size_limit: int = 64 * 1024
+    connection_limit: int = 20_000
+
+
+# Effects.
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send this message to the client, after everything that was said before."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Answer with Identified or Rejected."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Subscribe the client to `channel`; answer with Subscribed at the moment it is, or with Refused.
+
+    Without `ask` the channel is the actor's own and needs no admission.
+    """
+
+    actor: Actor
+    channel: str
+    since: Position | None
+    ask: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The client no longer hears `channel`. No answer."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection; always the last effect of a session."""
+
+    why: Disconnect
+
+
+Effect = Say | Authenticate | Join | Leave | Close
+
+
+# Answers.
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """`lifetime`: seconds until the token expires."""
+
+    actor: Actor
+    lifetime: float
+
+
+class Rejected(Enum):
+    INVALID = "invalid"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    error: Error
+
+
+Answer = Identified | Rejected | Subscribed | Refused
+
+
+class _Phase(Enum):
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+# What a client may queue behind a question, beyond one command for each channel that it may have.
+_SPARE_COMMANDS: Final = 64
+
+_Asking = Connect | Refresh | Subscribe
+
+
+class Session:
+    """`now` is monotonic seconds throughout; `random` returns [0, 1). Every method returns effects and never raises.
+
+    After a Close every method returns nothing.
+    """
+
+    __slots__ = (
+        "_actor", "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_personal", "_phase",
+        "_pong_by", "_random", "_stale_at", "_version", "_waiting", "client",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: str,
+        version: str,
+        codec: Codec,
+        options: ClientOptions,
+        *,
+        now: float,
+        random: Callable[[], float],
+    ) -> None:
+        self.client = client
+        self._version = version
+        self._codec = codec
+        self._options = options
+        self._random = random
+        self._phase = _Phase.NEW
+        self._actor: Actor | None = None
+        self._personal = ""
+        self._channels: set[str] = set()
+        self._asked: _Asking | None = None
+        self._waiting: deque[Command] | None = None  # made when needed: most connections are idle most of the time
+        self._stale_at = now + options.stale_close_delay
+        self._expires_at = math.inf
+        self._next_ping = math.inf
+        self._pong_by = math.inf
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """Subscribed, or being subscribed."""
+        return frozenset(self._channels)
+
+    @property
+    def due(self) -> float:
+        """When `tick` has something to do next; infinite when nothing is."""
+        match self._phase:
+            case _Phase.NEW | _Phase.FAILED:
+                return self._stale_at
+            case _Phase.CONNECTED:
+                return min(self._next_ping, self._pong_by, self._expires_at + self._options.expired_close_delay)
+            case _Phase.CONNECTING | _Phase.CLOSED:
+                return math.inf
+
+    # What comes in.
+
+    def receive(self, frame: bytes) -> list[Effect]:
+        """A frame from the client."""
+        if self._phase is _Phase.CLOSED:
+            return []
+        try:
+            commands = self._codec.decode(frame)
+        except ProtocolError:
+            return self.close(Disconnect.BAD_REQUEST)
+        waiting = self._waiting = self._waiting or deque()
+        for command in commands:
+            if not isinstance(command, Pong):
+                waiting.append(command)
+            elif self._pong_by == math.inf:
+                return self.close(Disconnect.BAD_REQUEST)
+            else:
+                self._pong_by = math.inf
+        effects = self._advance()
+        if self._waiting and len(self._waiting) > self._options.channel_limit + _SPARE_COMMANDS:
+            effects += self.close(Disconnect.TOO_MANY_REQUESTS)
+        return effects
+
+    def answered(self, answer: Answer, now: float) -> list[Effect]:
+        """The answer to the question that is open."""
+        asked, self._asked = self._asked, None
+        effects: list[Effect]
+        match asked, answer:
+            case None, _:
+                return []
+            case Connect(), Identified():
+                effects = self._identified(asked, answer, now)
+            case Connect(), Subscribed():
+                effects = self._welcome(asked, answer, now)
+            case Connect(), Rejected.INVALID:
+                effects = self.close(Disconnect.INVALID_TOKEN)
+            case Connect(), Rejected.EXPIRED:
+                effects = self._turn_away(asked, Error.TOKEN_EXPIRED)
+            case Connect(), Refused(error):
+                effects = self._turn_away(asked, error)
+            case Refresh(), Identified():
+                effects = self._refreshed(asked, answer, now)
+            case Refresh(), Rejected():
+                expired = answer is Rejected.EXPIRED
+                effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
+            case Subscribe(), Subscribed():
+                effects = self._subscribed(asked, answer)
+            case Subscribe(), Refused(error):
+                self._channels.discard(asked.channel)
+                effects = [Say(Reply(asked.id, error))]
+            case _:
+                effects = self.close(Disconnect.SERVER_ERROR)
+        return effects + self._advance()
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        if now < self.due:
+            return []
+        if self._phase is not _Phase.CONNECTED:
+            return self.close(Disconnect.STALE)
+        if now >= self._expires_at + self._options.expired_close_delay:
+            return self.close(Disconnect.EXPIRED)
+        if now >= self._pong_by:
+            return self.close(Disconnect.NO_PONG)
+        # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
+        self._next_ping = now + self._options.ping_interval
+        self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
+        return [Say(Ping())]
+
+    def dropped(self, channel: str) -> list[Effect]:
+        """The server can no longer serve this subscription without a gap."""
+        if channel not in self._channels:
+            return []
+        if channel == self._personal:
+            return self.close(Disconnect.INSUFFICIENT_STATE)
+        self._channels.discard(channel)
+        return [Say(Ended(channel, Unsubscribed.INSUFFICIENT_STATE))]
+
+    def close(self, why: Disconnect) -> list[Effect]:
+        """End the session, for a reason of its own or of whoever drives it."""
+        if self._phase is _Phase.CLOSED:
+            return []
+        self._phase = _Phase.CLOSED
+        self._asked = self._waiting = None
+        return [Close(why)]
+
+    # Commands.
+
+    def _advance(self) -> list[Effect]:
+        effects: list[Effect] = []
+        while self._waiting and self._asked is None:
+            effects += self._handle(self._waiting.popleft())
+        if not self._waiting:
+            self._waiting = None
+        return effects
+
+    def _handle(self, command: Command) -> list[Effect]:
+        if isinstance(command, Connect):
+            return self._connect(command)
+        if self._phase is not _Phase.CONNECTED:
+            return self.close(Disconnect.BAD_REQUEST)
+        match command:
+            case Subscribe():
+                return self._subscribe(command)
+            case Unsubscribe(id, channel):
+                left: list[Effect] = [Leave(channel)] if channel in self._channels else []
+                self._channels.discard(channel)
+                return [*left, Say(Reply(id, Left()))]
+            case Refresh(id, token):
+                return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
+            case SubRefresh():
+                return [Say(Reply(command.id, self._why_no_sub_refresh(command)))]
+            case Unspoken(id):
+                return [Say(Reply(id, Error.NOT_AVAILABLE))]
+            case _:
+                return self.close(Disconnect.NOT_AVAILABLE)
+
+    def _ask(self, command: _Asking, question: Authenticate | Join) -> list[Effect]:
+        self._asked = command
+        return [question]
+
+    def _connect(self, command: Connect) -> list[Effect]:
+        # Nobody is anonymous here: no token is a mistake of the program, not a state that passes.
+        if self._phase is not _Phase.NEW or not command.token:
+            return self.close(Disconnect.BAD_REQUEST)
+        self._phase = _Phase.CONNECTING
+        return self._ask(command, Authenticate(command.token))
+
+    def _identified(self, command: Connect, identity: Identified, now: float) -> list[Effect]:
+        if self._actor is not None:
+            return self.close(Disconnect.SERVER_ERROR)
+        self._actor = identity.actor
+        self._expires_at = now + identity.lifetime
+        self._personal = personal_channel(identity.actor.account_id)
+        self._channels.add(self._personal)
+        since = command.since.get(self._personal)
+        return self._ask(command, Join(identity.actor, self._personal, since, ask=False))
+
+    def _welcome(self, command: Connect, joined: Subscribed, now: float) -> list[Effect]:
+        if self._actor is None:
+            return self.close(Disconnect.SERVER_ERROR)
+        self._phase = _Phase.CONNECTED
+        interval = self._options.ping_interval
+        # The first ping at random: clients that came together shall not all be pinged together for ever.
+        self._next_ping = now + interval * (0.5 + self._random() / 2)
+        ping = max(1, math.ceil(interval))
+        subs = {self._personal: joined}
+        return [Say(Reply(command.id, Connected(self.client, self._version, self._ttl(now), ping, subs)))]
+
+    def _turn_away(self, command: Connect, error: Error) -> list[Effect]:
+        """The client is expected to close; if it does not, it is stale."""
+        self._phase = _Phase.FAILED
+        self._channels.clear()
+        self._waiting = None
+        return [Say(Reply(command.id, error))]
+
+    def _refreshed(self, command: Refresh, identity: Identified, now: float) -> list[Effect]:
+        if self._actor is None or identity.actor.account_id != self._actor.account_id:
+            return self.close(Disconnect.INVALID_TOKEN)
+        if identity.actor != self._actor:
+            # Another role: what it may hear is judged anew by joining anew.
+            return self.close(Disconnect.FORCE_RECONNECT)
+        self._expires_at = now + identity.lifetime
+        return [Say(Reply(command.id, Refreshed(self.client, self._version, self._ttl(now))))]
+
+    def _subscribe(self, command: Subscribe) -> list[Effect]:
+        error = self._why_not(command)
+        if error is not None or self._actor is None:
+            return [Say(Reply(command.id, error or Error.INTERNAL))]
+        self._channels.add(command.channel)
+        return self._ask(command, Join(self._actor, command.channel, command.since, ask=True))
+
+    def _why_not(self, command: Subscribe) -> Error | None:
+        channel = command.channel
+        if len(channel) > MAX_CHANNEL_LENGTH or not channel.isascii() or command.is_filtered:
+            return Error.BAD_REQUEST
+        if not command.is_plain:
+            return Error.NOT_AVAILABLE
+        if channel in self._channels:
+            return Error.ALREADY_SUBSCRIBED
+        own = self._channels - {self._personal}
+        return Error.LIMIT_EXCEEDED if len(own) >= self._options.channel_limit else None
+
+    def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
+        """There are no subscription tokens: a channel is judged by who the connection is."""
+        if command.channel not in self._channels:
+            return Error.PERMISSION_DENIED
+        return Error.NOT_AVAILABLE if command.token else Error.BAD_REQUEST
+
+    def _subscribed(self, command: Subscribe, joined: Subscribed) -> list[Effect]:
+        if command.reject_unrecovered and joined.was_recovering and not joined.recovered:
+            self._channels.discard(command.channel)
+            return [Leave(command.channel), Say(Reply(command.id, Error.UNRECOVERABLE_POSITION))]
+        return [Say(Reply(command.id, joined))]
+
+    def _ttl(self, now: float) -> int:
+        return max(1, int(self._expires_at - now))

@@ -1,0 +1,187 @@
+"""`/connection/websocket`: the client protocol over WebSocket (RFC 6455), JSON form.
+
+Frames are built here once and written to the socket's transport directly, beside aiohttp's own writer: a server's
+frames are not masked, so the same bytes serve every client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from fnmatch import fnmatchcase
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from handlers.ports.streams import Publication
+from realtime.connection import Connection
+from realtime.connections import Connections
+from realtime.protocol.codes import Disconnect
+from realtime.protocol.json_codec import JsonCodec
+from realtime.protocol.messages import Codec, Message
+
+_JSON: Final = "centrifuge-json"
+_PROTOBUF: Final = "centrifuge-protobuf"
+_GOODBYE_SECONDS: Final = 5.0
+_GOODBYE_SECONDS_SLOW: Final = 1.0
+_NORMAL: Final = 1000
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One whole text message from a server: FIN, opcode 1, not masked (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 1 << 16:
+        return struct.pack("!BBH", 0x81, 126, size) + payload
+    return struct.pack("!BBQ", 0x81, 127, size) + payload
+
+
+class TextFrames:
+    """A codec in WebSocket text frames, one message a frame."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def message(self, message: Message) -> bytes:
+        return text_frame(self._codec.encode(message))
+
+    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
+        return text_frame(self._codec.publication(channel, epoch, publication))
+
+
+class _Socket:
+    """A `Wire`. Ending it interrupts the reader, which then says goodbye: only the reader may close."""
+
+    __slots__ = ("_reading", "_transport", "_writer", "_ws", "why")
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse[bool],
+        transport: asyncio.Transport,
+        writer: AbstractStreamWriter,
+        reading: asyncio.Timeout,
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._writer = writer
+        self._reading = reading
+        self.why: Disconnect | None = None
+
+    @property
+    def buffered(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        if self.why is not None or self._ws.closed or self._transport.is_closing():
+            return
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            # uvloop's transport raises once it is closed; the reader is about to learn it too.
+            return
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    def end(self, why: Disconnect) -> None:
+        self.why = why
+        self._reading.reschedule(asyncio.get_running_loop().time())
+
+    async def say_goodbye(self) -> None:
+        code, reason = (_NORMAL, "") if self.why is None else (self.why.code, self.why.reason)
+        patience = _GOODBYE_SECONDS_SLOW if self.why is Disconnect.SLOW else _GOODBYE_SECONDS
+        # A peer that reads nothing never takes the Close frame either, and closing waits for that without end.
+        last_resort = asyncio.get_running_loop().call_later(patience, self._transport.abort)
+        await self._ws.close(code=code, message=reason.encode(), drain=False)
+        if not self.buffered:
+            last_resort.cancel()
+
+
+class WebSocketEndpoint:
+    """aiohttp must run with `handler_cancellation=True`; whatever ends the handler detaches the client."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._codec = JsonCodec()
+        self._frames = TextFrames(self._codec)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
+            protocols=(_JSON,) if _JSON in _offered(request) else (),
+            compress=False,
+            max_msg_size=self._connections.options.message_size_limit,
+            autoclose=False,
+            timeout=_GOODBYE_SECONDS,
+            decode_text=False,
+        )
+        writer = await ws.prepare(request)
+        if request.transport is not None:
+            await self._serve(ws, request.transport, writer)
+        return ws
+
+    async def _serve(
+        self, ws: web.WebSocketResponse[bool], transport: asyncio.Transport, writer: AbstractStreamWriter
+    ) -> None:
+        reading = asyncio.timeout(None)
+        socket = _Socket(ws, transport, writer, reading)
+        with self._connections.open(socket, self._frames, self._codec) as connection:
+            try:
+                async with reading:
+                    await self._read(ws, socket, connection)
+            except TimeoutError:
+                if socket.why is None:
+                    raise
+            connection.detach()
+            await socket.say_goodbye()
+
+    async def _read(self, ws: web.WebSocketResponse[bool], socket: _Socket, connection: Connection) -> None:
+        while socket.why is None:
+            message = await ws.receive()
+            if message.type is WSMsgType.TEXT:
+                connection.receive(message.data)
+            elif message.type is WSMsgType.BINARY:
+                connection.close(Disconnect.BAD_REQUEST)
+            else:
+                return
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if not self._is_origin_allowed(request):
+            return web.Response(status=403, text="This origin is not allowed.\n")
+        if _wants_protobuf(request):
+            return web.Response(status=400, text="Only the JSON form is spoken here.\n")
+        if not self._connections.can_take_more:
+            return web.Response(status=503, text="No more connections just now.\n", headers={"Retry-After": "1"})
+        return None
+
+    def _is_origin_allowed(self, request: web.Request) -> bool:
+        """Only browsers send an origin, and only theirs can be somebody else's page."""
+        origin = request.headers.get("Origin", "").lower()
+        if not origin:
+            return True
+        patterns = self._connections.options.allowed_origins
+        return _authority(origin) == request.host.lower() or any(fnmatchcase(origin, glob.lower()) for glob in patterns)
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _offered(request: web.Request) -> set[str]:
+    headers = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return {name.strip() for header in headers for name in header.split(",")}
+
+
+def _wants_protobuf(request: web.Request) -> bool:
+    if "protobuf" in (request.query.get("cf_protocol"), request.query.get("format")):
+        return True
+    offered = _offered(request)
+    return _PROTOBUF in offered and _JSON not in offered
