@@ -34,6 +34,11 @@ export function duration(milliseconds) {
 }
 
 /** @param {{name: string, quantity: number}[]} items */
+export function itemList(items) {
+  return items.map(({ name, quantity }) => `${quantity} × ${name}`).join("\n");
+}
+
+/** @param {{name: string, quantity: number}[]} items */
 export function itemSummary(items) {
   const [first, ...others] = items;
   if (!first) return "";

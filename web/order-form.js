@@ -136,7 +136,7 @@ export class OrderForm {
     const wrong = index && picked[Number(index)]?.product.id;
     const choice = this.#choices.find(({ product }) => product.id === wrong);
     choice?.row.classList.add("faulty");
-    if (choice) choice.note.textContent = `${fault.detail} · ${stockNote(choice.product)}`;
+    if (choice) choice.note.textContent = fault.detail;
   }
 
   /** @param {unknown} error @param {string} [text] */

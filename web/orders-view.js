@@ -7,7 +7,7 @@
  */
 
 import { byId, element } from "./dom.js";
-import { clock, fullMoment, itemSummary, money } from "./format.js";
+import { clock, fullMoment, itemList, itemSummary, money } from "./format.js";
 import { showProblem } from "./problem-view.js";
 
 const LIT = 2_500; // ms; the same as the animation in style.css
@@ -108,13 +108,13 @@ export class OrdersView {
       "tr",
       { role: "row", ...data },
       element("th", { role: "rowheader", scope: "row", class: "number" }, `#${order.number}`),
-      cell("status", "Status", status),
-      cell("items", "Items", itemSummary(order.items)),
-      cell("customer", "Customer", element("span", { title: `Account ${order.customer_id}` }, customer)),
-      cell("total", "Total", money(order.total, order.currency)),
-      cell("time", "Changed", time),
-      cell("version", "Version", `v${order.version}`),
-      cell("actions", "", ...buttons),
+      cell("status", status),
+      cell("items", element("span", { title: itemList(order.items) }, itemSummary(order.items))),
+      cell("customer", element("span", { title: `Account ${order.customer_id}` }, customer)),
+      cell("total", money(order.total, order.currency)),
+      cell("time", time),
+      cell("version", `v${order.version}`),
+      cell("actions", ...buttons),
     );
   }
 
@@ -149,9 +149,9 @@ export class OrdersView {
   }
 }
 
-/** @param {string} name @param {string} label read beside the value where the table is narrow @param {...(Node | string)} content */
-function cell(name, label, ...content) {
-  return element("td", { role: "cell", class: name, "data-label": label }, ...content);
+/** @param {string} name @param {...(Node | string)} content */
+function cell(name, ...content) {
+  return element("td", { role: "cell", class: name }, ...content);
 }
 
 /** What cannot be undone asks for a second click. @param {HTMLButtonElement} button @param {() => void} run */

@@ -48,14 +48,14 @@ export class StatusView {
     const isAway = status.state === "offline" || status.state === "stopped";
     this.#retry.hidden = this.#stale.hidden = !isAway;
     if (!isAway) return;
-    this.#stale.textContent = `${staleness(status)} It may have changed since ${clock(new Date(status.since))}.`;
+    this.#stale.textContent = staleness(status);
     this.#tick(status);
     this.#timer = setInterval(() => this.#tick(status), TICK);
   }
 
   /** @param {Stream} stream */
   at({ channel, offset, epoch }) {
-    this.#offset.textContent = `offset ${offset}`;
+    this.#offset.textContent = `${channel.startsWith("#") ? "your orders" : channel} · offset ${offset}`;
     this.#stream.title = `Stream ${channel}, epoch ${epoch || "not yet begun"}`;
   }
 
@@ -68,7 +68,8 @@ export class StatusView {
 }
 
 /** @param {Extract<Status, {since: number}>} status */
-function staleness(status) {
-  if (status.state === "stopped") return `The server ended the connection: ${status.reason}.`;
-  return "This is what was known when the connection was lost; the page catches up by itself.";
+function staleness({ state, since }) {
+  const known = `This is what was known at ${clock(new Date(since))}.`;
+  if (state === "stopped") return `${known} The page no longer tries to connect by itself.`;
+  return `${known} It catches up as soon as the connection is back.`;
 }
