@@ -1,0 +1,193 @@
+"""The port of the streams, over all its variants."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Entry, Published, Streams
+from storage.streams import StreamsOptions, open_streams
+
+
+@pytest.fixture(params=["postgres"])
+async def streams(postgres_url: str) -> AsyncIterator[Streams]:
+    async with open_streams(StreamsOptions(postgres_url)) as opened:
+        yield opened
+
+
+def entry(name: str, channel: str = "orders:feed", *, source: str = "/orderwire", data: bytes = b"{}") -> Entry:
+    return Entry(channel, source, name, data, time_ms=1_700_000_000_123)
+
+
+def where(published: Sequence[Published]) -> list[tuple[str, int]]:
+    return [(item.channel, item.publication.offset) for item in published]
+
+
+async def ids(streams: Streams, channel: str) -> list[str]:
+    """The ids in a channel's log; tests that use it put the id into the data."""
+    page = await streams.read(channel, after=0, limit=100_000, max_bytes=2**30)
+    assert [one.offset for one in page.publications] == list(range(1, page.top.offset + 1))
+    return [one.data.decode() for one in page.publications]
+
+
+async def test_offsets_count_from_one_in_each_channel_in_batch_order(streams: Streams) -> None:
+    published = await streams.append([entry("1", "b"), entry("1", "a"), entry("2", "b"), entry("2", "a")])
+
+    assert where(published) == [("b", 1), ("a", 1), ("b", 2), ("a", 2)]
+    assert where(await streams.append([entry("3", "a")])) == [("a", 3)]
+
+
+async def test_data_and_time_come_back_as_they_were(streams: Streams) -> None:
+    data = '{"name":"Gürtel","n":1.0}'.encode()
+    [published] = await streams.append([entry("1", data=data)])
+
+    page = await streams.read("orders:feed", after=0, limit=10, max_bytes=1000)
+
+    assert list(page.publications) == [published.publication]
+    assert (published.publication.data, published.publication.time_ms) == (data, 1_700_000_000_123)
+
+
+async def test_what_a_channel_has_had_is_left_out(streams: Streams) -> None:
+    await streams.append([entry("1"), entry("2")])
+
+    published = await streams.append([entry("2"), entry("3"), entry("1"), entry("4")])
+
+    assert where(published) == [("orders:feed", 3), ("orders:feed", 4)]
+    assert await streams.append([entry("1"), entry("4")]) == []
+
+
+async def test_repeats_inside_a_batch_are_left_out_and_the_first_counts(streams: Streams) -> None:
+    published = await streams.append([entry("1", data=b"1"), entry("2", data=b"2"), entry("1", data=b"9")])
+
+    assert [item.publication.data for item in published] == [b"1", b"2"]
+
+
+async def test_identity_is_channel_and_source_and_id_together(streams: Streams) -> None:
+    published = await streams.append([entry("1"), entry("1", source="/other"), entry("1", "order:1")])
+
+    assert len(published) == 3
+
+
+async def test_an_empty_batch_publishes_nothing(streams: Streams) -> None:
+    assert await streams.append([]) == []
+
+
+async def test_publications_and_heads_agree_on_the_epoch(streams: Streams) -> None:
+    [published] = await streams.append([entry("1")])
+
+    heads = await streams.heads(["orders:feed", "never:written"])
+
+    assert heads == {"orders:feed": Position(1, published.epoch), "never:written": Position(0, "")}
+    salt, _, generation = published.epoch.partition(".")
+    assert len(salt) >= 8
+    assert generation.isdigit()
+
+
+async def test_heads_of_no_channel_are_none(streams: Streams) -> None:
+    assert await streams.heads([]) == {}
+
+
+async def test_a_page_holds_at_most_the_limit_and_the_head_of_the_stream(streams: Streams) -> None:
+    await streams.append([entry(str(n), data=b"%d" % n) for n in range(1, 8)])
+
+    page = await streams.read("orders:feed", after=2, limit=3, max_bytes=1000)
+
+    assert [one.offset for one in page.publications] == [3, 4, 5]
+    assert page.top.offset == 7
+
+
+async def test_a_page_holds_at_most_the_bytes_unless_the_first_alone_is_larger(streams: Streams) -> None:
+    await streams.append([entry(str(n), data=b"x" * 100) for n in range(5)])
+
+    def offsets(max_bytes: int) -> list[int]:
+        return [one.offset for one in pages[max_bytes].publications]
+
+    pages = {
+        size: await streams.read("orders:feed", after=1, limit=10, max_bytes=size) for size in (1, 100, 299, 300, 999)
+    }
+
+    assert [offsets(size) for size in (1, 100, 299, 300, 999)] == [[2], [2], [2, 3], [2, 3, 4], [2, 3, 4, 5]]
+
+
+async def test_reading_at_the_head_gives_the_head_alone(streams: Streams) -> None:
+    [published] = await streams.append([entry("1")])
+
+    page = await streams.read("orders:feed", after=1, limit=10, max_bytes=1000)
+
+    assert (list(page.publications), page.top) == ([], Position(1, published.epoch))
+
+
+async def test_a_stream_that_was_never_written_reads_as_empty(streams: Streams) -> None:
+    page = await streams.read("never:written", after=0, limit=10, max_bytes=1000)
+
+    assert (list(page.publications), page.top) == ([], Position(0, ""))
+
+
+async def test_the_same_batch_from_many_at_once_is_appended_once(streams: Streams) -> None:
+    batch = [entry(str(n), f"channel:{n % 3}") for n in range(30)]
+
+    results = await asyncio.gather(*(streams.append(batch) for _ in range(8)))
+
+    assert sorted(spot for published in results for spot in where(published)) == [
+        (f"channel:{channel}", offset) for channel in range(3) for offset in range(1, 11)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_overlapping_writers_on_hot_channels_leave_no_gap_no_double_and_no_inversion(
+    streams: Streams, seed: int
+) -> None:
+    rng = random.Random(seed)
+    channels = ["hot", "warm", *(f"cold:{n}" for n in range(20))]
+    weights = [30, 10, *([1] * 20)]
+    log = [
+        entry(f"{n}", channel, data=b"%d" % n)
+        for n, channel in enumerate(rng.choices(channels, weights=weights, k=600))
+    ]
+    results: list[Published] = []
+
+    async def consumer() -> None:
+        """One of several that were handed the same queue, from its beginning, in batches of its own."""
+        at = 0
+        while at < len(log):
+            size = rng.randrange(1, 60)
+            results.extend(await streams.append(log[at : at + size]))
+            at += size
+
+    async def chat(user: int) -> None:
+        for n in range(40):
+            name = f"{user}-{n}"
+            results.extend(await streams.append([entry(name, rng.choice(channels), data=name.encode())]))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(consumer())
+        for user in range(3):
+            group.create_task(chat(user))
+
+    expected: dict[str, list[str]] = defaultdict(list)
+    for item in log:
+        expected[item.channel].append(item.id)
+    stored = {channel: await ids(streams, channel) for channel in channels}
+    assert {channel: [name for name in found if "-" not in name] for channel, found in stored.items()} == expected
+    assert sorted(where(results)) == sorted(
+        (channel, offset) for channel, found in stored.items() for offset in range(1, len(found) + 1)
+    )
+    assert len({name for found in stored.values() for name in found}) == len(log) + 3 * 40
+
+
+async def test_a_reader_never_sees_an_offset_before_the_ones_below_it(streams: Streams) -> None:
+    writers = asyncio.gather(
+        *(streams.append([entry(f"{writer}-{n}", "hot") for n in range(20)]) for writer in range(20))
+    )
+    seen: list[int] = []
+    while not writers.done() or len(seen) < 400:
+        page = await streams.read("hot", after=len(seen), limit=1000, max_bytes=2**20)
+        seen += [one.offset for one in page.publications]
+        assert seen == list(range(1, page.top.offset + 1))
+    await writers
