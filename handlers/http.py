@@ -156,10 +156,25 @@ _CODES = {
     "less_than_equal": "out_of_range",
 }
 
+_OTHER_CODE = "wrong_type"
+
+FAULT_CODES = frozenset(_CODES.values()) | {
+    _OTHER_CODE,
+    "repeated",
+    "bad_cursor",
+    "bad_idempotency_key",
+    "bad_email",
+    "repeated_product",
+    "other_currency",
+    "not_found",
+    "out_of_stock",
+}
+"""Every code that `errors[].code` of a problem can have."""
+
 
 def _faults(error: ValidationError) -> list[Fault]:
     found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
-    return [Fault(_pointer(fault["loc"]), _CODES.get(fault["type"], "wrong_type"), fault["msg"]) for fault in found]
+    return [Fault(_pointer(fault["loc"]), _CODES.get(fault["type"], _OTHER_CODE), fault["msg"]) for fault in found]
 
 
 def _pointer(path: Iterable[str | int]) -> str:

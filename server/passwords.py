@@ -47,7 +47,8 @@ class Argon2Passwords:
 
     async def matches(self, password: str, password_hash: str | None) -> bool:
         """False for a None hash, after the same time as for a wrong password. Raises Unavailable when too many wait."""
-        verified = await self._in_pool(lambda: self._verify(password, password_hash or self._nobodys_hash))
+        stored = self._nobodys_hash if password_hash is None else password_hash
+        verified = await self._in_pool(lambda: self._verify(password, stored))
         return verified and password_hash is not None
 
     def _verify(self, password: str, password_hash: str) -> bool:

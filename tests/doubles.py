@@ -1,0 +1,185 @@
+"""The domain's ports in memory, for tests of decisions. What PostgreSQL itself promises is tested on PostgreSQL."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from handlers.accounts.model import AccessToken, Account
+from handlers.actor import Actor, Role
+from handlers.errors import Conflict, Fault, KeyInFlight, NotFound, OutOfStock
+from handlers.events import Cause, Event
+from handlers.orders.model import Order
+from handlers.ports.domain import Answer, OrderFilter, Position, Quantity
+from handlers.products.model import Product
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+CAUSE = Cause(NOW, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+
+def an_actor(role: Role = Role.CUSTOMER) -> Actor:
+    return Actor(uuid4(), role)
+
+
+def a_product(*, stock: int = 10, price: int = 250, currency: str = "EUR", sku: str = "") -> Product:
+    product_id = uuid4()
+    return Product(product_id, sku or f"SKU-{product_id.hex[:8]}", "A thing", price, currency, stock)
+
+
+@dataclass
+class MemoryAccounts:
+    rows: dict[UUID, Account] = field(default_factory=dict)
+
+    async def get(self, account_id: UUID) -> Account | None:
+        return self.rows.get(account_id)
+
+    async def by_email(self, email: str) -> Account | None:
+        return next((account for account in self.rows.values() if account.email == email), None)
+
+    async def add(self, account: Account) -> None:
+        if await self.by_email(account.email):
+            raise Conflict
+        self.rows[account.id] = account
+
+
+@dataclass
+class MemoryProducts:
+    rows: dict[UUID, Product] = field(default_factory=dict)
+
+    async def page(self, *, after_sku: str, limit: int) -> Sequence[Product]:
+        return sorted((row for row in self.rows.values() if row.sku > after_sku), key=lambda row: row.sku)[:limit]
+
+    async def get(self, product_id: UUID) -> Product | None:
+        return self.rows.get(product_id)
+
+    async def add(self, product: Product) -> None:
+        if any(row.sku == product.sku for row in self.rows.values()):
+            raise Conflict
+        self.rows[product.id] = product
+
+    async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        unknown = [index for index, wanted in enumerate(quantities) if wanted.product_id not in self.rows]
+        if unknown:
+            raise NotFound(faults=[Fault(f"/items/{index}", "not_found", "Unknown") for index in unknown])
+        short = [
+            index for index, wanted in enumerate(quantities) if self.rows[wanted.product_id].stock < wanted.quantity
+        ]
+        if short:
+            raise OutOfStock(faults=[Fault(f"/items/{index}", "out_of_stock", "Too few") for index in short])
+        self._change(quantities, -1)
+        return [self.rows[wanted.product_id] for wanted in quantities]
+
+    async def give_back(self, quantities: Sequence[Quantity]) -> None:
+        self._change(quantities, 1)
+
+    def _change(self, quantities: Sequence[Quantity], sign: int) -> None:
+        for item in quantities:
+            row = self.rows[item.product_id]
+            self.rows[row.id] = replace(row, stock=row.stock + sign * item.quantity)
+
+
+@dataclass
+class MemoryOrders:
+    rows: dict[UUID, Order] = field(default_factory=dict)
+
+    async def add(self, order: Order) -> Order:
+        self.rows[order.id] = replace(order, number=len(self.rows) + 1)
+        return self.rows[order.id]
+
+    async def get(self, order_id: UUID) -> Order | None:
+        return self.rows.get(order_id)
+
+    async def lock(self, order_id: UUID) -> Order | None:
+        return self.rows.get(order_id)
+
+    async def save(self, order: Order) -> None:
+        self.rows[order.id] = order
+
+    async def page(self, which: OrderFilter) -> Sequence[Order]:
+        found = [
+            order
+            for order in self.rows.values()
+            if which.customer_id in {None, order.customer_id} and (which.before is None or order.number < which.before)
+        ]
+        return sorted(found, key=lambda order: -order.number)[: which.limit]
+
+    async def owner_of(self, order_id: UUID) -> UUID | None:
+        order = self.rows.get(order_id)
+        return None if order is None else order.customer_id
+
+
+@dataclass
+class MemoryAnswers:
+    rows: dict[tuple[UUID, str], Answer] = field(default_factory=dict)
+    in_flight: set[str] = field(default_factory=set)
+
+    async def claim(self, account_id: UUID, key: str) -> Answer | None:
+        if key in self.in_flight:
+            raise KeyInFlight
+        return self.rows.get((account_id, key))
+
+    async def keep(self, account_id: UUID, key: str, answer: Answer) -> None:
+        self.rows[account_id, key] = answer
+
+
+@dataclass
+class MemoryOutbox:
+    events: list[Event] = field(default_factory=list)
+
+    async def add(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class MemoryPositions:
+    """Every stream stands at the same place."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def position(self, channel: str) -> Position:
+        self.asked.append(channel)
+        return Position(7, "epoch-01.1")
+
+
+@dataclass
+class MemoryUnitOfWork:
+    accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
+    products: MemoryProducts = field(default_factory=MemoryProducts)
+    orders: MemoryOrders = field(default_factory=MemoryOrders)
+    answers: MemoryAnswers = field(default_factory=MemoryAnswers)
+    outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
+    positions: MemoryPositions = field(default_factory=MemoryPositions)
+
+
+@dataclass
+class MemoryDatabase:
+    """A transaction that raises leaves nothing behind; concurrent ones are not kept apart."""
+
+    state: MemoryUnitOfWork = field(default_factory=MemoryUnitOfWork)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryUnitOfWork]:
+        unit = copy.deepcopy(self.state)
+        yield unit
+        self.state = unit
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
+        yield self.state
+
+
+class PlainPasswords:
+    async def hash(self, password: str) -> str:
+        return f"hash of {password}"
+
+    async def matches(self, password: str, password_hash: str | None) -> bool:
+        return password_hash == f"hash of {password}"
+
+
+class PlainTokens:
+    def issue(self, account: Account, now: datetime) -> AccessToken:
+        return AccessToken(f"token of {account.email}", now + timedelta(minutes=15))

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import orjson
+import pytest
+
+from handlers.actor import Role
+from handlers.audience import order_channel, personal_channel
+from tests.rest import Rest, serving
+
+
+@pytest.fixture
+async def rest(postgres_url: str) -> AsyncIterator[Rest]:
+    async with serving(postgres_url) as opened:
+        yield opened
+
+
+async def test_an_order_is_placed_at_the_price_of_now_and_found_where_it_says(rest: Rest) -> None:
+    customer, mug, pot = await rest.an_account(), await rest.a_product(price=250), await rest.a_product(price=1200)
+    items = [{"product_id": str(pot.id), "quantity": 1}, {"product_id": str(mug.id), "quantity": 3}]
+
+    placed = await rest.call("POST", "/api/v1/orders", customer, json={"items": items})
+
+    assert placed.status == 201
+    assert {"status": "placed", "version": 1, "currency": "EUR", "total": 1950}.items() <= placed.body.items()
+    assert [(item["sku"], item["total"]) for item in placed.body["items"]] == [(pot.sku, 1200), (mug.sku, 750)]
+    found = await rest.call("GET", placed.headers["Location"], customer)
+    stream = found.body.pop("stream")
+    assert (found.status, found.body) == (200, placed.body)
+    assert stream["channel"] == order_channel(placed.body["id"])
+    assert (found.headers["X-Stream-Offset"], found.headers["X-Stream-Epoch"]) == (
+        str(stream["offset"]),
+        stream["epoch"],
+    )
+    left = await rest.call("GET", f"/api/v1/products/{mug.id}", customer)
+    assert left.body["stock"] == mug.stock - 3
+
+
+async def test_placing_leaves_one_event_with_the_order_as_it_was_answered(rest: Rest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+
+    placed = await rest.call(
+        "POST",
+        "/api/v1/orders",
+        customer,
+        json={"items": [{"product_id": str(product.id), "quantity": 1}]},
+        headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+    )
+
+    async with rest.postgres.pool.connection() as connection:
+        row = await connection.fetchrow("SELECT event_id, type, subject, body FROM outbox")
+    assert row is not None
+    event = orjson.loads(row["body"])
+    assert (row["type"], row["subject"], row["event_id"]) == ("order.created", placed.body["id"], event["id"])
+    assert (event["data"], event["recipient"]) == (placed.body, str(customer.id))
+    assert event["traceparent"].startswith(f"00-{trace}-")
+
+
+async def test_staff_take_an_order_through_its_states(rest: Rest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    order = (await rest.place(customer, await rest.a_product())).body["id"]
+
+    answers = [await rest.call("POST", f"/api/v1/orders/{order}/{step}", staff) for step in ("pay", "ship", "deliver")]
+
+    assert [(answer.status, answer.body["status"], answer.body["version"]) for answer in answers] == [
+        (200, "paid", 2),
+        (200, "shipped", 3),
+        (200, "delivered", 4),
+    ]
+    assert await rest.count("outbox") == 4
+
+
+async def test_a_cancelled_order_gives_its_pieces_back_once(rest: Rest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product(stock=5)
+    order = (await rest.place(customer, product, 5)).body["id"]
+
+    first = await rest.call("POST", f"/api/v1/orders/{order}/cancel", customer)
+    second = await rest.call("POST", f"/api/v1/orders/{order}/cancel", customer)
+
+    assert (first.body["status"], second.status, second.code) == ("cancelled", 409, "illegal_transition")
+    assert (await rest.call("GET", f"/api/v1/products/{product.id}", customer)).body["stock"] == 5
+
+
+async def test_of_two_who_advance_an_order_at_once_one_is_refused(rest: Rest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    order = (await rest.place(customer, await rest.a_product())).body["id"]
+
+    answers = await asyncio.gather(*(rest.call("POST", f"/api/v1/orders/{order}/pay", staff) for _ in range(8)))
+
+    assert Counter(answer.status for answer in answers) == {200: 1, 409: 7}
+    assert await rest.count("outbox") == 2
+
+
+@pytest.mark.parametrize("action", [None, "pay", "ship", "deliver", "cancel"])
+async def test_an_order_of_others_cannot_be_told_from_none(rest: Rest, action: str | None) -> None:
+    owner, stranger = await rest.an_account(), await rest.an_account()
+    order = (await rest.place(owner, await rest.a_product())).body["id"]
+    method, step = ("GET", "") if action is None else ("POST", f"/{action}")
+
+    others = await rest.call(method, f"/api/v1/orders/{order}{step}", stranger)
+    none = await rest.call(method, f"/api/v1/orders/{uuid4()}{step}", stranger)
+
+    assert (others.status, others.code) == (404, "not_found")
+    assert {**others.body, "request_id": ""} == {**none.body, "request_id": ""}
+
+
+@pytest.mark.parametrize("action", ["pay", "ship", "deliver"])
+async def test_customers_do_not_move_their_own_orders_on(rest: Rest, action: str) -> None:
+    customer = await rest.an_account()
+    order = (await rest.place(customer, await rest.a_product())).body["id"]
+
+    refused = await rest.call("POST", f"/api/v1/orders/{order}/{action}", customer)
+
+    assert (refused.status, refused.code) == (403, "forbidden")
+
+
+async def test_a_paid_order_is_cancelled_by_staff_only(rest: Rest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    order = (await rest.place(customer, await rest.a_product())).body["id"]
+    await rest.call("POST", f"/api/v1/orders/{order}/pay", staff)
+
+    refused = await rest.call("POST", f"/api/v1/orders/{order}/cancel", customer)
+    done = await rest.call("POST", f"/api/v1/orders/{order}/cancel", staff)
+
+    assert (refused.code, done.body["status"]) == ("illegal_transition", "cancelled")
+
+
+async def test_lists_go_page_by_page_with_the_position_of_the_channel_that_continues_them(rest: Rest) -> None:
+    customer, other, staff = await rest.an_account(), await rest.an_account(), await rest.an_account(Role.STAFF)
+    product = await rest.a_product()
+    for account in (customer, other, customer, customer):
+        await rest.place(account, product)
+
+    first = await rest.call("GET", "/api/v1/orders?limit=2", customer)
+    second = await rest.call("GET", f"/api/v1/orders?limit=2&cursor={first.body['next']}", customer)
+    everything = await rest.call("GET", "/api/v1/orders", staff)
+
+    assert [order["number"] for order in first.body["items"] + second.body["items"]] == [4, 3, 1]
+    assert second.body["next"] is None
+    assert first.body["stream"]["channel"] == personal_channel(customer.id)
+    assert [order["number"] for order in everything.body["items"]] == [4, 3, 2, 1]
+    assert everything.body["stream"]["channel"] == "orders:feed"
+    assert everything.headers["X-Stream-Offset"] == str(everything.body["stream"]["offset"])
+
+
+async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(rest: Rest) -> None:
+    product = await rest.a_product(stock=10)
+    buyers = [await rest.an_account() for _ in range(10)]
+
+    answers = await asyncio.gather(*(rest.place(buyers[turn % 10], product) for turn in range(100)))
+
+    assert Counter(answer.status for answer in answers) == {201: 10, 409: 90}
+    assert {answer.code for answer in answers if answer.status == 409} == {"out_of_stock"}
+    assert (await rest.count("orders"), await rest.count("outbox")) == (10, 10)
+    assert (await rest.call("GET", f"/api/v1/products/{product.id}", buyers[0])).body["stock"] == 0
+
+
+async def test_buyers_of_the_same_products_in_opposite_order_do_not_block_each_other(rest: Rest) -> None:
+    customer = await rest.an_account()
+    items = [{"product_id": str((await rest.a_product()).id), "quantity": 1} for _ in range(5)]
+
+    answers = await asyncio.gather(
+        *(
+            rest.call("POST", "/api/v1/orders", customer, json={"items": items if turn % 2 else items[::-1]})
+            for turn in range(40)
+        )
+    )
+
+    assert {answer.status for answer in answers} == {201}

@@ -1,0 +1,142 @@
+"""The REST API on a real socket and a real database, for integration tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+
+from handlers.accounts.model import Account
+from handlers.actor import Role
+from handlers.clock import utc_now
+from handlers.http import SERVICES, Services
+from handlers.ports.domain import Database
+from handlers.products.model import Product
+from handlers.writes import Writes
+from realtime.tokens import TokenAuthority
+from server.middlewares import HttpMetrics, add_headers, middlewares
+from server.passwords import Argon2Passwords
+from server.routes import build_routes, identify_by
+from storage.postgres import Postgres, PostgresOptions, open_postgres
+from tests.doubles import a_product
+
+PASSWORD = "a long enough password"  # of every account here
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Rest:
+    client: TestClient[web.Request, web.Application]
+    postgres: Postgres
+    tokens: TokenAuthority
+    passwords: Argon2Passwords
+
+    async def an_account(self, role: Role = Role.CUSTOMER) -> Account:
+        email = f"{role}-{uuid4().hex[:8]}@example.com"
+        account = Account(uuid4(), email, "Somebody", role, await self.passwords.hash(PASSWORD))
+        async with self.postgres.transaction() as uow:
+            await uow.accounts.add(account)
+        return account
+
+    async def products(self, *products: Product) -> None:
+        async with self.postgres.transaction() as uow:
+            for product in products:
+                await uow.products.add(product)
+
+    async def a_product(self, *, stock: int = 100, price: int = 250, currency: str = "EUR") -> Product:
+        product = a_product(stock=stock, price=price, currency=currency)
+        await self.products(product)
+        return product
+
+    def bearer(self, account: Account) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens.issue(account, utc_now()).value}"}
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        account: Account | None = None,
+        *,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answered:
+        signed = {**(headers or {}), **(self.bearer(account) if account else {})}
+        async with self.client.request(method, path, json=json, headers=signed) as response:
+            return await Answered.of(response)
+
+    async def place(self, account: Account, product: Product, quantity: int = 1, *, key: str | None = None) -> Answered:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        body = {"items": [{"product_id": str(product.id), "quantity": quantity}]}
+        return await self.call("POST", "/api/v1/orders", account, json=body, headers=headers)
+
+    async def count(self, table: str) -> int:
+        statement = {
+            "orders": "SELECT count(*) FROM orders",
+            "outbox": "SELECT count(*) FROM outbox",
+        }[table]
+        async with self.postgres.pool.connection() as connection:
+            counted: int = await connection.fetchval(statement)
+        return counted
+
+
+@dataclass(frozen=True)
+class Answered:
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+    body: Any
+
+    @classmethod
+    async def of(cls, response: ClientResponse) -> Answered:
+        raw = await response.read()
+        return cls(response.status, response.headers, raw, await response.json(content_type=None) if raw else None)
+
+    @property
+    def code(self) -> str:
+        """Of the problem document that this has to be."""
+        assert self.headers["Content-Type"].startswith("application/problem+json"), self
+        assert (self.body["status"], self.body["type"]) == (self.status, f"/problems/{self.body['code']}")
+        assert self.body["request_id"] == self.headers["X-Request-Id"]
+        return str(self.body["code"])
+
+    @property
+    def faults(self) -> list[tuple[str, str]]:
+        return [(fault["pointer"], fault["code"]) for fault in self.body.get("errors", [])]
+
+
+@asynccontextmanager
+async def serving(url: str, *, pool_size: int = 10) -> AsyncIterator[Rest]:
+    options = PostgresOptions(url=url, pool_size=pool_size, acquire_timeout=2.0, statement_timeout=10.0)
+    tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
+    async with (
+        open_postgres(options) as postgres,
+        Argon2Passwords(time_cost=1, memory_kib=64) as passwords,
+        _application(postgres, passwords, tokens) as app,
+        TestClient(TestServer(app)) as client,
+    ):
+        yield Rest(client, postgres, tokens, passwords)
+
+
+@asynccontextmanager
+async def _application(
+    database: Database, passwords: Argon2Passwords, tokens: TokenAuthority
+) -> AsyncIterator[web.Application]:
+    async with Writes(database) as writes:
+        app = web.Application(
+            middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=()),
+            client_max_size=MAX_BODY_BYTES,
+        )
+        app[SERVICES] = Services(database, writes, passwords, tokens, identify_by(tokens))
+        app.on_response_prepare.append(add_headers)
+        app.add_routes(build_routes(websocket=_elsewhere, health=(), metrics=_elsewhere, web_folder=None))
+        yield app
+
+
+async def _elsewhere(_request: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from handlers.actor import Actor, Role
+from handlers.audience import order_channel, orders_feed, personal_channel
+from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock
+from handlers.events import OwnType
+from handlers.orders import service
+from handlers.orders.model import Action, Order, Status
+from handlers.orders.schemas import OrderBody
+from handlers.ports.domain import Position, Quantity
+from tests.doubles import CAUSE, NOW, MemoryUnitOfWork, a_product, an_actor
+
+CUSTOMER = an_actor()
+STRANGER = an_actor()
+STAFF = an_actor(Role.STAFF)
+ADMIN = an_actor(Role.ADMIN)
+
+
+@pytest.fixture
+def uow() -> MemoryUnitOfWork:
+    return MemoryUnitOfWork()
+
+
+async def placed(uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2) -> Order:
+    product = a_product()
+    await uow.products.add(product)
+    return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE)
+
+
+async def test_placing_takes_price_and_pieces_of_now_and_tells_it(uow: MemoryUnitOfWork) -> None:
+    mug, pot = a_product(price=250, stock=5), a_product(price=1200, stock=1)
+    await uow.products.add(mug)
+    await uow.products.add(pot)
+
+    order = await service.place(uow, CUSTOMER, [Quantity(mug.id, 3), Quantity(pot.id, 1)], CAUSE)
+
+    assert (order.status, order.version, order.number, order.total) == (Status.PLACED, 1, 1, 3 * 250 + 1200)
+    assert [(line.sku, line.unit_price, line.quantity) for line in order.lines] == [
+        (mug.sku, 250, 3),
+        (pot.sku, 1200, 1),
+    ]
+    assert (uow.products.rows[mug.id].stock, uow.products.rows[pot.id].stock) == (2, 0)
+    assert uow.orders.rows == {order.id: order}
+    (event,) = uow.outbox.events
+    assert (event.type, event.subject, event.recipient) == (OwnType.ORDER_CREATED, str(order.id), CUSTOMER.account_id)
+    assert (event.time, event.traceparent) == (NOW, CAUSE.traceparent)
+    assert event.data == OrderBody.of(order).model_dump(mode="json")
+    assert (event.data["number"], event.data["version"]) == (1, 1)
+
+
+async def test_a_product_named_twice_is_refused_before_anything_is_taken(uow: MemoryUnitOfWork) -> None:
+    product = a_product()
+    await uow.products.add(product)
+
+    with pytest.raises(Invalid) as refused:
+        await service.place(uow, CUSTOMER, [Quantity(product.id, 1), Quantity(product.id, 2)], CAUSE)
+
+    assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [
+        ("/items/1/product_id", "repeated_product")
+    ]
+    assert uow.products.rows[product.id].stock == product.stock
+
+
+async def test_an_unknown_product_is_a_fault_of_the_request(uow: MemoryUnitOfWork) -> None:
+    with pytest.raises(Invalid) as refused:
+        await service.place(uow, CUSTOMER, [Quantity(uuid4(), 1)], CAUSE)
+
+    assert [fault.pointer for fault in refused.value.faults] == ["/items/0"]
+
+
+async def test_products_of_two_currencies_are_refused(uow: MemoryUnitOfWork) -> None:
+    euro, dollar = a_product(currency="EUR"), a_product(currency="USD")
+    await uow.products.add(euro)
+    await uow.products.add(dollar)
+
+    with pytest.raises(Invalid) as refused:
+        await service.place(uow, CUSTOMER, [Quantity(euro.id, 1), Quantity(dollar.id, 1)], CAUSE)
+
+    assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [
+        ("/items/1/product_id", "other_currency")
+    ]
+
+
+async def test_too_few_pieces_are_a_conflict(uow: MemoryUnitOfWork) -> None:
+    product = a_product(stock=1)
+    await uow.products.add(product)
+
+    with pytest.raises(OutOfStock):
+        await service.place(uow, CUSTOMER, [Quantity(product.id, 2)], CAUSE)
+
+
+@pytest.mark.parametrize(
+    ("actor", "action", "error"),
+    [
+        (STRANGER, Action.CANCEL, NotFound),
+        (STRANGER, Action.PAY, NotFound),
+        (CUSTOMER, Action.PAY, Forbidden),
+        (CUSTOMER, Action.SHIP, Forbidden),
+        (CUSTOMER, Action.DELIVER, Forbidden),
+        (STAFF, Action.SHIP, IllegalTransition),
+    ],
+)
+async def test_who_may_not_advance_a_placed_order_changes_nothing(
+    uow: MemoryUnitOfWork, actor: Actor, action: Action, error: type[AppError]
+) -> None:
+    order = await placed(uow)
+
+    with pytest.raises(error):
+        await service.advance(uow, actor, order.id, action, CAUSE)
+
+    assert uow.orders.rows[order.id] == order
+    assert [event.type for event in uow.outbox.events] == [OwnType.ORDER_CREATED]
+
+
+async def test_staff_take_an_order_to_its_end_with_an_event_for_each_step(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+
+    for action in (Action.PAY, Action.SHIP, Action.DELIVER):
+        await service.advance(uow, STAFF, order.id, action, CAUSE)
+
+    assert [(event.type, event.data["status"], event.data["version"]) for event in uow.outbox.events] == [
+        ("order.created", "placed", 1),
+        ("order.paid", "paid", 2),
+        ("order.shipped", "shipped", 3),
+        ("order.delivered", "delivered", 4),
+    ]
+    assert {event.recipient for event in uow.outbox.events} == {CUSTOMER.account_id}
+    assert len({event.id for event in uow.outbox.events}) == 4
+
+
+@pytest.mark.parametrize("actor", [CUSTOMER, STAFF, ADMIN])
+async def test_cancelling_a_placed_order_gives_the_pieces_back(uow: MemoryUnitOfWork, actor: Actor) -> None:
+    order = await placed(uow, quantity=4)
+
+    cancelled = await service.advance(uow, actor, order.id, Action.CANCEL, CAUSE)
+
+    assert (cancelled.status, cancelled.version) == (Status.CANCELLED, 2)
+    assert [product.stock for product in uow.products.rows.values()] == [10]
+
+
+async def test_a_paid_order_is_cancelled_by_staff_and_not_by_its_customer(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+    await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
+
+    with pytest.raises(IllegalTransition):
+        await service.advance(uow, CUSTOMER, order.id, Action.CANCEL, CAUSE)
+
+    assert (await service.advance(uow, STAFF, order.id, Action.CANCEL, CAUSE)).status is Status.CANCELLED
+
+
+async def test_an_order_comes_with_the_position_of_its_stream(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+
+    snapshot = await service.get(uow, CUSTOMER, order.id)
+
+    assert (snapshot.state, snapshot.channel, snapshot.position) == (
+        order,
+        order_channel(order.id),
+        Position(7, "epoch-01.1"),
+    )
+
+
+async def test_an_order_of_others_is_as_unknown_as_none(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+
+    with pytest.raises(NotFound) as of_others:
+        await service.get(uow, STRANGER, order.id)
+    with pytest.raises(NotFound) as none:
+        await service.get(uow, STAFF, uuid4())
+
+    assert of_others.value.args == none.value.args
+
+
+async def test_customers_page_through_their_own_orders_and_staff_through_all(uow: MemoryUnitOfWork) -> None:
+    mine = [await placed(uow) for _ in range(3)]
+    other = await placed(uow, STRANGER)
+
+    first = await service.page(uow, CUSTOMER, before=None, limit=2)
+    second = await service.page(uow, CUSTOMER, before=first.state.next, limit=2)
+    everything = await service.page(uow, STAFF, before=None, limit=4)
+
+    assert ([*first.state.orders, *second.state.orders], second.state.next) == (mine[::-1], None)
+    assert (list(everything.state.orders), everything.state.next) == ([other, *mine[::-1]], None)
+    assert (first.channel, everything.channel) == (personal_channel(CUSTOMER.account_id), orders_feed())
+
+
+async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> None:
+    reads: list[str] = []
+    order = await placed(uow)
+
+    class Recorder:
+        def __init__(self, of: object, name: str) -> None:
+            self._of, self._name = of, name
+
+        def __getattr__(self, method: str) -> object:
+            reads.append(self._name)
+            return getattr(self._of, method)
+
+    uow.positions, uow.orders = Recorder(uow.positions, "position"), Recorder(uow.orders, "state")  # type: ignore[assignment]
+    await service.get(uow, CUSTOMER, order.id)
+    await service.page(uow, CUSTOMER, before=None, limit=1)
+
+    assert reads == ["position", "state"] * 2
