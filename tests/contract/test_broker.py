@@ -1,0 +1,190 @@
+"""The guarantees of `handlers.ports.broker.Broker`, for every variant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from handlers.ports.broker import Broker, BrokerAway, Deliveries, Delivery, Message
+from realtime.broker_rabbitmq import open_rabbitmq
+from realtime.metrics import RealtimeMetrics
+from realtime.rabbitmq_topology import RabbitMQOptions
+from storage.broker import PostgresBroker, PostgresBrokerOptions
+from storage.pool import PoolOptions, open_pool
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`connect` opens the broker as one more node does; `connect_nowhere` one whose server is away."""
+
+    queue: str
+    dead_letter_queue: str
+    connect: Callable[[], AbstractAsyncContextManager[Broker]]
+    connect_nowhere: Callable[[], AbstractAsyncContextManager[Broker]]
+
+
+def on_rabbitmq(url: str, name: str) -> Deployment:
+    def connect(to: str) -> AbstractAsyncContextManager[Broker]:
+        options = RabbitMQOptions(to, f"{name}.events", f"{name}.fanout", f"{name}.dead", heartbeat=2)
+        return open_rabbitmq(options, RealtimeMetrics(CollectorRegistry()))
+
+    nowhere = "amqp://orderwire@127.0.0.1:1/"
+    return Deployment(f"{name}.fanout", f"{name}.dead", lambda: connect(url), lambda: connect(nowhere))
+
+
+def on_postgresql(url: str, name: str) -> Deployment:
+    @asynccontextmanager
+    async def connect(to: str) -> AsyncIterator[Broker]:
+        pool_options = PoolOptions(to, "test", size=2, acquire_timeout=2, deadline=2.8, statement_timeout=5)
+        async with open_pool(pool_options) as pool:
+            yield PostgresBroker(to, pool, PostgresBrokerOptions((f"{name}.fanout",), f"{name}.dead"))
+
+    nowhere = "postgresql://orderwire@127.0.0.1:1/orderwire"
+    return Deployment(f"{name}.fanout", f"{name}.dead", lambda: connect(url), lambda: connect(nowhere))
+
+
+@pytest.fixture(params=["rabbitmq", "postgresql"])
+def deployment(request: pytest.FixtureRequest, unique_name: str) -> Deployment:
+    if request.param == "rabbitmq":
+        return on_rabbitmq(request.getfixturevalue("rabbitmq_url"), unique_name)
+    return on_postgresql(request.getfixturevalue("postgres_url"), unique_name)
+
+
+@pytest.fixture
+async def broker(deployment: Deployment) -> AsyncIterator[Broker]:
+    async with deployment.connect() as opened:
+        yield opened
+
+
+def messages(numbers: range) -> list[Message]:
+    return [Message(f"id-{n}", "order.created", f"subject-{n % 7}", b"%d" % n) for n in numbers]
+
+
+def bodies(deliveries: Sequence[Delivery]) -> list[int]:
+    return [int(delivery.body) for delivery in deliveries]
+
+
+async def take(deliveries: Deliveries, count: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    async with asyncio.timeout(10):
+        while len(taken) < count:
+            taken += await deliveries.receive()
+    return taken
+
+
+async def test_messages_arrive_in_the_order_of_publishing(deployment: Deployment, broker: Broker) -> None:
+    for start in range(0, 600, 200):
+        assert await broker.publish(messages(range(start, start + 200))) == 200
+    async with broker.consume(deployment.queue, prefetch=1000) as deliveries:
+        assert bodies(await take(deliveries, 600)) == list(range(600))
+
+
+async def test_a_delivery_says_what_it_is_and_that_our_relay_published_it(
+    deployment: Deployment, broker: Broker
+) -> None:
+    await broker.publish(messages(range(1)))
+    async with broker.consume(deployment.queue, prefetch=10) as deliveries:
+        [delivery] = await take(deliveries, 1)
+        assert delivery.content_type == "application/cloudevents+json"
+        assert delivery.trusted
+
+
+async def test_publishing_nothing_is_nothing(broker: Broker) -> None:
+    assert await broker.publish([]) == 0
+
+
+async def test_no_more_than_the_prefetch_is_handed_out_before_it_is_acknowledged(
+    deployment: Deployment, broker: Broker
+) -> None:
+    await broker.publish(messages(range(25)))
+    async with broker.consume(deployment.queue, prefetch=10) as deliveries:
+        first = await take(deliveries, 10)
+        assert bodies(first) == list(range(10))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.4):
+                await deliveries.receive()
+        await deliveries.acknowledge(first)
+        assert bodies(await take(deliveries, 10)) == list(range(10, 20))
+
+
+async def test_what_was_acknowledged_does_not_come_again_and_the_rest_does_in_order(
+    deployment: Deployment, broker: Broker
+) -> None:
+    await broker.publish(messages(range(10)))
+    async with broker.consume(deployment.queue, prefetch=100) as deliveries:
+        await deliveries.acknowledge((await take(deliveries, 10))[:4])
+    await broker.publish(messages(range(10, 12)))
+    async with broker.consume(deployment.queue, prefetch=100) as deliveries:
+        assert bodies(await take(deliveries, 8)) == list(range(4, 12))
+
+
+async def test_a_waiting_consumer_is_woken_by_a_publish_on_another_node(deployment: Deployment, broker: Broker) -> None:
+    async with deployment.connect() as other, broker.consume(deployment.queue, prefetch=10) as deliveries:
+        await other.publish(messages(range(1)))
+        await deliveries.acknowledge(await take(deliveries, 1))
+        waiting = asyncio.create_task(deliveries.receive())
+        await other.publish(messages(range(1, 2)))
+        async with asyncio.timeout(1):
+            assert bodies(await waiting) == [1]
+
+
+async def test_of_two_consumers_one_is_active_and_the_other_takes_over(deployment: Deployment, broker: Broker) -> None:
+    await broker.publish(messages(range(2)))
+    async with deployment.connect() as other, other.consume(deployment.queue, prefetch=1) as second:
+        async with broker.consume(deployment.queue, prefetch=1) as first:
+            assert bodies(await take(first, 1)) == [0]
+            waiting = asyncio.create_task(second.receive())
+            done, _ = await asyncio.wait([waiting], timeout=0.5)
+            assert not done
+        async with asyncio.timeout(3):
+            assert bodies(await waiting) == [0]
+
+
+async def test_a_dead_letter_keeps_the_message_and_says_why(deployment: Deployment, broker: Broker) -> None:
+    bad = Delivery(1, b"\x00not an event", "text/plain", {"cloudEvents:id": "7", "odd": [1, {"deep": None}]})
+    await broker.dead_letter(bad, reason="malformed")
+    async with broker.consume(deployment.dead_letter_queue, prefetch=10) as deliveries:
+        [letter] = await take(deliveries, 1)
+    assert letter.body == bad.body
+    assert letter.content_type == "text/plain"
+    assert letter.headers["x-orderwire-reason"] == "malformed"
+    assert letter.headers["cloudEvents:id"] == "7"
+    assert not await waits(broker, deployment.queue)
+
+
+async def test_acknowledging_after_the_consumer_has_left_changes_nothing(
+    deployment: Deployment, broker: Broker
+) -> None:
+    await broker.publish(messages(range(1)))
+    async with broker.consume(deployment.queue, prefetch=10) as deliveries:
+        taken = await take(deliveries, 1)
+    await deliveries.acknowledge(taken)
+    assert await waits(broker, deployment.queue)
+
+
+async def test_it_opens_with_the_server_away_and_says_so_when_used(deployment: Deployment) -> None:
+    async with deployment.connect_nowhere() as broker:
+        assert not await broker.is_reachable()
+        with pytest.raises(BrokerAway):
+            await broker.publish(messages(range(1)))
+        with pytest.raises(BrokerAway):
+            await broker.dead_letter(Delivery(1, b"", None), reason="malformed")
+
+
+async def test_it_is_reachable_when_the_server_is_there(broker: Broker) -> None:
+    assert await broker.is_reachable()
+
+
+async def waits(broker: Broker, queue: str) -> bool:
+    """Is anything in the queue?"""
+    async with broker.consume(queue, prefetch=1) as deliveries:
+        try:
+            async with asyncio.timeout(0.6):
+                return bool(await deliveries.receive())
+        except TimeoutError:
+            return False
