@@ -7,13 +7,17 @@ asyncpg, aio-pika) comes out in the same form. Request, event and trace ids are 
 from __future__ import annotations
 
 import logging
+import math
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from structlog.typing import EventDict, Processor
+
+from handlers.errors import Unavailable
 
 LogFormat = Literal["json", "console", "auto"]
 
@@ -70,3 +74,23 @@ def new_registry() -> CollectorRegistry:
 
 def _dumps(event: EventDict, **_: object) -> str:
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class OutboxMetrics:
+    """How much waits for the broker; asked of PostgreSQL when the figures are read."""
+
+    def __init__(self, registry: CollectorRegistry, backlog: Callable[[], Awaitable[tuple[int, float]]]) -> None:
+        self._backlog = backlog
+        self._rows = Gauge("orderwire_outbox_rows", "Events that wait for the broker.", registry=registry)
+        self._age = Gauge("orderwire_outbox_age_seconds", "Age of the oldest of them.", registry=registry)
+
+    async def refresh(self) -> None:
+        """While PostgreSQL is away the figures are NaN: nobody knows."""
+        try:
+            rows, age = await self._backlog()
+        except Unavailable:
+            self._rows.set(math.nan)
+            self._age.set(math.nan)
+        else:
+            self._rows.set(rows)
+            self._age.set(age)

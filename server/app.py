@@ -1,0 +1,195 @@
+"""Chooses the parts and joins them to one node. The only place that names variants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from handlers.admission import Admission
+from handlers.http import SERVICES, Services
+from handlers.ports.broker import Broker
+from handlers.writes import Writes
+from realtime.broker_rabbitmq import open_rabbitmq
+from realtime.bus import Bus
+from realtime.bus_redis import RedisBusOptions, open_redis_bus
+from realtime.connections import Connections
+from realtime.fanout import FanOut, FanOutOptions
+from realtime.flusher import Flusher
+from realtime.hub import Hub, HubOptions
+from realtime.metrics import RealtimeMetrics
+from realtime.rabbitmq_topology import RabbitMQOptions
+from realtime.relay import Relay
+from realtime.session import ClientOptions
+from realtime.tokens import TokenAuthority
+from realtime.transports.websocket import WebSocketEndpoint
+from server.config import Settings
+from server.health import Health
+from server.lifespan import Places
+from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
+from server.passwords import Argon2Passwords
+from server.routes import build_routes, identify_by
+from server.telemetry import OutboxMetrics, new_registry
+from server.version import VERSION
+from storage.broker import PostgresBroker, PostgresBrokerOptions
+from storage.migrate import check
+from storage.outbox import PostgresOutbox
+from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.retention import Retention, RetentionOptions
+from storage.streams import StreamsOptions, open_streams
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`endless` are the parts that run as long as the node does, by name."""
+
+    app: web.Application
+    database: Postgres
+    passwords: Argon2Passwords
+    connections: Connections
+    health: Health
+    endless: Mapping[str, Callable[[], Awaitable[None]]]
+
+
+@asynccontextmanager
+async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
+    """A node whose parts are open but not running yet. None of them has to be reachable."""
+    registry = new_registry()
+    metrics = RealtimeMetrics(registry)
+    authority = TokenAuthority(places.token_secret, settings.auth.token_issuer, settings.auth.token_ttl)
+    async with (
+        open_postgres(_postgres_options(settings, places)) as postgres,
+        open_streams(StreamsOptions(places.database_url)) as streams,
+        open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
+        _open_broker(settings, places, postgres, metrics) as broker,
+        Argon2Passwords() as passwords,
+        Writes(postgres) as writes,
+    ):
+        outbox = PostgresOutbox(places.database_url, postgres.pool, postgres.bell)
+        relay = Relay(outbox, broker, metrics)
+        fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings))
+        flusher = Flusher(metrics)
+        hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
+        connections = Connections(
+            hub, flusher, Admission(postgres), authority, metrics, _client_options(settings), version=VERSION
+        )
+        retention = Retention(
+            RetentionOptions(places.database_url, settings.streams.retention, settings.streams.seen_retention)
+        )
+        health = Health(
+            vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
+            helpful={"rabbitmq" if settings.broker.url else "broker": broker.is_reachable, "redis": _is_connected(bus)},
+        )
+        app = _application(settings, health, connections, registry, OutboxMetrics(registry, outbox.backlog))
+        app[SERVICES] = Services(postgres, writes, passwords, authority, identify_by(authority))
+        endless: dict[str, Callable[[], Awaitable[None]]] = {
+            "bus": lambda: bus.run(hub.receive),
+            "hub": hub.run,
+            "connections": connections.run,
+            "relay": relay.run,
+            "outbox": outbox.run,
+            "fan_out": fan_out.run,
+            "retention": retention.run,
+        }
+        endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}
+        yield Node(app, postgres, passwords, connections, health, endless)
+
+
+@asynccontextmanager
+async def _open_broker(
+    settings: Settings, places: Places, postgres: Postgres, metrics: RealtimeMetrics
+) -> AsyncIterator[Broker]:
+    names = settings.broker
+    if names.url is None:
+        queues = PostgresBrokerOptions((names.fanout_queue,), names.dead_letter_queue)
+        yield PostgresBroker(places.database_url, postgres.pool, queues)
+        return
+    options = RabbitMQOptions(
+        names.url.get_secret_value(), names.exchange, names.fanout_queue, names.dead_letter_queue, names.heartbeat
+    )
+    async with open_rabbitmq(options, metrics) as rabbitmq:
+        yield rabbitmq
+
+
+def _application(
+    settings: Settings, health: Health, connections: Connections, registry: CollectorRegistry, outbox: OutboxMetrics
+) -> web.Application:
+    hosts: Sequence[str] = settings.server.allowed_hosts
+    if not hosts and settings.is_embedded:
+        hosts = sorted(LOOPBACK_HOSTS)
+    app = web.Application(
+        middlewares=middlewares(HttpMetrics(registry), allowed_hosts=hosts),
+        client_max_size=settings.server.max_body_bytes,
+    )
+    app.on_response_prepare.append(add_headers)
+    app.add_routes(
+        build_routes(
+            websocket=WebSocketEndpoint(connections).handle,
+            health=health.routes(),
+            metrics=_metrics_page(registry, outbox),
+            web_folder=_web_folder(),
+        )
+    )
+    return app
+
+
+def _metrics_page(registry: CollectorRegistry, outbox: OutboxMetrics) -> Handler:
+    async def metrics(_request: web.Request) -> web.Response:
+        await outbox.refresh()
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return metrics
+
+
+def _web_folder() -> Path:
+    """web/ beside this package's modules in an installation, one folder up in a checkout."""
+    installed = Path(__file__).parent / "web"
+    return installed if installed.exists() else installed.parent.parent / "web"
+
+
+def _answers(postgres: Postgres) -> Callable[[], Awaitable[bool]]:
+    async def answers() -> bool:
+        async with postgres.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+        return True
+
+    return answers
+
+
+def _fits(postgres: Postgres) -> Callable[[], Awaitable[bool]]:
+    async def fits() -> bool:
+        async with postgres.pool.connection() as connection:
+            await check(connection)
+        return True
+
+    return fits
+
+
+def _is_connected(bus: Bus) -> Callable[[], Awaitable[bool]]:
+    async def is_connected() -> bool:
+        return bus.is_connected
+
+    return is_connected
+
+
+def _postgres_options(settings: Settings, places: Places) -> PostgresOptions:
+    given = settings.database
+    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.statement_timeout)
+
+
+def _fan_out_options(settings: Settings) -> FanOutOptions:
+    return FanOutOptions(settings.broker.fanout_queue, settings.broker.prefetch, settings.events.channels)
+
+
+def _hub_options(settings: Settings) -> HubOptions:
+    given = settings.streams
+    return HubOptions(given.recovery_limit, given.head_check_interval, given.head_check_interval_without_bus)
+
+
+def _client_options(settings: Settings) -> ClientOptions:
+    return ClientOptions(**settings.client.model_dump())

@@ -1,0 +1,94 @@
+"""`orderwire serve`: one node from its first child process to its last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from server.app import Node, open_node
+from server.config import Settings
+from server.demo import DemoAccounts, seed
+from server.lifespan import open_places
+from server.runtime import settle_garbage
+from server.version import VERSION
+
+log = structlog.get_logger(__name__)
+
+_LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on; str() says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the person who started the node wants to know."""
+
+    url: str
+    demo: DemoAccounts | None
+
+
+async def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    stop: asyncio.Event,
+    *,
+    with_demo: bool,
+    announce: Callable[[Started], None],
+) -> None:
+    """Serve until `stop` is set, then drain. Raises what keeps the node from starting, or the bug that ended a part."""
+    async with (
+        open_places(settings, environ) as places,
+        open_node(settings, places) as node,
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [group.create_task(_endless(name, run), name=name) for name, run in node.endless.items()]
+        try:
+            demo = await seed(node.database, node.passwords) if with_demo else None
+            await _listen(settings, node, stop, lambda url: announce(Started(url, demo)))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _endless(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    await run()
+    raise RuntimeError(f"{name} came to an end, which it never does by itself")
+
+
+async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+    runner = web.AppRunner(
+        node.app,
+        handler_cancellation=True,  # an abandoned socket must not stay in the hub; writes are shielded
+        access_log=None,
+        shutdown_timeout=_LAST_REPLIES,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.server.host, settings.server.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise PortTaken(f"{settings.server.host}:{settings.server.port}: {error.strerror}") from error
+        settle_garbage()
+        url = _url(runner)
+        log.info("serving", url=url, version=VERSION)
+        announce(url)
+        await stop.wait()
+        log.info("draining", seconds=settings.server.shutdown_grace)
+        node.health.start_draining()
+        await site.stop()
+        await node.connections.drain(settings.server.shutdown_grace)
+    finally:
+        await runner.cleanup()
+        log.info("stopped_serving")
+
+
+def _url(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
