@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from typing import Final
 
@@ -11,6 +10,7 @@ import structlog
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Streams, StreamsAway
+from realtime.backoff import Backoff
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels
@@ -21,8 +21,7 @@ log = structlog.get_logger(__name__)
 # Messages of two publishers may overtake each other by about this much; the missing one is then on its way.
 _PATIENCE: Final = 0.005
 _CONCURRENCY: Final = 8
-_RETRY_FIRST: Final = 0.1
-_RETRY_LONGEST: Final = 2.0
+_LONGEST_WAIT: Final = 2.0
 
 
 class Repairs:
@@ -108,15 +107,14 @@ class Repairs:
         self._woken.set()
 
     async def _repair(self, channel: Channel, slots: asyncio.Semaphore) -> None:
-        delay = _RETRY_FIRST
+        backoff = Backoff(cap=_LONGEST_WAIT)
         try:
             while channel.is_behind and not channel.is_gone:
                 try:
                     await self.bring_up(channel)
                     self._metrics.gaps_repaired.inc()
                 except StreamsAway:
-                    await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, hides nothing
-                    delay = min(2 * delay, _RETRY_LONGEST)
+                    await asyncio.sleep(backoff.delay())
         finally:
             channel.awaits_repair = False
             slots.release()

@@ -266,7 +266,7 @@ class Session:
 
     def dropped(self, channel: str) -> list[Effect]:
         """The server can no longer serve this subscription without a gap."""
-        if channel not in self._channels:
+        if self._phase is _Phase.CLOSED or channel not in self._channels:
             return []
         if channel == self._personal:
             return self.close(Disconnect.INSUFFICIENT_STATE)
@@ -391,4 +391,4 @@ class Session:
         return [Say(Reply(command.id, joined))]
 
     def _ttl(self, now: float) -> int:
-        return max(1, int(self._expires_at - now))
+        return max(1, math.ceil(self._expires_at - now))

@@ -1,0 +1,146 @@
+"""Whatever clients, answers and clocks do: a session never raises, replies in order and once, and closes for good."""
+
+from __future__ import annotations
+
+from collections import deque
+from uuid import UUID
+
+import orjson
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from handlers.actor import Actor, Role
+from handlers.audience import personal_channel
+from handlers.ports.domain import Position
+from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.json_codec import JsonCodec
+from realtime.protocol.messages import Reply, Subscribed
+from realtime.session import (
+    Answer,
+    Authenticate,
+    ClientOptions,
+    Close,
+    Effect,
+    Identified,
+    Join,
+    Refused,
+    Rejected,
+    Say,
+    Session,
+)
+
+ACTORS = [Actor(UUID(int=n), role) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
+CHANNELS = ["a", "b", "c", "ü", personal_channel(ACTORS[0].account_id)]
+
+channel = st.sampled_from(CHANNELS)
+positions = st.builds(Position, st.integers(0, 5), st.sampled_from(["", "e", "f"]))
+joined = st.builds(Subscribed, positions, st.booleans(), st.booleans())
+identified = st.builds(Identified, st.sampled_from(ACTORS), st.floats(-10, 100))
+answers = identified | joined | st.sampled_from(Rejected) | st.builds(Refused, st.sampled_from(Error))
+seldom = st.sampled_from([False] * 9 + [True])
+bodies = st.one_of(
+    st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
+    st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "recover": st.just(True)})}),
+    st.fixed_dictionaries({"unsubscribe": st.fixed_dictionaries({"channel": channel})}),
+    st.fixed_dictionaries({"sub_refresh": st.fixed_dictionaries({"channel": channel})}),
+    st.sampled_from([{"rpc": {}}, {"ping": {}}, {"refresh": {}}, {"refresh": {"token": "t"}}]),
+)
+
+
+class Conversation(RuleBasedStateMachine):
+    """`owed`: ids of commands that have no reply yet, oldest first."""
+
+    @initialize(is_connected=st.booleans())
+    def open(self, is_connected: bool) -> None:
+        options = ClientOptions(channel_limit=2)
+        self.now = 0.0
+        self.session = Session("me", "v", JsonCodec(), options, now=0.0, random=lambda: 0.0)
+        self.ids = iter(range(1, 1_000_000))
+        self.owed: deque[int] = deque()
+        self.question: Authenticate | Join | None = None
+        self.is_closed = False
+        self.has_failed = False
+        if is_connected:
+            self.commands(True, [])
+            self.observe(self.session.answered(self.asked(Identified(ACTORS[0], 50)), 0.0))
+            self.observe(self.session.answered(self.asked(Subscribed(Position(0, ""))), 0.0))
+
+    def asked(self, answer: Answer) -> Answer:
+        self.question = None
+        return answer
+
+    def observe(self, effects: list[Effect]) -> None:
+        assert not (self.is_closed and effects), "something after the close"
+        for effect in effects:
+            assert not self.is_closed, "an effect behind the close"
+            match effect:
+                case Say(Reply(id)):
+                    assert self.question is None, "a reply while its question is open"
+                    assert id == self.owed.popleft(), "a reply out of order"
+                case Authenticate() | Join():
+                    assert self.question is None, "two questions at once"
+                    self.question = effect
+                case Close():
+                    self.is_closed = True
+
+    @rule(connect=seldom, batch=st.lists(bodies, max_size=4))
+    def commands(self, connect: bool, batch: list[dict[str, object]]) -> None:
+        first: list[dict[str, object]] = [{"connect": {"token": "t"}}] if connect else []
+        lines = first + batch
+        if not lines:
+            return
+        for line in lines:
+            line["id"] = next(self.ids)
+            if not self.is_closed and not self.has_failed:
+                self.owed.append(int(str(line["id"])))
+        self.observe(self.session.receive(b"\n".join(orjson.dumps(line) for line in lines)))
+
+    @rule(frame=st.sampled_from([b"{}", b'{"send":{}}', b"", b"{}\n{}"]) | st.binary(max_size=20), really=seldom)
+    def noise(self, frame: bytes, really: bool) -> None:
+        if really:
+            self.observe(self.session.receive(frame))
+
+    @rule(data=st.data(), is_odd=seldom)
+    def answer(self, data: st.DataObject, is_odd: bool) -> None:
+        question, self.question = self.question, None
+        fitting = st.just(Identified(ACTORS[0], 50)) if isinstance(question, Authenticate) else joined
+        given = data.draw(answers if is_odd else fitting)
+        effects = self.session.answered(given, self.now)
+        failed = [say for say in effects if isinstance(say, Say) and self.is_connect_error(say)]
+        self.observe(effects)
+        if failed:
+            self.has_failed = True
+            self.owed.clear()
+
+    def is_connect_error(self, say: Say) -> bool:
+        return not self.session.channels and isinstance(say.message, Reply) and isinstance(say.message.result, Error)
+
+    @rule(seconds=st.floats(0, 60))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.observe(self.session.tick(self.now))
+
+    @rule(name=channel)
+    def hub_drops(self, name: str) -> None:
+        self.observe(self.session.dropped(name))
+
+    @rule(why=st.sampled_from([Disconnect.SHUTDOWN, Disconnect.SLOW]), really=seldom)
+    def closed_from_outside(self, why: Disconnect, really: bool) -> None:
+        if really:
+            self.observe(self.session.close(why))
+
+    @invariant()
+    def every_command_has_its_reply_unless_somebody_is_asked(self) -> None:
+        if self.question is None and not self.is_closed:
+            assert not self.owed
+
+    @invariant()
+    def no_more_channels_than_allowed(self) -> None:
+        assert len(self.session.channels) <= 3
+
+    @invariant()
+    def a_closed_session_waits_for_nothing(self) -> None:
+        assert not self.is_closed or self.session.due == float("inf")
+
+
+TestConversation = Conversation.TestCase

@@ -1,0 +1,290 @@
+import math
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import pytest
+
+from handlers.actor import Actor, Role
+from handlers.audience import personal_channel
+from handlers.ports.domain import Position
+from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.json_codec import JsonCodec
+from realtime.protocol.messages import Connected, Ended, Left, Ping, Refreshed, Reply, Subscribed
+from realtime.session import (
+    Answer,
+    Authenticate,
+    ClientOptions,
+    Close,
+    Effect,
+    Identified,
+    Join,
+    Leave,
+    Refused,
+    Rejected,
+    Say,
+    Session,
+)
+
+ACTOR = Actor(UUID(int=42), Role.STAFF)
+MINE = personal_channel(ACTOR.account_id)
+HEAD = Subscribed(Position(3, "e"))
+OPTIONS = ClientOptions(channel_limit=2)
+CONNECT = b'{"id":1,"connect":{"token":"t"}}'
+SUBSCRIBE = b'{"id":2,"subscribe":{"channel":"c"}}'
+
+
+@dataclass
+class Client:
+    """A session and its clock."""
+
+    now: float = 100.0
+    session: Session = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.session = Session("me", "0.1.0", JsonCodec(), OPTIONS, now=self.now, random=lambda: 0.5)
+
+    def says(self, frame: bytes) -> list[Effect]:
+        return self.session.receive(frame)
+
+    def answer(self, *answers: Answer) -> list[Effect]:
+        return [effect for answer in answers for effect in self.session.answered(answer, self.now)]
+
+    def after(self, seconds: float) -> list[Effect]:
+        self.now += seconds
+        return self.session.tick(self.now)
+
+
+@pytest.fixture
+def fresh() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def client() -> Client:
+    """Connected, with a token that lives for 900 seconds."""
+    client = Client()
+    client.says(CONNECT)
+    client.answer(Identified(ACTOR, 900), HEAD)
+    return client
+
+
+@pytest.fixture
+def subscribed(client: Client) -> Client:
+    client.says(SUBSCRIBE)
+    client.answer(HEAD)
+    return client
+
+
+def errors(effects: list[Effect]) -> list[tuple[int, Error]]:
+    replies = [effect.message for effect in effects if isinstance(effect, Say)]
+    return [
+        (reply.id, reply.result) for reply in replies if isinstance(reply, Reply) and isinstance(reply.result, Error)
+    ]
+
+
+def test_connecting_asks_who_it_is_then_joins_the_personal_channel_then_replies(fresh: Client) -> None:
+    assert fresh.says(CONNECT) == [Authenticate("t")]
+    assert fresh.answer(Identified(ACTOR, 900)) == [Join(ACTOR, MINE, None, ask=False)]
+    assert fresh.answer(HEAD) == [Say(Reply(1, Connected("me", "0.1.0", 900, 25, {MINE: HEAD})))]
+
+
+def test_connecting_again_recovers_the_personal_channel(fresh: Client) -> None:
+    fresh.says(
+        b'{"id":1,"connect":{"token":"t","subs":{"%b":{"recover":true,"offset":2,"epoch":"e"}}}}' % MINE.encode()
+    )
+    assert fresh.answer(Identified(ACTOR, 900)) == [Join(ACTOR, MINE, Position(2, "e"), ask=False)]
+
+
+@pytest.mark.parametrize(
+    "frame", [SUBSCRIBE, b"{}", b'{"send":{}}', b'{"id":1,"connect":{}}', b'{"id":1,"rpc":{}}', b"", b"nonsense"]
+)
+def test_anything_but_connect_with_a_token_as_the_first_command_is_a_bad_request(fresh: Client, frame: bytes) -> None:
+    assert fresh.says(frame) == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_a_second_connect_is_a_bad_request(client: Client) -> None:
+    assert client.says(CONNECT) == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_an_invalid_token_closes(fresh: Client) -> None:
+    fresh.says(CONNECT)
+    assert fresh.answer(Rejected.INVALID) == [Close(Disconnect.INVALID_TOKEN)]
+
+
+def test_an_expired_token_is_an_error_and_the_rest_of_the_frame_is_ignored(fresh: Client) -> None:
+    fresh.says(CONNECT + b"\n" + SUBSCRIBE)
+    assert fresh.answer(Rejected.EXPIRED) == [Say(Reply(1, Error.TOKEN_EXPIRED))]
+    assert fresh.says(SUBSCRIBE) == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_a_client_that_stays_after_a_failed_connect_is_stale(fresh: Client) -> None:
+    fresh.says(CONNECT)
+    fresh.answer(Identified(ACTOR, 900), Refused(Error.INTERNAL))
+    assert fresh.session.channels == frozenset()
+    assert fresh.after(OPTIONS.stale_close_delay) == [Close(Disconnect.STALE)]
+
+
+def test_a_client_that_never_connects_is_stale(fresh: Client) -> None:
+    assert fresh.after(OPTIONS.stale_close_delay - 0.1) == []
+    assert fresh.after(0.1) == [Close(Disconnect.STALE)]
+
+
+def test_commands_sent_with_connect_wait_for_it_and_keep_their_order(fresh: Client) -> None:
+    other = b'{"id":3,"unsubscribe":{"channel":"x"}}'
+    assert fresh.says(CONNECT + b"\n" + SUBSCRIBE + b"\n" + other) == [Authenticate("t")]
+    effects = fresh.answer(Identified(ACTOR, 900), HEAD)
+    assert effects[-1] == Join(ACTOR, "c", None, ask=True)
+    assert fresh.answer(HEAD) == [Say(Reply(2, HEAD)), Say(Reply(3, Left()))]
+
+
+def test_a_subscribed_channel_cannot_be_subscribed_again(subscribed: Client) -> None:
+    assert errors(subscribed.says(SUBSCRIBE)) == [(2, Error.ALREADY_SUBSCRIBED)]
+
+
+def test_the_personal_channel_does_not_count_towards_the_limit(subscribed: Client) -> None:
+    subscribed.says(b'{"id":3,"subscribe":{"channel":"d"}}')
+    subscribed.answer(HEAD)
+    assert errors(subscribed.says(b'{"id":4,"subscribe":{"channel":"f"}}')) == [(4, Error.LIMIT_EXCEEDED)]
+
+
+@pytest.mark.parametrize(
+    ("rest", "error"),
+    [
+        (b'"channel":"%b"' % (b"c" * 256), Error.BAD_REQUEST),
+        ('"channel":"ü"'.encode(), Error.BAD_REQUEST),
+        (b'"channel":"c","tf":{}', Error.BAD_REQUEST),
+        (b'"channel":"c","type":1', Error.NOT_AVAILABLE),
+    ],
+)
+def test_a_subscription_that_cannot_be_is_refused_unasked(client: Client, rest: bytes, error: Error) -> None:
+    assert errors(client.says(b'{"id":2,"subscribe":{%b}}' % rest)) == [(2, error)]
+
+
+def test_a_refused_channel_can_be_tried_again(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(2, Error.PERMISSION_DENIED))]
+    assert client.says(SUBSCRIBE) == [Join(ACTOR, "c", None, ask=True)]
+
+
+def test_a_client_that_wants_no_fresh_start_is_told_and_not_subscribed(client: Client) -> None:
+    client.says(b'{"id":2,"subscribe":{"channel":"c","recover":true,"offset":1,"epoch":"x","flag":2}}')
+    effects = client.answer(Subscribed(Position(3, "e"), was_recovering=True))
+    assert effects == [Leave("c"), Say(Reply(2, Error.UNRECOVERABLE_POSITION))]
+    assert client.session.channels == {MINE}
+
+
+def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
+    unsubscribe = b'{"id":3,"unsubscribe":{"channel":"c"}}'
+    assert subscribed.says(unsubscribe) == [Leave("c"), Say(Reply(3, Left()))]
+    assert subscribed.says(unsubscribe) == [Say(Reply(3, Left()))]
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (b'"publish":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"presence":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"presence_stats":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"history":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"rpc":{}', Error.NOT_AVAILABLE),
+        (b'"ping":{}', Error.NOT_AVAILABLE),
+        (b'"refresh":{}', Error.BAD_REQUEST),
+        (b'"sub_refresh":{"channel":"x","token":"t"}', Error.PERMISSION_DENIED),
+        (b'"sub_refresh":{"channel":"c"}', Error.BAD_REQUEST),
+        (b'"sub_refresh":{"channel":"c","token":"t"}', Error.NOT_AVAILABLE),
+    ],
+)
+def test_a_command_that_is_not_spoken_has_its_error(subscribed: Client, command: bytes, error: Error) -> None:
+    assert errors(subscribed.says(b'{"id":7,%b}' % command)) == [(7, error)]
+
+
+def test_send_closes(client: Client) -> None:
+    assert client.says(b'{"send":{}}') == [Close(Disconnect.NOT_AVAILABLE)]
+
+
+def test_the_first_ping_comes_early_and_the_others_at_the_interval(client: Client) -> None:
+    assert client.session.due == client.now + OPTIONS.ping_interval * 0.75
+    assert client.after(OPTIONS.ping_interval * 0.75) == [Say(Ping())]
+    assert client.says(b"{}") == []
+    assert client.after(OPTIONS.ping_interval - 0.1) == []
+    assert client.after(0.1) == [Say(Ping())]
+
+
+def test_an_unanswered_ping_closes(client: Client) -> None:
+    client.after(OPTIONS.ping_interval)
+    assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
+
+
+def test_an_unsolicited_pong_closes(client: Client) -> None:
+    client.after(OPTIONS.ping_interval)
+    assert client.says(b"{}\n{}") == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_a_pong_counts_while_a_question_is_open(client: Client) -> None:
+    client.after(OPTIONS.ping_interval)
+    client.says(SUBSCRIBE + b"\n{}")
+    assert client.after(OPTIONS.pong_timeout) == []
+
+
+def kept_alive(client: Client, seconds: float) -> list[Effect]:
+    """Let time pass, answering pings; what happened besides."""
+    effects: list[Effect] = []
+    for _ in range(int(seconds)):
+        said = client.after(1)
+        if said == [Say(Ping())]:
+            client.says(b"{}")
+        else:
+            effects += said
+    return effects
+
+
+def test_a_token_that_is_not_refreshed_ends_the_connection_after_the_grace(client: Client) -> None:
+    assert kept_alive(client, 900 + OPTIONS.expired_close_delay - 1) == []
+    assert kept_alive(client, 1) == [Close(Disconnect.EXPIRED)]
+
+
+def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
+    kept_alive(client, 900)
+    assert client.says(b'{"id":5,"refresh":{"token":"new"}}') == [Authenticate("new")]
+    assert client.answer(Identified(ACTOR, 600)) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
+    assert kept_alive(client, 600) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Rejected.INVALID, Disconnect.INVALID_TOKEN),
+        (Rejected.EXPIRED, Disconnect.EXPIRED),
+        (Identified(Actor(uuid4(), Role.STAFF), 900), Disconnect.INVALID_TOKEN),
+        (Identified(Actor(ACTOR.account_id, Role.CUSTOMER), 900), Disconnect.FORCE_RECONNECT),
+        (HEAD, Disconnect.SERVER_ERROR),
+    ],
+)
+def test_a_refresh_that_is_not_the_same_user_closes(client: Client, answer: Answer, why: Disconnect) -> None:
+    client.says(b'{"id":5,"refresh":{"token":"new"}}')
+    assert client.answer(answer) == [Close(why)]
+
+
+def test_a_dropped_channel_is_unsubscribed_and_can_be_subscribed_again(subscribed: Client) -> None:
+    assert subscribed.session.dropped("c") == [Say(Ended("c", Unsubscribed.INSUFFICIENT_STATE))]
+    assert subscribed.session.dropped("c") == []
+    assert subscribed.says(SUBSCRIBE) == [Join(ACTOR, "c", None, ask=True)]
+
+
+def test_a_dropped_personal_channel_closes(client: Client) -> None:
+    assert client.session.dropped(MINE) == [Close(Disconnect.INSUFFICIENT_STATE)]
+
+
+def test_too_many_commands_behind_a_question_close(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    waiting = OPTIONS.channel_limit + 64
+    assert client.says(b"\n".join([SUBSCRIBE] * waiting)) == []
+    assert client.says(SUBSCRIBE) == [Close(Disconnect.TOO_MANY_REQUESTS)]
+
+
+def test_after_its_close_a_session_is_silent(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    assert client.session.close(Disconnect.SHUTDOWN) == [Close(Disconnect.SHUTDOWN)]
+    assert client.session.close(Disconnect.SLOW) == []
+    assert client.says(CONNECT) == client.answer(HEAD) == client.after(9999) == client.session.dropped("c") == []
+    assert client.session.due == math.inf
