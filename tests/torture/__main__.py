@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+from pathlib import Path
 
 import uvloop
 
@@ -16,7 +17,7 @@ from tests.torture.run import Settings, torture
 
 def main() -> int:
     arguments = _parse()
-    settings = Settings(arguments.kills, arguments.seed, arguments.rate, arguments.clients, embedded=arguments.embedded)
+    settings = Settings(**{name: value for name, value in vars(arguments).items() if name != "selfcheck"})
     sys.stderr.write(f"seed {settings.seed}\n")
     try:
         outcome = uvloop.run(torture(settings))
@@ -40,6 +41,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="orders a second (50)")
     parser.add_argument("--clients", type=int, default=50, metavar="N", help="live clients (50)")
     parser.add_argument("--embedded", action="store_true", help="the embedded default instead of the production parts")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="leave the nodes' logs there")
     parser.add_argument("--selfcheck", action="store_true", help="plant each kind of fault afterwards; find them all")
     return parser.parse_args()
 

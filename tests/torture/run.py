@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
@@ -28,16 +29,20 @@ WATCHED = 15  # order channels that one client opens, beside its personal one
 
 @dataclass(frozen=True, slots=True)
 class Settings:
+    """`logs`: a folder to leave the nodes' logs in."""
+
     kills: int
     seed: int
     rate: float = 50.0
     clients: int = 50
     embedded: bool = False
+    logs: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run. `unexpected` counts answers that nobody may get; `late` is what did not become quiet."""
+    """What came of a run. `unexpected` counts answers that nobody may get; `late` is what did not become quiet,
+    `errors` are what the nodes logged as such."""
 
     settings: Settings
     records: Records
@@ -48,6 +53,7 @@ class Outcome:
     replayed: int
     connections: int
     seconds: float
+    errors: Sequence[str]
 
     def hits(self, aim: Aim) -> int:
         return sum(aim in kill.hits for kill in self.kills)
@@ -67,12 +73,17 @@ async def torture(settings: Settings) -> Outcome:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         stage_kind = embedded if settings.embedded else production
         async with stage_kind(session, settings.seed) as stage:
-            return await _Run(settings, stage, session).run()
+            try:
+                return await _Run(settings, stage, session).run()
+            finally:
+                if settings.logs is not None:
+                    await asyncio.to_thread(_keep_logs, stage, settings.logs)
 
 
 class _Run:
     def __init__(self, settings: Settings, stage: Stage, session: aiohttp.ClientSession) -> None:
         self._settings = settings
+        self._nodes = stage.nodes
         self._ledger = Ledger(stage.database_url)
         self._clients = list(_clients(settings, stage.shop))
         self._watchers = [client for client in self._clients if client.watches]
@@ -105,6 +116,7 @@ class _Run:
             self._load.replayed,
             sum(client.connections for client in self._clients),
             asyncio.get_running_loop().time() - started,
+            [line for node in self._nodes for line in node.log().splitlines() if _is_error(line)],
         )
 
     async def _becomes_quiet(self) -> str:
@@ -141,6 +153,17 @@ class _Run:
     def _rng(self, purpose: str) -> random.Random:
         # One generator for each purpose: how often one of them draws must not change what the others draw.
         return random.Random(f"{self._settings.seed}/{purpose}")
+
+
+def _keep_logs(stage: Stage, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, node in enumerate(stage.nodes, 1):
+        (folder / f"node-{number}.log").write_text(node.log())
+
+
+def _is_error(line: str) -> bool:
+    """A line of the log, in JSON, or of whatever a process prints when it dies without one."""
+    return '"level":"error"' in line or '"level": "error"' in line or not line.startswith("{")
 
 
 def _clients(settings: Settings, shop: Shop) -> Iterator[Client]:

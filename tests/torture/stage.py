@@ -80,7 +80,7 @@ async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator
             "Redis": (Aim.BLIND,),
             "PostgreSQL": (Aim.UNPUBLISHED, Aim.UNACKNOWLEDGED, Aim.BLIND),
         }
-        shop = await _furnish(postgres.url, nodes, seed)
+        shop = await furnish(postgres.url, nodes, seed)
         yield Stage(nodes, postgres.url, shop, victims, targets)
 
 
@@ -104,7 +104,7 @@ async def embedded(session: aiohttp.ClientSession, seed: int) -> AsyncIterator[S
             "Valkey": (Aim.BLIND,),
         }
         url = _embedded_url(node)
-        yield Stage([node], url, await _furnish(url, [node], seed), victims, targets)
+        yield Stage([node], url, await furnish(url, [node], seed), victims, targets)
 
 
 def _embedded_url(node: Orderwire) -> str:
@@ -114,8 +114,8 @@ def _embedded_url(node: Orderwire) -> str:
     return f"postgresql://orderwire:{quote(password)}@/orderwire?host={quote(str(home / 'run'), safe='')}"
 
 
-async def _furnish(url: str, nodes: Sequence[Orderwire], seed: int) -> Shop:
-    """Accounts and products with ids that the seed decides."""
+async def furnish(url: str, nodes: Sequence[Orderwire], seed: int) -> Shop:
+    """Put accounts and products, with ids that the seed decides, into a migrated database; their tokens come along."""
     rng = random.Random(f"{seed}/shop")
     authority = TokenAuthority(SECRET.encode(), "orderwire", TOKEN_TTL)
     accounts = [

@@ -1,0 +1,111 @@
+"""What was measured, as a table for people and as JSON for comparing; with what ran it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import asyncpg
+import orjson
+
+from bench.latency import Result
+from bench.measure import Spread
+from bench.slow_client import LIMIT
+from bench.slow_client import Result as SlowResult
+
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PACKAGES = ("aiohttp", "uvloop", "asyncpg", "aio-pika", "redis", "orjson")
+
+
+def machine() -> dict[str, object]:
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+async def servers(database_url: str) -> dict[str, str]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        return {"postgresql": str(await connection.fetchval("SHOW server_version"))}
+    finally:
+        await connection.close()
+
+
+def latency_table(results: Sequence[Result]) -> str:
+    head = (
+        "| subscribers | orders/s | commit to client p50 / p99 / longest | reply to client p50 / p99 "
+        "| first, last third p50 | deliveries | lost | server CPU | listeners CPU | server memory |\n|" + "---|" * 10
+    )
+    return "\n".join([head, *map(_row, results)])
+
+
+def slow_table(result: SlowResult) -> str:
+    head = (
+        "| pair | calm p99 | with slow client p99 | ratio | closed with | memory grown calm, slow | lost |\n|"
+        + "---|" * 7
+    )
+    rows = [
+        f"| {number} | {calm.p99:.1f} ms | {slow.p99:.1f} ms | {slow.p99 / calm.p99:.2f} | {slow.close_code} "
+        f"| {_mib(calm.grown)}, {_mib(slow.grown)} | {calm.lost + slow.lost} |"
+        for number, (calm, slow) in enumerate(result.pairs, 1)
+    ]
+    return "\n".join([head, *rows, "", f"Median ratio {result.ratio:.2f} (goal: below {LIMIT})."])
+
+
+def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
+    """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
+    known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+    known[section] = {"ran": ran, "table": table, "numbers": numbers}
+    RESULTS.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
+
+
+def numbers_of(result: Result | SlowResult) -> dict[str, object]:
+    return asdict(result)
+
+
+def _sections(known: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    for name in sorted(known):
+        ran = known[name]["ran"]
+        assert isinstance(ran, dict)
+        yield f"### {name.capitalize()}"
+        yield str(known[name]["table"])
+        yield "Ran on: " + ", ".join(f"{key} {value}" for key, value in ran.items()) + "."
+
+
+def _row(result: Result) -> str:
+    load, times = result.load, result.latency
+    goal = f" (goal {load.goal:g})" if load.goal else ""
+    return (
+        f"| {load.subscribers:,} | {load.rate} | {_three(times.commit)}{goal} "
+        f"| {times.reply.p50:.1f} / {times.reply.p99:.1f} | {times.first_third:.1f}, {times.last_third:.1f} "
+        f"| {result.deliveries:,} | {result.lost} "
+        f"| {result.server_cpu:.0%} | {result.listeners_cpu:.0%} | {_mib(result.server_bytes)} |"
+    )
+
+
+def _three(spread: Spread) -> str:
+    return f"{spread.p50:.1f} / {spread.p99:.1f} / {spread.longest:.1f} ms"
+
+
+def _mib(amount: int) -> str:
+    return f"{amount / 2**20:.1f} MiB"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,97 @@
+"""The production parts, one node, and listeners in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from bench.listeners import Findings
+from storage.migrate import migrate
+from tests.services.orderwire import Orderwire, reachable_folder
+from tests.services.postgres import Postgres
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.redis import Redis
+from tests.torture.load import Shop
+from tests.torture.records import ORDERS_FEED
+from tests.torture.stage import SECRET, furnish
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    node: Orderwire
+    shop: Shop
+    database_url: str
+
+
+@asynccontextmanager
+async def open_stage() -> AsyncIterator[Stage]:
+    """Raises tests.services.server.Unavailable where a server cannot be had."""
+    with ExitStack() as stack:
+        postgres, redis, rabbitmq = (stack.enter_context(kind()) for kind in (Postgres, Redis, RabbitMQ))
+        await migrate(postgres.url)
+        environment = {
+            "ORDERWIRE_DATABASE__URL": postgres.url,
+            "ORDERWIRE_REDIS__URL": redis.url,
+            "ORDERWIRE_BROKER__URL": rabbitmq.url,
+            "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
+            "ORDERWIRE_LOG__LEVEL": "warning",
+        }
+        node = Orderwire(stack.enter_context(reachable_folder()), environment=environment)
+        stack.callback(node.stop)
+        node.spawn()
+        await node.ready()
+        yield Stage(node, await furnish(postgres.url, [node], seed=1), postgres.url)
+
+
+class Listeners:
+    """A process of `bench.listeners`. Used through `open_listeners`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, offset: int, file: Path) -> None:
+        self.pid = process.pid
+        self._offset = offset
+        self._process = process
+        self._file = file
+
+    async def finish(self, published: int) -> Findings:
+        """What was heard since the last call, once everybody has heard all of the `published` or patience ended."""
+        assert self._process.stdin is not None
+        self._offset += published
+        self._process.stdin.write(f"finish {self._offset} {self._file}\n".encode())
+        await _line(self._process)
+        found = orjson.loads(await asyncio.to_thread(self._file.read_bytes))
+        return Findings(found["heard"], [(order, time, moment) for order, time, moment in found["samples"]])
+
+
+@asynccontextmanager
+async def open_listeners(stage: Stage, count: int, *, samples: int = 40) -> AsyncIterator[Listeners]:
+    """`count` subscribers of the feed, all joined; `samples` of them take times."""
+    arguments = (stage.node.base_url, stage.shop.staff_token, ORDERS_FEED, str(count), str(samples))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.listeners", *arguments),
+        cwd=CHECKOUT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        offset = int((await _line(process)).split()[1])
+        yield Listeners(process, offset, stage.node.folder / "findings.json")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("the listeners ended")
+    return line.decode()
