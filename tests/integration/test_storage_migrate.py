@@ -1,0 +1,161 @@
+"""Migrations applied to real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from handlers.errors import Unavailable
+from storage.migrate import SchemaError, check, migrate, read
+
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'orderwire migrate' AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+async def sql(postgres_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """On a database without a schema."""
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def url(postgres_url: str, sql: asyncpg.Connection[asyncpg.Record]) -> str:
+    return postgres_url
+
+
+def write(folder: Path, *migrations: str, oldest_code: int = 1) -> Path:
+    read.cache_clear()
+    for number, statement in enumerate(migrations, start=1):
+        (folder / f"{number:04}_step_{number}.sql").write_text(f"-- oldest-code: {oldest_code}\n{statement}\n")
+    return folder
+
+
+async def test_migrations_are_applied_in_order_once(url: str, tmp_path: Path) -> None:
+    write(tmp_path, "CREATE TABLE a (n int);", "ALTER TABLE a RENAME TO b; INSERT INTO b VALUES (1);")
+
+    assert await migrate(url, tmp_path) == [1, 2]
+    assert await migrate(url, tmp_path) == []
+    await check(url, tmp_path)
+
+
+async def test_the_schema_of_this_version_is_applied_and_fits(url: str) -> None:
+    read.cache_clear()
+    with pytest.raises(SchemaError, match="orderwire migrate"):
+        await check(url)
+
+    applied = await migrate(url)
+
+    assert applied == list(range(1, len(applied) + 1))
+    await check(url)
+
+
+async def test_a_check_can_use_a_connection_that_is_there(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    write(tmp_path, "CREATE TABLE a (n int);")
+    with pytest.raises(SchemaError, match="lacks migration 1"):
+        await check(sql, tmp_path)
+    await migrate(url, tmp_path)
+
+    await check(sql, tmp_path)
+
+
+async def test_of_several_at_once_one_applies_and_the_others_find_nothing_to_do(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    write(tmp_path, "CREATE TABLE a (n int);", "INSERT INTO a VALUES (1);")
+
+    done = await asyncio.gather(*(migrate(url, tmp_path) for _ in range(4)))
+
+    assert sorted(done) == [[], [], [], [1, 2]]
+    assert await sql.fetchval("SELECT count(*) FROM a") == 1
+
+
+async def test_a_migration_that_fails_leaves_nothing_and_the_ones_before_it_stay(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    write(tmp_path, "CREATE TABLE a (n int);", "CREATE TABLE b (n int); SELECT 1 / 0;")
+
+    with pytest.raises(SchemaError, match="0002 failed"):
+        await migrate(url, tmp_path)
+
+    assert await sql.fetchval("SELECT to_regclass('a') IS NOT NULL AND to_regclass('b') IS NULL")
+    write(tmp_path, "CREATE TABLE a (n int);", "CREATE TABLE b (n int);")
+    assert await migrate(url, tmp_path) == [2]
+
+
+async def test_a_changed_migration_is_refused(url: str, tmp_path: Path) -> None:
+    await migrate(url, write(tmp_path, "CREATE TABLE a (n int);"))
+    write(tmp_path, "CREATE TABLE a (n bigint);")
+
+    with pytest.raises(SchemaError, match="0001_step_1 was changed"):
+        await migrate(url, tmp_path)
+    with pytest.raises(SchemaError, match="0001_step_1 was changed"):
+        await check(url, tmp_path)
+
+
+@pytest.mark.parametrize("oldest_code", [1, 2])
+async def test_older_code_runs_on_a_newer_schema_only_if_that_allows_it(
+    url: str, tmp_path: Path, oldest_code: int
+) -> None:
+    await migrate(url, write(tmp_path, "CREATE TABLE a (n int);"))
+    await migrate(url, _appended(tmp_path, oldest_code))
+    (tmp_path / "0002_newer.sql").unlink()
+    read.cache_clear()
+
+    if oldest_code == 1:
+        await check(url, tmp_path)
+        assert await migrate(url, tmp_path) == []
+        return
+    with pytest.raises(SchemaError, match="upgrade"):
+        await check(url, tmp_path)
+    with pytest.raises(SchemaError, match="upgrade"):
+        await migrate(url, tmp_path)
+
+
+async def test_a_migration_gives_way_to_traffic_and_comes_back(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    await migrate(url, write(tmp_path, "CREATE TABLE a (n int);"))
+    write(tmp_path, "CREATE TABLE a (n int);", "ALTER TABLE a ADD COLUMN m int;")
+
+    async with sql.transaction():
+        await sql.execute("SELECT * FROM a")  # a long transaction of a client: holds its lock to the end
+        migrating = asyncio.create_task(migrate(url, tmp_path))
+        async with asyncio.timeout(20):
+            while not await _waiting(url):
+                pass
+            while await _waiting(url):  # it gives up by itself, and the clients behind it go on
+                pass
+    assert await migrating == [2]
+
+
+async def test_a_database_that_is_away_is_unavailable() -> None:
+    nobody = "postgresql://nobody@127.0.0.1:1/nothing"
+    with pytest.raises(Unavailable):
+        await migrate(nobody)
+    with pytest.raises(Unavailable):
+        await check(nobody)
+
+
+def _appended(folder: Path, oldest_code: int) -> Path:
+    (folder / "0002_newer.sql").write_text(f"-- oldest-code: {oldest_code}\nSELECT 1;\n")
+    read.cache_clear()
+    return folder
+
+
+async def _waiting(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval(WAITING))
+    finally:
+        await connection.close()

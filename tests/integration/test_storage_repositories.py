@@ -1,0 +1,375 @@
+"""The domain's database over real PostgreSQL, through its ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from handlers.accounts.model import Account
+from handlers.actor import Role
+from handlers.errors import Conflict, KeyInFlight, NotFound, OutOfStock, Unavailable
+from handlers.events import SOURCE, Event
+from handlers.orders.model import Line, Order, Status
+from handlers.ports.domain import Answer, Database, OrderFilter, Position, Quantity, UnitOfWork
+from handlers.ports.streams import Entry
+from handlers.products.model import Product
+from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.streams import StreamsOptions, open_streams
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Postgres]:
+    async with open_postgres(PostgresOptions(postgres_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Database:
+    return postgres
+
+
+@pytest.fixture
+async def customer(database: Database) -> Account:
+    account = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$argon2id$v=19$...")
+    async with database.transaction() as unit:
+        await unit.accounts.add(account)
+    return account
+
+
+async def stocked(database: Database, *stocks: int) -> list[Product]:
+    products = [Product(uuid4(), f"SKU-{n}", f"Product {n}", 1250, "EUR", stock) for n, stock in enumerate(stocks)]
+    async with database.transaction() as unit:
+        for product in products:
+            await unit.products.add(product)
+    return products
+
+
+async def stock_of(database: Database, product: Product) -> int:
+    async with database.read() as unit:
+        found = await unit.products.get(product.id)
+    assert found is not None
+    return found.stock
+
+
+def order_of(customer: Account, *products: Product) -> Order:
+    lines = tuple(Line(product.id, product.sku, product.name, product.price, 1) for product in products)
+    return Order(uuid4(), 0, customer.id, Status.PLACED, 1, "EUR", lines, NOW, NOW)
+
+
+def created(order: Order) -> Event:
+    return Event(str(uuid4()), SOURCE, "order.created", str(order.id), NOW, {"version": order.version})
+
+
+async def buy(unit: UnitOfWork, customer: Account, product: Product) -> Order:
+    await unit.products.take([Quantity(product.id, 1)])
+    order = await unit.orders.add(order_of(customer, product))
+    await unit.outbox.add(created(order))
+    return order
+
+
+async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(database: Database, customer: Account) -> None:
+    [product] = await stocked(database, 10)
+
+    async def buyer() -> Order | OutOfStock:
+        try:
+            async with database.transaction() as unit:
+                return await buy(unit, customer, product)
+        except OutOfStock as sold_out:
+            return sold_out
+
+    outcomes = await asyncio.gather(*(buyer() for _ in range(100)))
+
+    orders = [outcome for outcome in outcomes if isinstance(outcome, Order)]
+    assert len(orders) == 10
+    assert len({order.number for order in orders}) == 10
+    assert await stock_of(database, product) == 0
+    async with database.read() as unit:
+        assert len(await unit.orders.page(OrderFilter(None, None, 100))) == 10
+
+
+async def test_buyers_of_the_same_products_in_any_order_never_deadlock(database: Database) -> None:
+    products = await stocked(database, 1000, 1000, 1000)
+
+    async def buyer(n: int) -> None:
+        wanted = products[n % 3 :] + products[: n % 3]
+        async with database.transaction() as unit:
+            await unit.products.take([Quantity(product.id, 1) for product in wanted])
+        async with database.transaction() as unit:
+            await unit.products.give_back([Quantity(product.id, 1) for product in reversed(wanted)])
+
+    await asyncio.gather(*(buyer(n) for n in range(60)))
+
+    assert [await stock_of(database, product) for product in products] == [1000, 1000, 1000]
+
+
+async def test_taken_products_come_back_in_the_order_asked_for_with_what_is_left(database: Database) -> None:
+    first, second = await stocked(database, 5, 7)
+
+    async with database.transaction() as unit:
+        taken = await unit.products.take([Quantity(second.id, 3), Quantity(first.id, 1)])
+
+    assert list(taken) == [replace(second, stock=4), replace(first, stock=4)]
+    assert [await stock_of(database, product) for product in (first, second)] == [4, 4]
+
+
+async def test_each_item_that_is_short_has_its_own_fault_and_nothing_is_taken(database: Database) -> None:
+    plenty, few, none = await stocked(database, 50, 2, 0)
+    wanted = [Quantity(few.id, 3), Quantity(plenty.id, 1), Quantity(none.id, 2**40)]
+
+    with pytest.raises(OutOfStock) as raised:
+        async with database.transaction() as unit:
+            await unit.products.take(wanted)
+
+    assert [(fault.pointer, fault.code) for fault in raised.value.faults] == [
+        ("/items/0", "out_of_stock"),
+        ("/items/2", "out_of_stock"),
+    ]
+    assert [await stock_of(database, product) for product in (plenty, few, none)] == [50, 2, 0]
+
+
+async def test_an_unknown_product_is_named_by_its_item(database: Database) -> None:
+    [product] = await stocked(database, 5)
+
+    with pytest.raises(NotFound) as raised:
+        async with database.transaction() as unit:
+            await unit.products.take([Quantity(product.id, 1), Quantity(uuid4(), 1)])
+
+    assert [fault.pointer for fault in raised.value.faults] == ["/items/1"]
+    assert await stock_of(database, product) == 5
+
+
+async def test_products_are_paged_in_order_of_sku(database: Database) -> None:
+    products = await stocked(database, 1, 2, 3)
+
+    async with database.read() as unit:
+        assert list(await unit.products.page(after_sku="", limit=2)) == products[:2]
+        assert list(await unit.products.page(after_sku="SKU-1", limit=2)) == products[2:]
+
+
+async def test_an_order_comes_back_as_it_was_placed_with_its_number(database: Database, customer: Account) -> None:
+    products = await stocked(database, 5, 5)
+    order = order_of(customer, *products)
+
+    async with database.transaction() as unit:
+        placed = await unit.orders.add(order)
+
+    assert placed == replace(order, number=placed.number)
+    async with database.read() as unit:
+        assert await unit.orders.get(order.id) == placed
+        assert await unit.orders.owner_of(order.id) == customer.id
+        assert await unit.orders.get(uuid4()) is None
+        assert await unit.orders.owner_of(uuid4()) is None
+
+
+async def test_a_saved_order_has_its_new_status_version_and_time(database: Database, customer: Account) -> None:
+    async with database.transaction() as unit:
+        placed = await unit.orders.add(order_of(customer, *(await stocked(database, 1))))
+
+    async with database.transaction() as unit:
+        locked = await unit.orders.lock(placed.id)
+        assert locked == placed
+        later = NOW + timedelta(hours=1)
+        paid = replace(placed, status=Status.PAID, version=2, updated_at=later)
+        await unit.orders.save(paid)
+
+    async with database.read() as unit:
+        assert await unit.orders.get(placed.id) == paid
+        assert await unit.orders.lock(uuid4()) is None
+
+
+async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
+    database: Database, customer: Account
+) -> None:
+    async with database.transaction() as unit:
+        placed = await unit.orders.add(order_of(customer, *(await stocked(database, 1))))
+
+    async def advance() -> None:
+        async with database.transaction() as unit:
+            locked = await unit.orders.lock(placed.id)
+            assert locked is not None
+            await unit.orders.save(replace(locked, version=locked.version + 1))
+
+    await asyncio.gather(*(advance() for _ in range(20)))
+
+    async with database.read() as unit:
+        found = await unit.orders.get(placed.id)
+    assert found is not None
+    assert found.version == 21
+
+
+async def test_orders_are_paged_newest_first_for_all_and_for_one_customer(
+    database: Database, customer: Account
+) -> None:
+    other = Account(uuid4(), "bob@example.com", "Bob", Role.CUSTOMER, "$argon2id$")
+    products = await stocked(database, 100, 100)
+    async with database.transaction() as unit:
+        await unit.accounts.add(other)
+        placed = [
+            await unit.orders.add(order_of(who, *products)) for who in (customer, other, customer, other, customer)
+        ]
+    newest = placed[::-1]
+
+    async with database.read() as unit:
+        assert list(await unit.orders.page(OrderFilter(None, None, 2))) == newest[:2]
+        assert list(await unit.orders.page(OrderFilter(None, newest[1].number, 2))) == newest[2:4]
+        assert list(await unit.orders.page(OrderFilter(other.id, None, 9))) == [newest[1], newest[3]]
+        assert list(await unit.orders.page(OrderFilter(customer.id, newest[0].number, 1))) == [newest[2]]
+
+
+async def test_an_account_is_found_by_id_and_address_and_its_address_is_unique(
+    database: Database, customer: Account
+) -> None:
+    async with database.read() as unit:
+        assert await unit.accounts.get(customer.id) == customer
+        assert await unit.accounts.by_email("ada@example.com") == customer
+        assert await unit.accounts.by_email("nobody@example.com") is None
+
+    with pytest.raises(Conflict, match="e-mail"):
+        async with database.transaction() as unit:
+            await unit.accounts.add(replace(customer, id=uuid4()))
+
+
+async def test_a_sku_is_unique(database: Database) -> None:
+    [product] = await stocked(database, 1)
+
+    with pytest.raises(Conflict, match="SKU"):
+        async with database.transaction() as unit:
+            await unit.products.add(replace(product, id=uuid4()))
+
+
+async def test_a_kept_answer_is_given_to_whoever_claims_its_key_again(database: Database, customer: Account) -> None:
+    answer = Answer(b"fingerprint", 201, b'{"number":1}')
+    async with database.transaction() as unit:
+        assert await unit.answers.claim(customer.id, "key") is None
+        await unit.answers.keep(customer.id, "key", answer)
+
+    async with database.transaction() as unit:
+        assert await unit.answers.claim(customer.id, "key") == answer
+        assert await unit.answers.claim(customer.id, "another key") is None
+        assert await unit.answers.claim(uuid4(), "key") is None
+
+
+async def test_a_key_in_use_is_refused_at_once_and_free_after_a_rollback(database: Database, customer: Account) -> None:
+    async def claim() -> Answer | None:
+        async with database.transaction() as unit:
+            return await unit.answers.claim(customer.id, "key")
+
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with database.transaction() as unit:
+            await unit.answers.claim(customer.id, "key")
+            with pytest.raises(KeyInFlight):
+                await claim()
+            raise ZeroDivisionError
+
+    assert await claim() is None
+
+
+async def test_of_many_requests_with_one_key_one_acts_and_the_others_replay_or_are_refused(
+    database: Database, customer: Account
+) -> None:
+    [product] = await stocked(database, 100)
+
+    async def place() -> UUID | bytes | None:
+        try:
+            async with database.transaction() as unit:
+                if kept := await unit.answers.claim(customer.id, "key"):
+                    return kept.body
+                order = await buy(unit, customer, product)
+                await unit.answers.keep(customer.id, "key", Answer(b"f", 201, order.id.bytes))
+                return order.id
+        except KeyInFlight:
+            return None
+
+    outcomes = await asyncio.gather(*(place() for _ in range(50)))
+
+    [order_id] = [outcome for outcome in outcomes if isinstance(outcome, UUID)]
+    assert {outcome for outcome in outcomes if isinstance(outcome, bytes)} <= {order_id.bytes}
+    assert await stock_of(database, product) == 99
+
+
+async def test_the_bell_rings_after_a_commit_with_events_only(postgres: Postgres, customer: Account) -> None:
+    [product] = await stocked(postgres, 9)
+    postgres.bell.leads = True
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with postgres.transaction() as unit:
+            await buy(unit, customer, product)
+            raise ZeroDivisionError
+    async with postgres.transaction() as unit:
+        await unit.products.take([Quantity(product.id, 1)])
+    assert not postgres.bell.here.is_set()
+
+    async with postgres.transaction() as unit:
+        await buy(unit, customer, product)
+        assert not postgres.bell.here.is_set()
+
+    assert postgres.bell.here.is_set()
+
+
+async def test_the_position_of_a_stream_is_its_head(database: Database, postgres_url: str) -> None:
+    async with open_streams(StreamsOptions(postgres_url)) as streams:
+        [_, last] = await streams.append([Entry("orders:feed", "/", str(n), b"{}", 0) for n in range(2)])
+
+    async with database.read() as unit:
+        assert await unit.positions.position("orders:feed") == Position(2, last.epoch)
+        assert await unit.positions.position("order:1") == Position(0, "")
+
+
+async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
+    async with (
+        open_postgres(PostgresOptions(postgres_url, pool_size=1, acquire_timeout=0.05)) as postgres,
+        postgres.read(),
+    ):
+        with pytest.raises(Unavailable):
+            async with postgres.read():
+                pass
+
+
+async def test_a_unit_of_work_that_takes_too_long_is_given_up_and_its_connection_replaced(postgres_url: str) -> None:
+    async with open_postgres(PostgresOptions(postgres_url, pool_size=1, deadline=0.2)) as postgres:
+        with pytest.raises(Unavailable):
+            async with postgres.pool.connection() as connection:
+                await connection.execute("SELECT pg_sleep(20)")
+        async with postgres.read() as unit:
+            assert await unit.products.page(after_sku="", limit=1) == []
+
+
+async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> None:
+    started = asyncio.Event()
+
+    async def slow(postgres: Postgres) -> None:
+        async with postgres.pool.connection() as connection:
+            started.set()
+            await connection.execute("SELECT pg_sleep(20)")
+
+    async with open_postgres(PostgresOptions(postgres_url, pool_size=1)) as postgres:
+        request = asyncio.create_task(slow(postgres))
+        await started.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        async with postgres.read() as unit:
+            assert await unit.products.page(after_sku="", limit=1) == []
+
+
+async def test_a_connection_that_the_server_ended_is_replaced_before_anybody_gets_it(postgres_url: str) -> None:
+    async with open_postgres(PostgresOptions(postgres_url)) as postgres:
+        async with postgres.pool.connection() as first, postgres.pool.connection() as second:
+            victim = await first.fetchval("SELECT pg_backend_pid()")
+            await second.execute("SELECT pg_terminate_backend($1, 5000)", victim)
+        for _ in range(3):
+            async with postgres.read() as unit:
+                assert await unit.products.page(after_sku="", limit=1) == []
+
+
+async def test_a_bug_is_not_mistaken_for_an_outage(postgres: Postgres) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        async with postgres.pool.connection() as connection:
+            await connection.execute("SELECT no_such_column FROM orders")

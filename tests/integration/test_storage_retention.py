@@ -1,0 +1,169 @@
+"""What is too old goes, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from handlers.ports.streams import Entry
+from storage.retention import SQL as RETENTION
+from storage.retention import Retention, RetentionOptions
+from storage.streams import SQL as STREAMS
+from storage.streams import PostgresStreams, StreamsOptions, open_streams
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def sql(postgres_url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
+    async with open_streams(StreamsOptions(postgres_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def retention(postgres_url: str) -> Retention:
+    return Retention(RetentionOptions(postgres_url, publications=HOUR, seen=2 * HOUR, batch=7))
+
+
+async def fill(streams: PostgresStreams, channel: str, count: int) -> None:
+    await streams.append([Entry(channel, "/", str(n), b"{}", 0) for n in range(count)])
+
+
+async def offsets(streams: PostgresStreams, channel: str) -> list[int]:
+    page = await streams.read(channel, after=0, limit=1000, max_bytes=2**20)
+    return [one.offset for one in page.publications]
+
+
+async def test_old_publications_go_in_batches_and_the_head_stays(
+    streams: PostgresStreams, sql: Connection, retention: Retention
+) -> None:
+    for channel in ("a", "b"):
+        await fill(streams, channel, 30)
+    await sql.execute("""UPDATE publications SET created_at = now() - interval '61 minutes' WHERE "offset" <= 20""")
+    heads = await streams.heads(["a", "b"])
+
+    deleted = await retention.clean()
+
+    assert deleted == {"publications": 40, "seen": 0, "answers": 0, "streams": 0}
+    assert await offsets(streams, "a") == await offsets(streams, "b") == list(range(21, 31))
+    assert await streams.heads(["a", "b"]) == heads
+
+
+async def test_a_stream_never_loses_one_from_its_middle(
+    streams: PostgresStreams, sql: Connection, retention: Retention
+) -> None:
+    await fill(streams, "a", 10)
+    # A transaction that waited for the stream's lock is dated before the one that it waited for.
+    await sql.execute("""UPDATE publications SET created_at = now() - interval '61 minutes' WHERE "offset" IN (2, 5)""")
+
+    await retention.clean()
+
+    assert await offsets(streams, "a") == [6, 7, 8, 9, 10]
+
+
+async def test_a_batch_that_ends_within_a_stream_leaves_its_newer_part(
+    streams: PostgresStreams, sql: Connection
+) -> None:
+    await fill(streams, "a", 20)
+    await sql.execute("UPDATE publications SET created_at = now() - interval '61 minutes'")
+
+    await sql.execute(RETENTION["publications"].replace("$1", "'1 hour'").replace("$2", "7"))
+
+    left = await offsets(streams, "a")
+    assert left == list(range(21 - len(left), 21))
+    assert 0 < len(left) < 20
+
+
+async def test_an_event_is_recognized_after_its_publication_went(
+    streams: PostgresStreams, sql: Connection, retention: Retention
+) -> None:
+    await fill(streams, "a", 3)
+    await sql.execute("UPDATE publications SET created_at = now() - interval '61 minutes'")
+    await sql.execute("UPDATE seen SET seen_at = now() - interval '61 minutes'")
+    await retention.clean()
+    assert await streams.append([Entry("a", "/", "1", b"{}", 0)]) == []
+
+    await sql.execute("UPDATE seen SET seen_at = now() - interval '121 minutes'")
+    assert (await retention.clean())["seen"] == 3
+    assert len(await streams.append([Entry("a", "/", "1", b"{}", 0)])) == 1
+
+
+async def test_answers_go_after_a_day(sql: Connection, retention: Retention) -> None:
+    account = uuid4()
+    await sql.execute(
+        "INSERT INTO accounts (id, email, name, role, password_hash) VALUES ($1, 'a@b', '', 'customer', '')", account
+    )
+    await sql.execute(
+        "INSERT INTO idempotency_answers (account_id, key, fingerprint, status, body, created_at) "
+        "SELECT $1, n::text, '', 201, '', now() - n * interval '1 hour' FROM generate_series(1, 40) AS n",
+        account,
+    )
+
+    assert (await retention.clean())["answers"] == 17
+    assert await sql.fetchval("SELECT max(now() - created_at) < interval '24 hours' FROM idempotency_answers")
+
+
+async def test_streams_go_when_unused_for_a_month_unless_they_have_publications(
+    streams: PostgresStreams, sql: Connection, retention: Retention
+) -> None:
+    for channel in ("unused", "empty", "full"):
+        await fill(streams, channel, 1)
+    await sql.execute("DELETE FROM publications WHERE channel <> 'full'")
+    await sql.execute("UPDATE streams SET updated_at = now() - interval '31 days' WHERE channel <> 'empty'")
+    epoch = (await streams.heads(["unused"]))["unused"].epoch
+
+    assert (await retention.clean())["streams"] == 1
+    assert await sql.fetchval("SELECT array_agg(channel ORDER BY channel) FROM streams") == ["empty", "full"]
+
+    [again] = await streams.append([Entry("unused", "/", "new", b"{}", 0)])
+    assert again.publication.offset == 1
+    assert again.epoch != epoch
+
+
+async def test_a_stream_that_is_appended_to_while_it_is_looked_at_is_kept(
+    streams: PostgresStreams, sql: Connection, retention: Retention, postgres_url: str
+) -> None:
+    await fill(streams, "a", 1)
+    await sql.execute("DELETE FROM publications; UPDATE streams SET updated_at = now() - interval '31 days'")
+    async with sql.transaction():
+        await sql.fetch(STREAMS["append"], ["a"], ["/"], ["new"], [b"{}"], [0], "saltsaltsa")
+        cleaning = asyncio.create_task(retention.clean())
+        async with asyncio.timeout(20):
+            while not await _is_waiting(postgres_url):
+                pass
+
+    assert (await cleaning)["streams"] == 0
+    assert await offsets(streams, "a") == [2]
+
+
+async def test_one_node_cleans_at_a_time(sql: Connection, retention: Retention) -> None:
+    await sql.execute(RETENTION["try_lock"])
+
+    assert await retention.clean() == {}
+
+
+async def _is_waiting(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND application_name = 'orderwire retention' AND wait_event_type = 'Lock'"
+            )
+        )
+    finally:
+        await connection.close()

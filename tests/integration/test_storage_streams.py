@@ -1,0 +1,130 @@
+"""What the port's contract cannot say: the plan of the append, and epochs that follow the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from handlers.ports.streams import Entry
+from storage.streams import SQL, PostgresStreams, StreamsOptions, open_streams
+
+
+@pytest.fixture
+async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
+    async with open_streams(StreamsOptions(postgres_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sql(postgres_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+async def epoch_of(streams: PostgresStreams) -> str:
+    return (await streams.heads(["a"]))["a"].epoch
+
+
+async def generation(streams: PostgresStreams) -> int:
+    return int((await epoch_of(streams)).partition(".")[2])
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+async def test_the_append_is_linear_whatever_the_planner_knows(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record], analyzed: bool
+) -> None:
+    await sql.execute(
+        "INSERT INTO seen (channel, source, id) SELECT 'c' || n % 3, '/s', n::text FROM generate_series(1, 200000) AS n"
+    )
+    if analyzed:
+        await sql.execute("ANALYZE seen")
+    size = 900
+    columns: tuple[list[Any], ...] = (
+        [f"c{n % 3}" for n in range(size)],
+        ["/s"] * size,
+        [str(200_000 - 300 + n) for n in range(size)],  # a third is known
+        [b"{}"] * size,
+        [0] * size,
+    )
+
+    async with streams._writers.connection() as connection:
+        told = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["append"], *columns, "saltsaltsa")
+
+    plan = list(nodes(json.loads(told)[0]["Plan"]))
+    assert "Nested Loop" not in {node["Node Type"] for node in plan}
+    looks = [node for node in plan if node.get("Relation Name") == "seen" and "Insert" not in node.get("Operation", "")]
+    assert {node["Node Type"] for node in looks} <= {"Index Only Scan", "Index Scan"}
+    assert {node["Index Name"] for node in looks} == {"seen_pkey"}
+    assert all(node["Actual Loops"] <= size for node in plan)
+    assert all(node["Actual Loops"] == 1 for node in plan if node["Node Type"] == "CTE Scan")
+
+
+async def test_batches_are_planned_for_their_own_size_without_compiling(streams: PostgresStreams) -> None:
+    async with streams._writers.connection() as connection:
+        assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+        assert await connection.fetchval("SHOW jit") == "off"
+
+
+async def test_another_database_system_changes_every_epoch_once(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    before = await generation(streams)
+    await sql.execute("UPDATE deployment SET system_identifier = system_identifier + 1")  # as after pg_restore
+
+    after = await asyncio.gather(*(generation(streams) for _ in range(10)))
+
+    assert set(after) == {before + 1}
+
+
+async def test_another_timeline_changes_every_epoch(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    before = await epoch_of(streams)
+    await sql.execute("UPDATE deployment SET timeline = timeline + 1")  # as after a failover
+
+    after = await epoch_of(streams)
+
+    assert after != before
+    assert after.partition(".")[0] == before.partition(".")[0]
+
+
+async def test_a_new_connection_follows_the_database_before_it_mints_offsets(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record], postgres_url: str
+) -> None:
+    [first] = await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    await sql.execute("UPDATE deployment SET timeline = timeline + 1")
+
+    async with open_streams(StreamsOptions(postgres_url)) as restarted:
+        [second] = await restarted.append([Entry("a", "/", "2", b"{}", 0)])
+
+    assert second.epoch != first.epoch
+    assert second.publication.offset == 2
+
+
+async def test_an_operator_can_change_every_epoch(streams: PostgresStreams) -> None:
+    await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    before = await epoch_of(streams)
+
+    assert await streams.new_epoch() == await generation(streams)
+    assert await epoch_of(streams) != before
+
+
+async def test_streams_begun_by_different_batches_have_different_epochs(streams: PostgresStreams) -> None:
+    [first] = await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    [second] = await streams.append([Entry("b", "/", "1", b"{}", 0)])
+
+    assert first.epoch != second.epoch
