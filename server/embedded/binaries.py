@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +144,8 @@ def _copied(program: Program, path: Path, cache: Path) -> Path:
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
         temporary = cache / f"{target.name}.{os.getpid()}"
         for part in parts:
-            shutil.copytree(part, temporary / part.relative_to(base), symlinks=True, ignore=NOT_NEEDED)
+            copy = temporary / part.relative_to(base)
+            shutil.copytree(part, copy, symlinks=True, ignore=NOT_NEEDED, copy_function=_link_or_copy)
         _open_to_all(temporary)
         try:
             temporary.rename(target)
@@ -152,9 +154,22 @@ def _copied(program: Program, path: Path, cache: Path) -> Path:
     return target / path.relative_to(base)
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    """A link takes no time and no space, but it shares the permissions: only where these are right as they are."""
+    mode = Path(source).stat().st_mode
+    if mode == _open(mode):
+        with suppress(OSError):  # another file system
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
 def _open_to_all(root: Path) -> None:
     """Whatever the umask was when the originals were installed."""
     for place in (root.parent, root, *root.rglob("*")):
-        if not place.is_symlink():
-            mode = place.stat().st_mode
-            place.chmod(mode | (0o055 if mode & 0o100 else 0o044))
+        if not place.is_symlink() and (mode := place.stat().st_mode) != _open(mode):
+            place.chmod(_open(mode))
+
+
+def _open(mode: int) -> int:
+    return mode | (0o055 if mode & 0o100 else 0o044)
