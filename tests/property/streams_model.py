@@ -1,0 +1,87 @@
+"""The streams as a model with controllable time: each read takes its snapshot, then waits until it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Entry, Page, Publication, Published, StreamsAway
+
+
+@dataclass
+class Stream:
+    epoch: str = ""
+    top: int = 0
+    publications: list[Publication] = field(default_factory=list)
+
+
+@dataclass
+class ModelStreams:
+    """`history` has everything ever published, by (channel, epoch, offset)."""
+
+    streams: dict[str, Stream] = field(default_factory=dict)
+    history: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    is_away: bool = False
+    is_held: bool = False
+    epochs: int = 0
+
+    def publish(self, channel: str) -> Published:
+        stream = self.streams.setdefault(channel, Stream())
+        if not stream.epoch:
+            stream.epoch = self._new_epoch()
+        stream.top += 1
+        data = b'"%b %b %d"' % (channel.encode(), stream.epoch.encode(), stream.top)
+        self.history[channel, stream.epoch, stream.top] = data
+        publication = Publication(stream.top, data, 0)
+        stream.publications.append(publication)
+        return Published(channel, stream.epoch, publication)
+
+    def trim(self, channel: str, keep: int) -> None:
+        stream = self.streams.setdefault(channel, Stream())
+        stream.publications = stream.publications[len(stream.publications) - keep :] if keep else []
+
+    def change_epoch(self, channel: str) -> None:
+        stream = self.streams.get(channel)
+        if stream is not None and stream.epoch:
+            self.streams[channel] = Stream(self._new_epoch(), stream.top)
+
+    def position(self, channel: str) -> Position:
+        stream = self.streams.get(channel, Stream())
+        return Position(stream.top, stream.epoch)
+
+    def let_go(self, index: int) -> None:
+        if self.waiting:
+            waiter = self.waiting.pop(index % len(self.waiting))
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def append(self, entries: Sequence[Entry]) -> Sequence[Published]:
+        return [self.publish(entry.channel) for entry in entries]
+
+    async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
+        stream = self.streams.get(channel, Stream())
+        # Small pages: the paths between pages are what is tested.
+        newer = [item for item in stream.publications if item.offset > after][: min(limit, max_bytes, 3)]
+        page = Page(newer, self.position(channel))
+        await self._hold()
+        return page
+
+    async def heads(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        heads = {channel: self.position(channel) for channel in channels}
+        await self._hold()
+        return heads
+
+    async def _hold(self) -> None:
+        if self.is_held:
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiting.append(waiter)
+            await waiter
+        if self.is_away:
+            raise StreamsAway
+
+    def _new_epoch(self) -> str:
+        self.epochs += 1
+        return f"epoch-{self.epochs}"

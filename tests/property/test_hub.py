@@ -1,0 +1,280 @@
+"""However bus, database and clients behave: what a client hears is the stream, gapless, or it is told.
+
+The bus loses, doubles and reorders; reads are answered late and in any order, or fail; retention takes publications;
+streams begin anew; clients join, leave, stall and come back with any position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import orjson
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from prometheus_client import CollectorRegistry
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication, Published, StreamsAway
+from realtime import bus
+from realtime.bus import Receiver
+from realtime.flusher import Flusher
+from realtime.hub import Hub, HubOptions
+from realtime.metrics import RealtimeMetrics
+from realtime.protocol.messages import Subscribed
+from tests.property.streams_model import ModelStreams
+
+CHANNELS = ["a", "b"]
+CLIENTS = range(3)
+RECOVERY_LIMIT = 12
+
+channels = st.sampled_from(CHANNELS)
+clients = st.sampled_from(CLIENTS)
+
+
+class FakeTimeLoop(asyncio.SelectorEventLoop):
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class SilentBus:
+    """The test carries the messages itself."""
+
+    is_connected = True
+
+    async def publish(self, message: bytes) -> None:
+        raise NotImplementedError
+
+    async def run(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+
+class PlainEncoding:
+    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
+        body = {"kind": "pub", "channel": channel, "epoch": epoch, "offset": publication.offset}
+        return orjson.dumps(body | {"data": publication.data.decode()}) + b"\n"
+
+
+ENCODING = PlainEncoding()
+
+
+@dataclass(eq=False)
+class Client:
+    streams: ModelStreams
+    flusher: Flusher
+    pending: list[bytes] = field(default_factory=list)
+    live: set[str] = field(default_factory=set)
+    wanted: set[str] = field(default_factory=set)
+    last: dict[str, Position] = field(default_factory=dict)
+    flow: asyncio.Event = field(default_factory=asyncio.Event)
+    encoding: PlainEncoding = ENCODING
+
+    async def writable(self) -> None:
+        self.write(b"".join(self.pending))
+        self.pending.clear()
+        await self.flow.wait()
+
+    def dropped(self, channel: str) -> None:
+        assert channel in self.wanted, "dropped twice"
+        self.wanted.discard(channel)
+        self.note("end", channel)
+
+    def note(self, kind: str, channel: str, **more: object) -> None:
+        self.pending.append(orjson.dumps({"kind": kind, "channel": channel} | more) + b"\n")
+        self.flusher.mark({self: None})
+
+    def replied(self, channel: str, since: Position | None, joined: Subscribed) -> None:
+        assert joined.was_recovering == (since is not None)
+        assert joined.recovered or not joined.publications
+        epoch = joined.position.epoch
+        if joined.recovered:
+            assert since is not None
+            assert joined.position.offset == since.offset
+        self.note("reply", channel, offset=joined.position.offset, epoch=epoch)
+        for publication in joined.publications:
+            self.pending.append(ENCODING.publication(channel, epoch, publication))
+
+    def write(self, data: bytes) -> None:
+        for line in data.splitlines():
+            self.hear(orjson.loads(line))
+
+    def hear(self, item: dict[str, object]) -> None:
+        channel, kind = str(item["channel"]), item["kind"]
+        if kind == "end":
+            self.live.discard(channel)
+            return
+        offset, epoch = int(str(item["offset"])), str(item["epoch"])
+        if kind == "reply":
+            assert channel not in self.live
+            self.live.add(channel)
+        else:
+            last = self.last[channel]
+            assert channel in self.live, "a publication before the reply or after the end"
+            assert offset == last.offset + 1, "a gap, a double or a disorder"
+            assert last.epoch in {"", epoch}, "a publication of another epoch"
+            assert self.streams.history[channel, epoch, offset].decode() == item["data"]
+        self.last[channel] = Position(offset, epoch)
+
+
+class LossyPath(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = FakeTimeLoop()
+        self.streams = ModelStreams()
+        self.in_flight: list[Published] = []
+        self.loop.run_until_complete(self.open())
+
+    async def open(self) -> None:
+        metrics = RealtimeMetrics(CollectorRegistry())
+        options = HubOptions(recovery_limit=RECOVERY_LIMIT)
+        flusher = Flusher(metrics)
+        self.hub = Hub(self.streams, SilentBus(), flusher, metrics, options)
+        self.clients = [Client(self.streams, flusher) for _ in CLIENTS]
+        for client in self.clients:
+            client.flow.set()
+        self.upkeep = self.loop.create_task(self.hub.run())
+        self.joins: dict[tuple[int, str], asyncio.Task[None]] = {}
+
+    def spin(self, work: object = None) -> None:
+        async def turn() -> None:
+            if asyncio.iscoroutine(work):
+                await work
+            for _ in range(12):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turn())
+        for task in [self.upkeep, *self.joins.values()]:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    @rule(channel=channels, count=st.integers(1, 5), is_batch=st.booleans())
+    def publish(self, channel: str, count: int, is_batch: bool) -> None:
+        self.in_flight += [self.streams.publish(channel) for _ in range(count)]
+        if is_batch:
+            self.carry(self.in_flight)
+            self.in_flight = []
+
+    @rule(index=st.integers(0, 50), is_doubled=st.booleans())
+    def bus_delivers(self, index: int, is_doubled: bool) -> None:
+        if self.in_flight:
+            at = index % len(self.in_flight)
+            self.carry([self.in_flight[at] if is_doubled else self.in_flight.pop(at)])
+
+    @rule(count=st.integers(1, 9))
+    def bus_loses(self, count: int) -> None:
+        del self.in_flight[:count]
+
+    def carry(self, published: list[Published]) -> None:
+        async def receive() -> None:
+            self.hub.receive(bus.encode(published))
+
+        self.spin(receive())
+
+    @rule(number=clients, channel=channels, how=st.sampled_from(["fresh", "last", "last", "odd", "ahead", "start"]))
+    def join(self, number: int, channel: str, how: str) -> None:
+        client = self.clients[number]
+        if channel in client.wanted:
+            return
+        last = client.last.get(channel)
+        since = {
+            "fresh": None,
+            "last": last,
+            "odd": Position(2, "_"),
+            "ahead": self.streams.position(channel),
+            "start": Position(0, ""),
+        }[how]
+        client.wanted.add(channel)
+        self.joins[number, channel] = self.loop.create_task(self.joining(client, channel, since))
+        self.spin()
+
+    async def joining(self, client: Client, channel: str, since: Position | None) -> None:
+        try:
+            await self.hub.join(client, channel, since, lambda joined: client.replied(channel, since, joined))
+        except StreamsAway:
+            client.wanted.discard(channel)
+
+    @rule(number=clients, channel=channels, is_closing=st.booleans())
+    def leave(self, number: int, channel: str, is_closing: bool) -> None:
+        client = self.clients[number]
+        if channel not in client.wanted:
+            return
+
+        async def leaving() -> None:
+            self.hub.leave(client, channel)
+            client.wanted.discard(channel)
+            client.note("end", channel)
+            task = self.joins.get((number, channel))
+            if is_closing and task is not None:
+                task.cancel()
+
+        self.spin(leaving())
+
+    @rule(number=clients)
+    def client_stalls(self, number: int) -> None:
+        self.clients[number].flow.clear()
+
+    @rule(number=clients)
+    def client_flows(self, number: int) -> None:
+        self.clients[number].flow.set()
+        self.spin()
+
+    @rule(is_held=st.booleans())
+    def reads_wait(self, is_held: bool) -> None:
+        self.streams.is_held = is_held
+
+    @rule(index=st.integers(0, 9))
+    def a_read_is_answered(self, index: int) -> None:
+        self.streams.let_go(index)
+        self.spin()
+
+    @rule(is_away=st.booleans())
+    def database_goes_or_comes(self, is_away: bool) -> None:
+        self.streams.is_away = is_away
+
+    @rule(channel=channels, keep=st.integers(0, 6))
+    def retention_takes(self, channel: str, keep: int) -> None:
+        self.streams.trim(channel, keep)
+
+    @rule(channel=channels)
+    def stream_begins_anew(self, channel: str) -> None:
+        self.streams.change_epoch(channel)
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.loop.now += seconds
+        self.spin()
+
+    def teardown(self) -> None:
+        self.streams.is_away = self.streams.is_held = False
+        for client in self.clients:
+            client.flow.set()
+        for _ in range(60):
+            while self.streams.waiting:
+                self.streams.let_go(0)
+            self.time_passes(1.0)
+        try:
+            self.everyone_live_has_everything()
+        finally:
+            self.close()
+
+    def everyone_live_has_everything(self) -> None:
+        for client in self.clients:
+            assert client.live == client.wanted
+            for channel in client.live:
+                head, last = self.streams.position(channel), client.last[channel]
+                assert last == head or (last.epoch == "" and last.offset == head.offset == 0)
+
+    def close(self) -> None:
+        self.upkeep.cancel()
+        for task in self.joins.values():
+            task.cancel()
+        tasks = asyncio.gather(self.upkeep, *self.joins.values(), return_exceptions=True)
+        self.loop.run_until_complete(tasks)
+        self.loop.close()
+
+
+TestLossyPath = LossyPath.TestCase
+TestLossyPath.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
