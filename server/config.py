@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -285,15 +285,17 @@ def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator
                 faults.append(f"{name}: expected only one of this and {variable(section, key)}, not both")
                 continue
             try:
-                yield _Given(section, key, Path(raw).read_text().rstrip("\r\n"), f"{name} ({raw})", is_text=True)
+                yield _Given(
+                    section, key, Path(raw).read_text(encoding="utf-8").rstrip("\r\n"), f"{name} ({raw})", is_text=True
+                )
             except (OSError, ValueError) as error:
                 faults.append(f"{name}: expected a file that can be read, not {raw}: {_reason(error)}")
         elif name in _VARIABLES:
             section, key = _VARIABLES[name]
             yield _Given(section, key, _decoded(section, key, raw), name, is_text=True)
         else:
-            known = [*_VARIABLES, *_SECRET_FILES, *OTHER_VARIABLES]
-            faults.append(f"{name}: no such setting{_suggestion(name.upper(), known)}")
+            known = [known.removeprefix(PREFIX) for known in (*_VARIABLES, *_SECRET_FILES, *OTHER_VARIABLES)]
+            faults.append(f"{name}: no such setting{_suggestion(name.upper().removeprefix(PREFIX), known, PREFIX)}")
 
 
 def _decoded(section: str, key: str, raw: str) -> object:
@@ -386,9 +388,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
+def _suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     nearest = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
 
 
 def _reason(error: Exception) -> str:

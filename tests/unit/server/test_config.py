@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from server.config import OTHER_VARIABLES, ConfigError, Settings, default_config_file, load, variable
+
+ROOT = Path(__file__).parents[3]
+SECRET = "s" * 32
+PRODUCTION = {
+    "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
+    "ORDERWIRE_DATABASE__URL": "postgresql://orderwire:hunter2@db.example/orderwire",
+    "ORDERWIRE_REDIS__URL": "rediss://:hunter2@cache.example:6380/0",
+    "ORDERWIRE_BROKER__URL": "amqps://orderwire:hunter2@mq.example/shop",
+}
+NAMES = [(section, key) for section, field in Settings.model_fields.items() for key in type(field.default).model_fields]
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(text)
+    return path
+
+
+def complaint(config_file: Path | None = None, /, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(config_file, environ)
+    return str(caught.value)
+
+
+def test_config_toml_states_exactly_the_defaults() -> None:
+    tables = tomllib.loads(default_config_file().read_text())
+    assert load(None, {}) == Settings.model_construct()
+    stated = {(section, key) for section, table in tables.items() for key in table}
+    unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret")}
+    assert stated == {*NAMES} - unstated
+
+
+def test_defaults_apply_without_any_line_in_the_file(tmp_path: Path) -> None:
+    assert load(written(tmp_path, ""), {}) == Settings.model_construct()
+
+
+def test_options_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, '[server]\nport = 1\nhost = "127.0.0.3"\nshutdown_grace = 3')
+    environ = {"ORDERWIRE_SERVER__PORT": "2", "ORDERWIRE_SERVER__HOST": "127.0.0.2"}
+    server = load(path, environ, port=4).server
+    assert (server.port, server.host, server.shutdown_grace) == (4, "127.0.0.2", 3.0)
+
+
+def test_environment_gives_lists_with_commas_and_tables_in_json() -> None:
+    settings = load(
+        None,
+        {
+            "ORDERWIRE_CLIENT__ALLOWED_ORIGINS": "https://*.example.com, https://shop.example",
+            "ORDERWIRE_EVENTS__CHANNELS": '{"invoice.sent": "order:{subject}"}',
+            "ORDERWIRE_SERVER__ALLOWED_HOSTS": "",
+        },
+    )
+    assert settings.client.allowed_origins == ("https://*.example.com", "https://shop.example")
+    assert settings.events.channels == {"invoice.sent": "order:{subject}"}
+    assert settings.server.allowed_hosts == ()
+
+
+def test_production_may_listen_anywhere() -> None:
+    settings = load(None, PRODUCTION | {"ORDERWIRE_SERVER__HOST": "0.0.0.0"})
+    assert not settings.is_embedded
+    assert settings.server.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_embedded_default_may_listen_on_loopback(host: str) -> None:
+    assert load(None, {}, host=host).is_embedded
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql:///orderwire?host=/run/postgresql", "postgres://a:5432,b:5432/orderwire", "postgresql://[::1]/x"],
+)
+def test_forms_of_postgres_urls_are_accepted(url: str) -> None:
+    settings = load(None, PRODUCTION | {"ORDERWIRE_DATABASE__URL": url})
+    assert settings.database.url
+    assert settings.database.url.get_secret_value() == url
+
+
+def test_secrets_are_read_from_files_without_the_last_newline(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    (tmp_path / "url").write_text("redis://:hunter2@cache/0\n")
+    settings = load(
+        None,
+        {
+            "ORDERWIRE_AUTH__TOKEN_SECRET_FILE": str(tmp_path / "secret"),
+            "ORDERWIRE_REDIS__URL_FILE": str(tmp_path / "url"),
+        },
+    )
+    assert settings.auth.token_secret
+    assert settings.auth.token_secret.get_secret_value() == SECRET
+    assert settings.redis.url
+    assert settings.redis.url.get_secret_value() == "redis://:hunter2@cache/0"
+
+
+def test_file_may_hold_a_url_without_a_password(tmp_path: Path) -> None:
+    path = written(tmp_path, '[redis]\nurl = "redis://cache/0"')
+    assert load(path, {"ORDERWIRE_AUTH__TOKEN_SECRET": SECRET}).redis.url
+
+
+def test_secrets_are_in_no_repr_and_no_fault() -> None:
+    settings = load(None, PRODUCTION)
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert SECRET not in repr(settings)
+    bad = PRODUCTION | {"ORDERWIRE_AUTH__TOKEN_SECRET": "hunter2", "ORDERWIRE_DATABASE__URL": "mysql://x:hunter2@db/x"}
+    assert "hunter2" not in complaint(None, **bad)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(None, {}).server.port = 1
+
+
+def test_other_variables_are_left_alone() -> None:
+    load(None, {"ORDERWIRE_DATA_DIR": "/x", "ORDERWIRE_TEST_REDIS_URL": "redis://x", "PATH": "/bin", "ORDERWIRER": ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SERVER__PORT", "eighty", 'expected a port from 0 to 65535, not "eighty"'),
+        ("SERVER__PORT", "65536", 'expected a port from 0 to 65535, not "65536"'),
+        ("SERVER__PORT", "", 'expected a port from 0 to 65535, not ""'),
+        ("SERVER__HOST", "", 'expected a host name or an IP address, not ""'),
+        ("SERVER__MAX_BODY_BYTES", "1", 'expected bytes from 1024 to 2147483647, not "1"'),
+        ("SERVER__SHUTDOWN_GRACE", "0", 'expected seconds, more than 0 and at most 2000000, not "0"'),
+        ("SERVER__SHUTDOWN_GRACE", "nan", 'expected seconds, more than 0 and at most 2000000, not "nan"'),
+        ("SERVER__SHUTDOWN_GRACE", "inf", 'expected seconds, more than 0 and at most 2000000, not "inf"'),
+        ("DATABASE__POOL_SIZE", "-1", 'expected a whole number from 1 to 1000, not "-1"'),
+        ("DATABASE__POOL_SIZE", "1.5", 'expected a whole number from 1 to 1000, not "1.5"'),
+        ("DATABASE__URL", "", "expected a URL like postgresql://user@host/database"),
+        ("DATABASE__URL", "postgresql://", "expected a URL like postgresql://user@host/database"),
+        ("DATABASE__URL", "postgresql://h:99999/x", "expected a URL like postgresql://user@host/database"),
+        ("DATABASE__URL", "mysql://db/x", "expected a URL like postgresql://user@host/database"),
+        ("REDIS__URL", "http://x", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+        ("REDIS__URL", "unix://", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+        ("BROKER__URL", "mq.example", "expected a URL like amqp://user@host/ or amqps://user@host/"),
+        ("BROKER__URL", "amqp://a b/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
+        (
+            "BROKER__EXCHANGE",
+            "amq.topic",
+            'expected a name of 1 to 255 bytes that does not begin with "amq.", not "amq.topic"',
+        ),
+        ("BROKER__PREFETCH", "65536", 'expected a whole number from 1 to 65535, not "65536"'),
+        ("AUTH__TOKEN_SECRET", "short", "expected at least 32 bytes"),
+        ("STREAMS__RETENTION", "0", 'expected seconds from 1 to 315360000 (ten years), not "0"'),
+        (
+            "EVENTS__CHANNELS",
+            "{",
+            'expected a table from event types to channels of 1 to 255 ASCII characters, not "{"',
+        ),
+        ("LOG__LEVEL", "loud", 'expected debug, info, warning or error, not "loud"'),
+        ("LOG__FORMAT", "xml", 'expected json, console or auto, not "xml"'),
+        ("SERVER__PROT", "1", "no such setting; did you mean ORDERWIRE_SERVER__PORT?"),
+        ("SERVER_PORT", "1", "no such setting; did you mean ORDERWIRE_SERVER__PORT?"),
+        ("AUTH__TOKEN_SECRET_FLIE", "x", "no such setting; did you mean ORDERWIRE_AUTH__TOKEN_SECRET_FILE?"),
+        ("DATADIR", "/x", "no such setting; did you mean ORDERWIRE_DATA_DIR?"),
+        ("XYZZY", "1", "no such setting"),
+        ("SERVER__HOST_FILE", "x", "no such setting; did you mean ORDERWIRE_SERVER__HOST?"),
+        (
+            "SERVER__HOST",
+            "0.0.0.0",
+            'expected a loopback address, not "0.0.0.0": the embedded default serves this machine only; set'
+            " ORDERWIRE_DATABASE__URL, ORDERWIRE_REDIS__URL, ORDERWIRE_BROKER__URL to serve others",
+        ),
+        (
+            "CLIENT__PONG_TIMEOUT",
+            "25",
+            "expected less than client.ping_interval (25), not 25",
+        ),
+        (
+            "STREAMS__HEAD_CHECK_INTERVAL_WITHOUT_BUS",
+            "3",
+            "expected at most streams.head_check_interval (2), not 3",
+        ),
+        ("BROKER__DEAD_LETTER_QUEUE", "orderwire.fanout", "expected another name than broker.fanout_queue has"),
+        (
+            "AUTH__TOKEN_SECRET_FILE",
+            "/no/such/file",
+            "expected a file that can be read, not /no/such/file: No such file or directory",
+        ),
+    ],
+)
+def test_bad_variable_is_explained_on_one_line(name: str, value: str, expected: str) -> None:
+    assert complaint(**{f"ORDERWIRE_{name}": value}) == f"ORDERWIRE_{name}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[server]\nport = "8000"', '[server] port: expected a port from 0 to 65535, not "8000"'),
+        ("[server]\nport = true", "[server] port: expected a port from 0 to 65535, not true"),
+        ("[server]\nport = 80.0", "[server] port: expected a port from 0 to 65535, not 80.0"),
+        ("[server]\nhost = 1", "[server] host: expected a host name or an IP address, not 1"),
+        ("[server]\nprot = 1", "[server] prot: no such setting; did you mean port?"),
+        ("[sever]\nport = 1", "[sever]: no such section; did you mean server?"),
+        ("port = 1", "[port]: no such section"),
+        ("server = 1", "server: expected a table [server]"),
+        (
+            '[client]\nallowed_origins = "https://a"',
+            '[client] allowed_origins: expected a list of strings without blanks or commas, not "https://a"',
+        ),
+        (
+            "[client]\nallowed_origins = [1]",
+            "[client] allowed_origins: expected a list of strings without blanks or commas, not [1]",
+        ),
+        (
+            '[events.channels]\n"a.b" = 1',
+            "[events] channels: expected a table from event types to channels of 1 to 255 ASCII characters,"
+            ' not {"a.b": 1}',
+        ),
+        (
+            f'[auth]\ntoken_secret = "{SECRET}"',
+            "[auth] token_secret: no secrets in this file: set ORDERWIRE_AUTH__TOKEN_SECRET or"
+            " ORDERWIRE_AUTH__TOKEN_SECRET_FILE",
+        ),
+        (
+            '[database]\nurl = "postgresql://u:hunter2@db/x"',
+            "[database] url: no secrets in this file: set ORDERWIRE_DATABASE__URL or ORDERWIRE_DATABASE__URL_FILE",
+        ),
+        (
+            '[redis]\nurl = "unix:///run/redis.sock?password=hunter2"',
+            "[redis] url: no secrets in this file: set ORDERWIRE_REDIS__URL or ORDERWIRE_REDIS__URL_FILE",
+        ),
+        ("[server]\nport = = 1", "expected TOML: Invalid value (at line 2, column 8)"),
+    ],
+)
+def test_bad_line_in_the_file_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = written(tmp_path, text)
+    assert complaint(path) == f"{path}: {expected}"
+
+
+def test_option_is_named_as_it_was_typed() -> None:
+    with pytest.raises(ConfigError, match=r"^--port: expected a port from 0 to 65535, not 70000$"):
+        load(None, {}, port=70000)
+
+
+def test_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    assert (
+        complaint(tmp_path / "x.toml")
+        == f"{tmp_path}/x.toml: expected a file that can be read: No such file or directory"
+    )
+
+
+def test_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff")
+    assert complaint(tmp_path / "x.toml").startswith(f"{tmp_path}/x.toml: expected TOML: 'utf-8' codec")
+
+
+def test_secret_in_a_variable_and_in_a_file_is_an_error(tmp_path: Path) -> None:
+    environ = PRODUCTION | {"ORDERWIRE_AUTH__TOKEN_SECRET_FILE": str(tmp_path)}
+    assert complaint(None, **environ) == (
+        "ORDERWIRE_AUTH__TOKEN_SECRET_FILE: expected only one of this and ORDERWIRE_AUTH__TOKEN_SECRET, not both"
+    )
+
+
+@pytest.mark.parametrize("name", ["DATABASE", "REDIS", "BROKER"])
+def test_any_external_part_needs_a_token_secret(name: str) -> None:
+    url = f"ORDERWIRE_{name}__URL"
+    assert complaint(None, **{url: PRODUCTION[url]}) == (
+        "ORDERWIRE_AUTH__TOKEN_SECRET: expected at least 32 bytes (or ORDERWIRE_AUTH__TOKEN_SECRET_FILE, a path),"
+        " because a URL is set"
+    )
+
+
+def test_several_faults_get_a_line_each(tmp_path: Path) -> None:
+    path = written(tmp_path, "[server]\nport = -1\n[log]\nlevl = 1")
+    assert complaint(path, ORDERWIRE_LOG__LEVEL="x").count("\n") == 2
+
+
+def test_every_setting_is_documented_with_its_variable_and_default() -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
+    )
+    defaults = Settings.model_construct()
+    for section, key in NAMES:
+        default, stated = getattr(getattr(defaults, section), key), rows.pop(variable(section, key), "")
+        if isinstance(default, (int, float)):
+            assert float(stated) == default, (section, key)
+        else:
+            assert stated == (f"`{default}`" if isinstance(default, str) else "none"), (section, key)
+    assert set(rows) == OTHER_VARIABLES
+
+
+def test_this_environment_is_no_source_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "ORDERWIRE_SERVER__PORT", "1")
+    assert load(None, {}).server.port == 8000
