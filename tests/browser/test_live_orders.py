@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+
+from playwright.async_api import Browser, Route, expect
+
+from tests.browser.dashboard import as_shown, open_dashboard
+from tests.services.orderwire import Orderwire
+from tests.services.person import Person
+
+
+async def test_an_order_placed_over_rest_is_on_the_page_within_a_second(
+    browser: Browser, node: Orderwire, customer: Person
+) -> None:
+    async with open_dashboard(browser, node.base_url) as staff_page:
+        await staff_page.sign_in("staff")
+
+        [order] = await customer.place_some(1)
+
+        await staff_page.shows(order, "placed", timeout=1_000)
+
+
+async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: Browser, node: Orderwire) -> None:
+    async with (
+        open_dashboard(browser, node.base_url) as staff_page,
+        open_dashboard(browser, node.base_url) as customer_page,
+    ):
+        await staff_page.sign_in("staff")
+        await customer_page.sign_in("customer")
+
+        await customer_page.page.locator("#products input").first.fill("2")
+        await customer_page.page.get_by_role("button", name="Place order").click()
+
+        await expect(customer_page.page.locator("#order-done")).to_contain_text("is placed")
+        [(order_id, _, _), *_] = await customer_page.orders()
+        order = {"id": order_id}
+        for button, status in (("pay", "paid"), ("ship", "shipped"), ("deliver", "delivered")):
+            await staff_page.row(order).locator(f"[data-action={button}]").click()
+            await customer_page.shows(order, status)
+            await staff_page.shows(order, status)
+
+
+async def test_cancelling_asks_twice(browser: Browser, node: Orderwire, customer: Person) -> None:
+    [order] = await customer.place_some(1)
+    async with open_dashboard(browser, node.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        cancel = dashboard.row(order).locator("[data-action=cancel]")
+
+        await cancel.click()
+        await expect(cancel).to_have_text("Really?")
+        await dashboard.shows(order, "placed")
+        await cancel.click()
+
+        await dashboard.shows(order, "cancelled")
+
+
+async def test_a_customer_sees_own_orders_only(
+    browser: Browser, node: Orderwire, staff: Person, customer: Person
+) -> None:
+    async with open_dashboard(browser, node.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+
+        [foreign] = await staff.place_some(1)
+        [own] = await customer.place_some(1)
+
+        await dashboard.shows(own, "placed")
+        await expect(dashboard.row(foreign)).to_have_count(0)
+        assert await dashboard.orders() == as_shown((await customer.orders())[: len(await dashboard.orders())])
+
+
+async def test_an_order_whose_reply_was_lost_is_placed_once(
+    browser: Browser, node: Orderwire, customer: Person
+) -> None:
+    before = len(await customer.orders())
+    async with open_dashboard(browser, node.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        keys: list[str] = []
+
+        async def lose_first_reply(route: Route) -> None:
+            keys.append(route.request.headers["idempotency-key"])
+            reply = await route.fetch()
+            await (route.abort() if len(keys) == 1 else route.fulfill(response=reply))
+
+        await dashboard.page.route("**/api/v1/orders", lose_first_reply)
+        await dashboard.page.locator("#products input").first.fill("1")
+        await dashboard.page.get_by_role("button", name="Place order").click()
+        await expect(dashboard.page.locator("#order-done")).to_contain_text("is placed")
+
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    assert len(await customer.orders()) == before + 1
+
+
+async def test_what_is_out_of_stock_is_marked_where_it_was_picked(
+    browser: Browser, node: Orderwire, customer: Person
+) -> None:
+    scarce = (await customer.products())[3]
+    async with open_dashboard(browser, node.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        row = dashboard.page.locator("#products li").filter(has=dashboard.page.locator(f"[data-sku='{scarce['sku']}']"))
+        await row.locator("input").fill("2")
+        while (left := (await customer.call("GET", f"products/{scarce['id']}"))["stock"]) > 1:
+            await customer.place(scarce["id"], min(1000, left - 1))
+
+        await dashboard.page.get_by_role("button", name="Place order").click()
+
+        await expect(dashboard.page.locator("#order-problem")).to_contain_text("There are not enough pieces left.")
+        await expect(dashboard.page.locator("#order-problem")).to_contain_text("out_of_stock")
+        await expect(row.locator("input")).to_have_attribute("max", "1")
+        await expect(dashboard.page.locator("#products li.faulty")).to_have_count(1)
+
+
+async def test_data_is_never_markup(browser: Browser, node: Orderwire, customer: Person) -> None:
+    hostile = "<img src=x onerror='window.hit=1'><b>bold</b>"
+    async with open_dashboard(browser, node.base_url) as dashboard:
+
+        async def rename(route: Route) -> None:
+            reply = await route.fetch()
+            body = await reply.json()
+            for product in body["items"]:
+                product["name"] = hostile
+            await route.fulfill(response=reply, body=json.dumps(body))
+
+        await dashboard.page.route("**/api/v1/products*", rename)
+        await dashboard.sign_in("customer")
+
+        await expect(dashboard.page.locator("#products .name").first).to_have_text(hostile)
+        assert await dashboard.page.evaluate("window.hit") is None
+
+
+async def test_older_orders_come_on_demand_and_stay_current(
+    browser: Browser, node: Orderwire, customer: Person, staff: Person
+) -> None:
+    first, *_ = await customer.place_some(120)
+    total = len(await customer.orders())
+    async with open_dashboard(browser, node.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        await staff.act(first, "pay")
+        for count in (100, 150):
+            await dashboard.page.get_by_role("button", name="Show older orders").click()
+            await expect(dashboard.page.locator("#orders-body tr")).to_have_count(min(count, total))
+
+        await dashboard.shows(first, "paid")
+        shown = await dashboard.orders()
+        assert shown == as_shown((await customer.orders())[: len(shown)])
