@@ -143,16 +143,12 @@ _CODES = {
     "json_invalid": "not_json",
     "missing": "missing",
     "extra_forbidden": "unknown_field",
-    "enum": "not_allowed",
-    "literal_error": "not_allowed",
     "nul_character": "nul_character",
     "too_long": "wrong_length",
     "too_short": "wrong_length",
     "string_too_long": "wrong_length",
     "string_too_short": "wrong_length",
-    "greater_than": "out_of_range",
     "greater_than_equal": "out_of_range",
-    "less_than": "out_of_range",
     "less_than_equal": "out_of_range",
 }
 

@@ -48,7 +48,6 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
     405: ("method_not_allowed", "This resource does not know that method."),
     413: ("too_large", "The request body is too large."),
     415: ("unsupported_media_type", "The request body is of a kind that is not read here."),
-    417: ("expectation_failed", "The only expectation that can be met is 100-continue."),
     421: ("misdirected", "This server does not answer to that host name."),
     426: ("upgrade_required", "This is a WebSocket endpoint."),
 }

@@ -1,4 +1,4 @@
-"""The REST API on a real socket and a real database, for integration tests."""
+"""The REST API on a real socket: on PostgreSQL, or on the ports in memory where the request never gets that far."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ MAX_BODY_BYTES = 64 * 1024
 @dataclass(frozen=True)
 class Rest:
     client: TestClient[web.Request, web.Application]
-    postgres: Postgres
+    database: Database
     tokens: TokenAuthority
     passwords: Argon2Passwords
 
     async def an_account(self, role: Role = Role.CUSTOMER) -> Account:
         email = f"{role}-{uuid4().hex[:8]}@example.com"
         account = Account(uuid4(), email, "Somebody", role, await self.passwords.hash(PASSWORD))
-        async with self.postgres.transaction() as uow:
+        async with self.database.transaction() as uow:
             await uow.accounts.add(account)
         return account
 
     async def products(self, *products: Product) -> None:
-        async with self.postgres.transaction() as uow:
+        async with self.database.transaction() as uow:
             for product in products:
                 await uow.products.add(product)
 
@@ -75,15 +75,6 @@ class Rest:
         body = {"items": [{"product_id": str(product.id), "quantity": quantity}]}
         return await self.call("POST", "/api/v1/orders", account, json=body, headers=headers)
 
-    async def count(self, table: str) -> int:
-        statement = {
-            "orders": "SELECT count(*) FROM orders",
-            "outbox": "SELECT count(*) FROM outbox",
-        }[table]
-        async with self.postgres.pool.connection() as connection:
-            counted: int = await connection.fetchval(statement)
-        return counted
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -110,24 +101,31 @@ class Answered:
         return [(fault["pointer"], fault["code"]) for fault in self.body.get("errors", [])]
 
 
+@dataclass(frozen=True)
+class PostgresRest(Rest):
+    postgres: Postgres
+
+    async def count(self, table: str) -> int:
+        statement = {
+            "orders": "SELECT count(*) FROM orders",
+            "outbox": "SELECT count(*) FROM outbox",
+        }[table]
+        async with self.postgres.pool.connection() as connection:
+            counted: int = await connection.fetchval(statement)
+        return counted
+
+
 @asynccontextmanager
-async def serving(url: str, *, pool_size: int = 10) -> AsyncIterator[Rest]:
+async def serving(url: str, *, pool_size: int = 10) -> AsyncIterator[PostgresRest]:
     options = PostgresOptions(url=url, pool_size=pool_size, acquire_timeout=2.0, statement_timeout=10.0)
-    tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
-    async with (
-        open_postgres(options) as postgres,
-        Argon2Passwords(time_cost=1, memory_kib=64) as passwords,
-        _application(postgres, passwords, tokens) as app,
-        TestClient(TestServer(app)) as client,
-    ):
-        yield Rest(client, postgres, tokens, passwords)
+    async with open_postgres(options) as postgres, serving_on(postgres) as rest:
+        yield PostgresRest(rest.client, postgres, rest.tokens, rest.passwords, postgres)
 
 
 @asynccontextmanager
-async def _application(
-    database: Database, passwords: Argon2Passwords, tokens: TokenAuthority
-) -> AsyncIterator[web.Application]:
-    async with Writes(database) as writes:
+async def serving_on(database: Database) -> AsyncIterator[Rest]:
+    tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
+    async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Writes(database) as writes:
         app = web.Application(
             middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=()),
             client_max_size=MAX_BODY_BYTES,
@@ -135,7 +133,8 @@ async def _application(
         app[SERVICES] = Services(database, writes, passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
         app.add_routes(build_routes(websocket=_elsewhere, health=(), metrics=_elsewhere, web_folder=None))
-        yield app
+        async with TestClient(TestServer(app)) as client:
+            yield Rest(client, database, tokens, passwords)
 
 
 async def _elsewhere(_request: web.Request) -> web.StreamResponse:

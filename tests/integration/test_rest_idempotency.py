@@ -6,16 +6,16 @@ from uuid import uuid4
 
 import pytest
 
-from tests.rest import Rest, serving
+from tests.rest import PostgresRest, serving
 
 
 @pytest.fixture
-async def rest(postgres_url: str) -> AsyncIterator[Rest]:
+async def rest(postgres_url: str) -> AsyncIterator[PostgresRest]:
     async with serving(postgres_url) as opened:
         yield opened
 
 
-async def test_the_same_request_with_the_same_key_is_answered_alike_and_done_once(rest: Rest) -> None:
+async def test_the_same_request_with_the_same_key_is_answered_alike_and_done_once(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product(stock=1)
 
     first = await rest.place(customer, product, key="k-1")
@@ -27,7 +27,7 @@ async def test_the_same_request_with_the_same_key_is_answered_alike_and_done_onc
     assert (await rest.count("orders"), await rest.count("outbox")) == (1, 1)
 
 
-async def test_the_same_body_in_another_spelling_is_the_same_request(rest: Rest) -> None:
+async def test_the_same_body_in_another_spelling_is_the_same_request(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
     headers = {**rest.bearer(customer), "Idempotency-Key": "k-1", "Content-Type": "application/json"}
     spellings = [
@@ -42,7 +42,7 @@ async def test_the_same_body_in_another_spelling_is_the_same_request(rest: Rest)
     assert await rest.count("orders") == 1
 
 
-async def test_a_key_that_answered_another_request_is_refused(rest: Rest) -> None:
+async def test_a_key_that_answered_another_request_is_refused(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
     await rest.place(customer, product, 1, key="k-1")
 
@@ -52,7 +52,7 @@ async def test_a_key_that_answered_another_request_is_refused(rest: Rest) -> Non
     assert await rest.count("orders") == 1
 
 
-async def test_two_accounts_do_not_share_keys(rest: Rest) -> None:
+async def test_two_accounts_do_not_share_keys(rest: PostgresRest) -> None:
     product = await rest.a_product()
 
     answers = [await rest.place(await rest.an_account(), product, key="k-1") for _ in range(2)]
@@ -60,7 +60,7 @@ async def test_two_accounts_do_not_share_keys(rest: Rest) -> None:
     assert answers[0].body["id"] != answers[1].body["id"]
 
 
-async def test_parallel_requests_with_one_key_place_one_order(rest: Rest) -> None:
+async def test_parallel_requests_with_one_key_place_one_order(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
 
     answers = await asyncio.gather(*(rest.place(customer, product, key="k-1") for _ in range(20)))
@@ -72,7 +72,7 @@ async def test_parallel_requests_with_one_key_place_one_order(rest: Rest) -> Non
     assert await rest.count("orders") == 1
 
 
-async def test_a_key_whose_request_is_still_running_is_in_flight(rest: Rest) -> None:
+async def test_a_key_whose_request_is_still_running_is_in_flight(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
 
     async with rest.postgres.transaction() as elsewhere:
@@ -83,7 +83,7 @@ async def test_a_key_whose_request_is_still_running_is_in_flight(rest: Rest) -> 
     assert (await rest.place(customer, product, key="k-1")).status == 201
 
 
-async def test_a_refused_request_had_no_effect_and_leaves_its_key_free(rest: Rest) -> None:
+async def test_a_refused_request_had_no_effect_and_leaves_its_key_free(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product(stock=1)
 
     refused = await rest.place(customer, product, 2, key="k-1")
@@ -93,14 +93,14 @@ async def test_a_refused_request_had_no_effect_and_leaves_its_key_free(rest: Res
 
 
 @pytest.mark.parametrize("key", ["", "two words", "ä", "x" * 256])
-async def test_what_is_no_key_is_refused(rest: Rest, key: str) -> None:
+async def test_what_is_no_key_is_refused(rest: PostgresRest, key: str) -> None:
     refused = await rest.place(await rest.an_account(), await rest.a_product(), key=key)
 
     assert (refused.status, refused.code, refused.faults) == (400, "malformed", [("", "bad_idempotency_key")])
     assert await rest.count("orders") == 0
 
 
-async def test_two_keys_are_none(rest: Rest) -> None:
+async def test_two_keys_are_none(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
     headers = [*rest.bearer(customer).items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     body = {"items": [{"product_id": str(product.id), "quantity": 1}]}
@@ -109,7 +109,7 @@ async def test_two_keys_are_none(rest: Rest) -> None:
         assert response.status == 400
 
 
-async def test_a_replay_needs_the_same_account(rest: Rest) -> None:
+async def test_a_replay_needs_the_same_account(rest: PostgresRest) -> None:
     owner, product, key = await rest.an_account(), await rest.a_product(), str(uuid4())
     await rest.place(owner, product, key=key)
 

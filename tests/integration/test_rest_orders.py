@@ -10,16 +10,16 @@ import pytest
 
 from handlers.actor import Role
 from handlers.audience import order_channel, personal_channel
-from tests.rest import Rest, serving
+from tests.rest import PostgresRest, serving
 
 
 @pytest.fixture
-async def rest(postgres_url: str) -> AsyncIterator[Rest]:
+async def rest(postgres_url: str) -> AsyncIterator[PostgresRest]:
     async with serving(postgres_url) as opened:
         yield opened
 
 
-async def test_an_order_is_placed_at_the_price_of_now_and_found_where_it_says(rest: Rest) -> None:
+async def test_an_order_is_placed_at_the_price_of_now_and_found_where_it_says(rest: PostgresRest) -> None:
     customer, mug, pot = await rest.an_account(), await rest.a_product(price=250), await rest.a_product(price=1200)
     items = [{"product_id": str(pot.id), "quantity": 1}, {"product_id": str(mug.id), "quantity": 3}]
 
@@ -40,7 +40,7 @@ async def test_an_order_is_placed_at_the_price_of_now_and_found_where_it_says(re
     assert left.body["stock"] == mug.stock - 3
 
 
-async def test_placing_leaves_one_event_with_the_order_as_it_was_answered(rest: Rest) -> None:
+async def test_placing_leaves_one_event_with_the_order_as_it_was_answered(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
     trace = "0af7651916cd43dd8448eb211c80319c"
 
@@ -61,7 +61,7 @@ async def test_placing_leaves_one_event_with_the_order_as_it_was_answered(rest: 
     assert event["traceparent"].startswith(f"00-{trace}-")
 
 
-async def test_staff_take_an_order_through_its_states(rest: Rest) -> None:
+async def test_staff_take_an_order_through_its_states(rest: PostgresRest) -> None:
     customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
     order = (await rest.place(customer, await rest.a_product())).body["id"]
 
@@ -75,7 +75,7 @@ async def test_staff_take_an_order_through_its_states(rest: Rest) -> None:
     assert await rest.count("outbox") == 4
 
 
-async def test_a_cancelled_order_gives_its_pieces_back_once(rest: Rest) -> None:
+async def test_a_cancelled_order_gives_its_pieces_back_once(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product(stock=5)
     order = (await rest.place(customer, product, 5)).body["id"]
 
@@ -86,7 +86,7 @@ async def test_a_cancelled_order_gives_its_pieces_back_once(rest: Rest) -> None:
     assert (await rest.call("GET", f"/api/v1/products/{product.id}", customer)).body["stock"] == 5
 
 
-async def test_of_two_who_advance_an_order_at_once_one_is_refused(rest: Rest) -> None:
+async def test_of_two_who_advance_an_order_at_once_one_is_refused(rest: PostgresRest) -> None:
     customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
     order = (await rest.place(customer, await rest.a_product())).body["id"]
 
@@ -97,7 +97,7 @@ async def test_of_two_who_advance_an_order_at_once_one_is_refused(rest: Rest) ->
 
 
 @pytest.mark.parametrize("action", [None, "pay", "ship", "deliver", "cancel"])
-async def test_an_order_of_others_cannot_be_told_from_none(rest: Rest, action: str | None) -> None:
+async def test_an_order_of_others_cannot_be_told_from_none(rest: PostgresRest, action: str | None) -> None:
     owner, stranger = await rest.an_account(), await rest.an_account()
     order = (await rest.place(owner, await rest.a_product())).body["id"]
     method, step = ("GET", "") if action is None else ("POST", f"/{action}")
@@ -110,7 +110,7 @@ async def test_an_order_of_others_cannot_be_told_from_none(rest: Rest, action: s
 
 
 @pytest.mark.parametrize("action", ["pay", "ship", "deliver"])
-async def test_customers_do_not_move_their_own_orders_on(rest: Rest, action: str) -> None:
+async def test_customers_do_not_move_their_own_orders_on(rest: PostgresRest, action: str) -> None:
     customer = await rest.an_account()
     order = (await rest.place(customer, await rest.a_product())).body["id"]
 
@@ -119,7 +119,7 @@ async def test_customers_do_not_move_their_own_orders_on(rest: Rest, action: str
     assert (refused.status, refused.code) == (403, "forbidden")
 
 
-async def test_a_paid_order_is_cancelled_by_staff_only(rest: Rest) -> None:
+async def test_a_paid_order_is_cancelled_by_staff_only(rest: PostgresRest) -> None:
     customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
     order = (await rest.place(customer, await rest.a_product())).body["id"]
     await rest.call("POST", f"/api/v1/orders/{order}/pay", staff)
@@ -130,7 +130,7 @@ async def test_a_paid_order_is_cancelled_by_staff_only(rest: Rest) -> None:
     assert (refused.code, done.body["status"]) == ("illegal_transition", "cancelled")
 
 
-async def test_lists_go_page_by_page_with_the_position_of_the_channel_that_continues_them(rest: Rest) -> None:
+async def test_lists_go_page_by_page_with_the_position_of_the_channel_that_continues_them(rest: PostgresRest) -> None:
     customer, other, staff = await rest.an_account(), await rest.an_account(), await rest.an_account(Role.STAFF)
     product = await rest.a_product()
     for account in (customer, other, customer, customer):
@@ -148,7 +148,7 @@ async def test_lists_go_page_by_page_with_the_position_of_the_channel_that_conti
     assert everything.headers["X-Stream-Offset"] == str(everything.body["stream"]["offset"])
 
 
-async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(rest: Rest) -> None:
+async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(rest: PostgresRest) -> None:
     product = await rest.a_product(stock=10)
     buyers = [await rest.an_account() for _ in range(10)]
 
@@ -160,7 +160,7 @@ async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(rest: Res
     assert (await rest.call("GET", f"/api/v1/products/{product.id}", buyers[0])).body["stock"] == 0
 
 
-async def test_buyers_of_the_same_products_in_opposite_order_do_not_block_each_other(rest: Rest) -> None:
+async def test_buyers_of_the_same_products_in_opposite_order_do_not_block_each_other(rest: PostgresRest) -> None:
     customer = await rest.an_account()
     items = [{"product_id": str((await rest.a_product()).id), "quantity": 1} for _ in range(5)]
 
