@@ -280,16 +280,16 @@ def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator
         if not name.upper().startswith(PREFIX) or name.startswith(IGNORED_PREFIX) or name in OTHER_VARIABLES:
             continue
         if name in _SECRET_FILES:
-            section, key = _SECRET_FILES[name]
-            if variable(section, key) in environ:
-                faults.append(f"{name}: expected only one of this and {variable(section, key)}, not both")
+            direct = name.removesuffix(SECRET_FILE_SUFFIX)
+            if direct in environ:
+                faults.append(f"{name}: expected only one of this and {direct}, not both")
                 continue
             try:
-                yield _Given(
-                    section, key, Path(raw).read_text(encoding="utf-8").rstrip("\r\n"), f"{name} ({raw})", is_text=True
-                )
+                secret = Path(raw).read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, ValueError) as error:
                 faults.append(f"{name}: expected a file that can be read, not {raw}: {_reason(error)}")
+            else:
+                yield _Given(*_SECRET_FILES[name], secret, f"{name} ({raw})", is_text=True)
         elif name in _VARIABLES:
             section, key = _VARIABLES[name]
             yield _Given(section, key, _decoded(section, key, raw), name, is_text=True)

@@ -257,9 +257,20 @@ async def test_ordinary_user_starts_them_too(folder: Path) -> None:
     shutil.chown(folder, "nobody")
     with program(folder, user="nobody") as process:
         assert told_by(process)["uid"] == pwd.getpwnam("nobody").pw_uid
+        process.kill()
+    await no_process_left(folder)
+    with program(folder, user="nobody") as process:
+        assert told_by(process)["starts"] == 2
         process.communicate()
         assert process.returncode == 0
     await no_process_left(folder)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to become somebody else")
+def test_folder_that_one_may_not_write_to_is_refused_on_one_line(folder: Path) -> None:
+    with program(folder, user="nobody") as process:
+        _, complaint = process.communicate()
+    assert complaint == f"{folder}: Permission denied; set ORDERWIRE_DATA_DIR to a folder that you can write to\n"
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="about root's folders")
