@@ -149,7 +149,7 @@ def _report(metrics: HttpMetrics, request: web.Request, status: int, seconds: fl
         "http_request",
         method=request.method,
         route=route,
-        path=request.path,
+        path=request.rel_url.raw_path,  # still encoded: no control character gets into a log line
         status=status,
         milliseconds=round(seconds * 1000, 1),
     )

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from server.health import Health
+from server.routes import build_routes
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
+
+
+async def here(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="here")
+
+
+def routes(web_folder: Path | None = None) -> list[web.RouteDef]:
+    return build_routes(
+        websocket=here, health=Health(vital={}, helpful={}).routes(), metrics=here, web_folder=web_folder
+    )
+
+
+def test_every_route_is_documented_and_every_documented_route_is_there() -> None:
+    documented = re.findall(r"^\| `([A-Z]+) (/\S+)` \|", DOCUMENT.read_text(), flags=re.MULTILINE)
+
+    assert sorted((route.method, route.path) for route in routes()) == sorted(documented)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> web.Application:
+    folder = tmp_path / "web"
+    (folder / "icons").mkdir(parents=True)
+    for name, content in {"index.html": "<p>", "api.js": "go()", "icons/a.svg": "<svg>", "../secret": "s"}.items():
+        (folder / name).write_text(content)
+    app = web.Application()
+    app.add_routes(routes(folder))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/", "<p>"), ("/index.html", "<p>"), ("/api.js", "go()"), ("/icons/a.svg", "<svg>")]
+)
+async def test_the_page_is_its_files(page: web.Application, path: str, text: str) -> None:
+    async with TestClient(TestServer(page)) as client, client.get(path) as response:
+        assert (response.status, await response.text(), response.headers["Cache-Control"]) == (200, text, "no-cache")
+
+
+@pytest.mark.parametrize("path", ["/../secret", "/..%2fsecret", "/%2e%2e/secret", "/icons", "/icons/", "/nothing.js"])
+async def test_nothing_beside_the_pages_files_is_there(page: web.Application, path: str) -> None:
+    async with TestClient(TestServer(page)) as client, client.get(URL(path, encoded=True)) as response:
+        assert response.status == 404
+
+
+async def test_where_nothing_is_no_method_is_better_than_another(page: web.Application) -> None:
+    async with TestClient(TestServer(page)) as client, client.post("/nothing") as response:
+        assert response.status == 404
