@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Node:
 @asynccontextmanager
 async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
     """A node whose parts are open but not running yet. None of them has to be reachable."""
-    registry = new_registry()
+    registry = await asyncio.to_thread(new_registry)  # reads /proc
     metrics = RealtimeMetrics(registry)
     authority = TokenAuthority(places.token_secret, settings.auth.token_issuer, settings.auth.token_ttl)
     async with (
@@ -141,7 +142,8 @@ def _application(
 def _metrics_page(registry: CollectorRegistry, outbox: OutboxMetrics) -> Handler:
     async def metrics(_request: web.Request) -> web.Response:
         await outbox.refresh()
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(generate_latest, registry)  # reads /proc, and grows with the routes
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return metrics
 

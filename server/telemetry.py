@@ -14,7 +14,14 @@ from typing import Literal
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from structlog.typing import EventDict, Processor
 
 from handlers.errors import Unavailable
@@ -66,6 +73,7 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
 
 def new_registry() -> CollectorRegistry:
     """A registry of this process's own, with the usual process figures in it."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
     registry = CollectorRegistry(auto_describe=True)
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)

@@ -28,7 +28,7 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 START_TIMEOUT = 120.0  # replaying a gigabyte of WAL after a crash takes tens of seconds
 KILL_TIMEOUT = 5.0
 SETTLED = 1.0  # a child that lived this long was well: its end counts as the first failure again
-MAX_FAILURES = 5
+MAX_FAILURES = 8  # about 15 seconds of trying
 MAX_BACKOFF = 5.0
 MAX_LOG_BYTES = 10 * 1024 * 1024  # of a child's log, looked at when it starts; one older file is kept
 

@@ -118,6 +118,10 @@ class Orderwire:
         except subprocess.TimeoutExpired:
             return self._end(signal.SIGKILL, timeout=5.0)
 
+    def interrupt(self, timeout: float) -> int:
+        """SIGINT, as Ctrl-C would, and the exit code. Raises subprocess.TimeoutExpired."""
+        return self._end(signal.SIGINT, timeout)
+
     def _end(self, how: signal.Signals, timeout: float) -> int:
         if self._process is None:
             return 0

@@ -1,0 +1,165 @@
+"""The command as people start, stop and misuse it. Real processes, the embedded default."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.services.orderwire import CHECKOUT, Orderwire, orderwire, reachable_folder
+
+TERMINAL_PATIENCE = 5.0  # seconds from Ctrl-C to the prompt
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Orderwire]:
+    with orderwire() as started:
+        yield started
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> str:
+    async def empty() -> None:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        finally:
+            await connection.close()
+
+    asyncio.run(empty())
+    return postgres_url
+
+
+def run(*arguments: str, environment: Mapping[str, str], timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def descendants(pid: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            child, _, rest = stat.read_text().partition(" (")
+        except OSError:
+            continue
+        children.setdefault(int(rest.rpartition(") ")[2].split()[1]), []).append(int(child))
+    found, waiting = set[int](), [pid]
+    while waiting:
+        for child_pid in children.get(waiting.pop(), []):
+            found.add(child_pid)
+            waiting.append(child_pid)
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of the processes that still run; a zombie does not."""
+    running = set()
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        except OSError:
+            continue
+        if state != "Z":
+            running.add(pid)
+    return running
+
+
+def test_ctrl_c_ends_it_within_five_seconds_and_leaves_no_process() -> None:
+    with orderwire() as node:
+        family = descendants(node.pid)
+        assert len(family) >= 2
+        assert node.interrupt(TERMINAL_PATIENCE) == 0
+        assert alive(family) == set()
+
+
+def test_a_killed_server_leaves_no_child_and_the_next_start_recovers() -> None:
+    with orderwire() as node:
+        family = descendants(node.pid)
+        node.kill()
+        deadline = time.monotonic() + 5
+        while alive(family) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert alive(family) == set()
+        node.start()
+
+
+def test_of_two_starts_on_one_data_folder_the_second_says_so_and_exits(node: Orderwire) -> None:
+    second = run("serve", "--port", "0", environment={"ORDERWIRE_DATA_DIR": str(node.folder / "data")})
+    assert second.returncode == 1
+    assert len(second.stderr.splitlines()) == 1
+    assert "serves this folder" in second.stderr
+
+
+def test_a_port_that_is_taken_is_one_clear_line(node: Orderwire) -> None:
+    with reachable_folder() as folder:
+        second = run("serve", "--port", str(node.port), environment={"ORDERWIRE_DATA_DIR": str(folder / "data")})
+    assert second.returncode == 1
+    assert f"orderwire: 127.0.0.1:{node.port}: " in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        (
+            {"ORDERWIRE_SERVER__PROT": "9000"},
+            "orderwire: ORDERWIRE_SERVER__PROT: no such setting; did you mean ORDERWIRE_SERVER__PORT?\n",
+        ),
+        (
+            {"ORDERWIRE_SERVER__PORT": "many"},
+            'orderwire: ORDERWIRE_SERVER__PORT: expected a port from 0 to 65535, not "many"\n',
+        ),
+    ],
+)
+def test_bad_settings_stop_the_start_with_one_line(environment: Mapping[str, str], line: str) -> None:
+    ended = run("serve", environment=environment)
+    assert (ended.returncode, ended.stderr) == (2, line)
+
+
+def test_production_without_a_token_secret_is_refused() -> None:
+    ended = run("serve", environment={"ORDERWIRE_DATABASE__URL": "postgresql://nobody@127.0.0.1:1/none"})
+    assert ended.returncode == 2
+    assert "ORDERWIRE_AUTH__TOKEN_SECRET" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_embedded_default_refuses_a_public_address() -> None:
+    ended = run("serve", "--host", "0.0.0.0", environment={})
+    assert ended.returncode == 2
+    assert "--host" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_migrate_says_what_it_did_and_serve_refuses_a_schema_that_was_not_migrated(empty_database_url: str) -> None:
+    production = {"ORDERWIRE_DATABASE__URL": empty_database_url, "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32}
+    with reachable_folder() as folder:
+        refused = run("serve", "--port", "0", environment={**production, "ORDERWIRE_DATA_DIR": str(folder / "data")})
+    assert refused.returncode == 1
+    assert "orderwire migrate" in refused.stderr
+    first, second = (run("migrate", environment=production) for _ in range(2))
+    assert (first.returncode, first.stdout[:8]) == (0, "applied:")
+    assert (second.returncode, second.stdout) == (0, "nothing to do\n")
+
+
+def test_migrate_with_the_database_away_is_one_clear_line() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"postgresql://nobody@127.0.0.1:{unused.getsockname()[1]}/none"
+        ended = run("migrate", environment={"ORDERWIRE_DATABASE__URL": url, "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32})
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("orderwire: ")
