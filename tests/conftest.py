@@ -14,6 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from tests.services import leftovers
 from tests.services import node as node_service
 from tests.services.chromium import Chromium
 from tests.services.databases import Databases
+from tests.services.loop import new_loop
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
@@ -48,12 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": partial(new_loop, _timeout(item))}
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if inspect.iscoroutinefunction(metafunc.function):
-        metafunc.fixturenames.insert(0, "no_task_left")  # set up first, so that it looks last
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> bool | None:
+    """The alarm of pytest-timeout is for plain functions; coroutines have their event loop's."""
+    return True if _is_coroutine(item) else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -82,6 +85,12 @@ def no_descriptor_left() -> Iterator[None]:
     yield
     left = {number: target for number, target in leftovers.descriptors().items() if target not in before}
     assert not left, f"descriptors left open: {left}"
+
+
+@pytest.fixture(autouse=True)
+def coroutines_leave_no_task(request: pytest.FixtureRequest, no_descriptor_left: None) -> None:
+    if _is_coroutine(request.node):  # a plain test needs no event loop
+        request.getfixturevalue("no_task_left")
 
 
 @pytest.fixture
@@ -222,6 +231,16 @@ def node_modules(node: Path) -> Path:
 def chromium() -> Chromium:
     """For playwright: `launch(executable_path=..., env=..., args=...)` takes its three fields."""
     return _or_left_out(chromium_service.find)
+
+
+def _is_coroutine(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj)
+
+
+def _timeout(item: pytest.Item) -> float:
+    """Seconds for each step of a test: setting up, the test, cleaning up."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
+from storage.migrate import migrate
 
 
 class Databases:
@@ -24,7 +25,7 @@ class Databases:
         if self._template is None:
             template = f"template_{secrets.token_hex(6)}"
             self._execute(f"CREATE DATABASE {template}")
-            asyncio.run(_migrate(self._url_of(template)))
+            asyncio.run(migrate(self._url_of(template)))
             self._template = template
         name = f"test_{secrets.token_hex(6)}"
         self._execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
@@ -54,10 +55,3 @@ class Databases:
                 await connection.close()
 
         asyncio.run(run())
-
-
-async def _migrate(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    for migration in sorted(Path("storage/migrations").glob("*.sql")):  # noqa: ASYNC240
-        await connection.execute(migration.read_text())
-    await connection.close()

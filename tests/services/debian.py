@@ -35,8 +35,7 @@ def prefix_of(package: str) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise Unavailable(f"{package} is not installed, and this is no Debian to fetch it from")
     prefix = cache_folder() / "debian" / package
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusively(prefix.parent / f"{package}.lock"):
+    with exclusively(prefix.parent / f"{package}.lock"):
         if not prefix.exists():
             _fetch(package, prefix)
     return prefix
@@ -49,7 +48,9 @@ def library_path(prefix: Path) -> str:
 
 
 @contextmanager
-def _exclusively(lock: Path) -> Iterator[None]:
+def exclusively(lock: Path) -> Iterator[None]:
+    """One process at a time, here or elsewhere."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield

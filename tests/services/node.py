@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -10,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.services import debian
 from tests.services.server import Unavailable
 
 _OLDEST = 20
@@ -35,9 +35,7 @@ def modules(node: Path) -> Path:
     installed = _FOLDER / "node_modules"
     stamp = installed / ".lock-hash"
     wanted = hashlib.sha256((_FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    installed.mkdir(exist_ok=True)
-    with (_FOLDER / "node_modules.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with debian.exclusively(debian.cache_folder() / "npm.lock"):
         if not stamp.exists() or stamp.read_text() != wanted:
             _install(node)
             stamp.write_text(wanted)

@@ -28,7 +28,7 @@ class Redis(Server):
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def _prepare(self) -> Launch:
-        program, environment = _program()
+        executable, environment = program()
         settings = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -38,7 +38,7 @@ class Redis(Server):
             "save": "",
         }
         arguments = [argument for key, value in settings.items() for argument in (f"--{key}", value)]
-        return Launch([program, *arguments], environment)
+        return Launch([executable, *arguments], environment)
 
     def _is_ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
@@ -47,7 +47,8 @@ class Redis(Server):
             return connection.makefile("rb").read(12) == b"+OK\r\n+PONG\r\n"
 
 
-def _program() -> tuple[Path, dict[str, str]]:
+def program() -> tuple[Path, dict[str, str]]:
+    """The server's program and what it needs in its environment. Raises Unavailable."""
     named = os.environ.get("ORDERWIRE_REDIS_SERVER") or shutil.which("redis-server")
     if named:
         return Path(named), {}
