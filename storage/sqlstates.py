@@ -1,6 +1,7 @@
 """What PostgreSQL's errors mean to us: the one place that knows SQLSTATEs.
 
-Source: PostgreSQL's documentation, appendix A (error codes); asyncpg raises InterfaceError and OSError for the rest.
+Source: PostgreSQL's documentation, appendix A (error codes); asyncpg raises InterfaceError and OSError for the rest,
+and InternalClientError for the rollback of a transaction whose connection was lost in the middle of a statement.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncpg
 
 from handlers.errors import AppError, Conflict, Unavailable
 
-DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Everything that talking to PostgreSQL raises; a TimeoutError is an OSError."""
 
 _AWAY_CLASSES = frozenset(
@@ -43,7 +44,8 @@ def is_away(error: BaseException) -> bool:
         state = error.sqlstate or ""
         return state[:2] in _AWAY_CLASSES or state in _AWAY_STATES
     # asyncpg's DataError is an InterfaceError too: an argument that does not fit its parameter, so a bug.
-    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, ValueError)
+    lost = asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+    return isinstance(error, lost) and not isinstance(error, ValueError)
 
 
 def translated(error: BaseException) -> AppError | None:

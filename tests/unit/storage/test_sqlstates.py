@@ -21,6 +21,7 @@ AWAY: list[Exception] = [
     asyncpg.ReadOnlySQLTransactionError("a standby"),
     asyncpg.InvalidPasswordError("rotated"),
     asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
     ConnectionRefusedError("nobody there"),
     TimeoutError("too late"),
 ]
