@@ -67,7 +67,8 @@ class Client:
         transport, connection = await ws_connect(
             lambda: _Connection(self._conversation, self._rng), self._rng.choice(self._urls)
         )
-        assert isinstance(connection, _Connection)
+        if not isinstance(connection, _Connection):
+            raise ConnectionResetError  # the node died between its handshake and this line
         self._connection = connection
         self.connections += 1
         try:

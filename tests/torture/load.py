@@ -15,7 +15,8 @@ from tests.torture.records import Change, Reply
 
 ATTEMPT_TIMEOUT = aiohttp.ClientTimeout(total=5.0, connect=2.0)
 PATIENCE = 60.0  # seconds that one request is repeated; far longer than any outage of a run
-PAUSE = (0.05, 0.4)  # between two attempts
+PAUSE = (0.05, 0.2)  # seconds before the second attempt; the upper end doubles up to the longest
+LONGEST_PAUSE = 2.0
 THINKING = 1.5  # mean seconds until somebody moves an order on
 
 # What becomes of an order: the actions in turn. Some are cancelled and paid at the same time by two people.
@@ -138,10 +139,13 @@ class Load:
     async def _ask(self, request: _Request) -> Reply | None:
         """Repeat `request` until it has a definite answer; None when it was refused."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
+        shortest, longest = PAUSE
         while asyncio.get_running_loop().time() < deadline:
             answer = await self._attempt(request)
             if answer is None:
-                await asyncio.sleep(self._rng.uniform(*PAUSE))
+                # Without growing pauses all who wait for an outage to end would be the next one.
+                await asyncio.sleep(self._rng.uniform(shortest, longest))
+                longest = min(LONGEST_PAUSE, 2 * longest)
                 continue
             status, body = answer
             if status < 300:

@@ -12,6 +12,7 @@ from tests.torture.verdict import Kind, count
 from tests.torture.victims import AIMED
 
 OFFENDERS = 20
+WIDTH = 240
 
 
 def describe(outcome: Outcome) -> str:
@@ -56,7 +57,7 @@ def _complaints(outcome: Outcome) -> Iterator[str]:
         yield f"\nunexpected answer, {times} times: {answer}"
     if outcome.errors:
         yield f"\nfirst of {len(outcome.errors)} errors in the nodes' logs:"
-    yield from (f"  {line}" for line in outcome.errors[:OFFENDERS])
+    yield from (f"  {line[:WIDTH]}" for line in outcome.errors[:OFFENDERS])
     if outcome.late:
         yield f"\nnot quiet in time: {outcome.late}"
     for aim in outcome.too_few:

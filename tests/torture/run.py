@@ -162,8 +162,7 @@ def _keep_logs(stage: Stage, folder: Path) -> None:
 
 
 def _is_error(line: str) -> bool:
-    """A line of the log, in JSON, or of whatever a process prints when it dies without one."""
-    return '"level":"error"' in line or '"level": "error"' in line or not line.startswith("{")
+    return '"level":"error"' in line or line.startswith("Traceback")
 
 
 def _clients(settings: Settings, shop: Shop) -> Iterator[Client]:

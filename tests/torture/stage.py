@@ -25,7 +25,7 @@ from tests.torture.load import Customer, Shop
 from tests.torture.victims import AIMED, Aim, Child, ForgetfulRedis, Group, Nodes, Part, Victim
 
 CUSTOMERS = 12
-PRODUCTS = 20
+PRODUCTS = 200  # many, so that orders seldom wait for each other's row locks
 STOCK = 1_000_000  # never out of stock: a refused order would prove nothing
 SECRET = "a secret of the torture run, and of nothing else"
 TOKEN_TTL = 7200.0  # seconds; nobody signs in again during a run
@@ -123,7 +123,7 @@ async def furnish(url: str, nodes: Sequence[Orderwire], seed: int) -> Shop:
         for role, many in ((Role.CUSTOMER, CUSTOMERS), (Role.STAFF, 1))
         for number in range(many)
     ]
-    products = [(_uuid(rng), f"SKU-{number:03}", f"Product {number}", 100 + number) for number in range(PRODUCTS)]
+    products = [(_uuid(rng), f"SKU-{number:04}", f"Product {number}", 100 + number) for number in range(PRODUCTS)]
     connection = await asyncpg.connect(url)
     try:
         await connection.executemany(
