@@ -359,6 +359,18 @@ async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> 
             assert await unit.products.page(after_sku="", limit=1) == []
 
 
+async def test_a_statement_that_nobody_waits_for_any_more_ends_in_the_server_too(postgres_url: str) -> None:
+    async with open_postgres(PostgresOptions(postgres_url, deadline=0.2)) as postgres:
+        with pytest.raises(Unavailable):
+            async with postgres.pool.connection() as connection:
+                await connection.execute("SELECT pg_sleep(20)")
+        async with postgres.pool.connection(deadline=5.0) as connection:
+            while await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+            ):
+                pass
+
+
 async def test_a_connection_that_the_server_ended_is_replaced_before_anybody_gets_it(postgres_url: str) -> None:
     async with open_postgres(PostgresOptions(postgres_url)) as postgres:
         async with postgres.pool.connection() as first, postgres.pool.connection() as second:

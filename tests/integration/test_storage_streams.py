@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -69,6 +70,19 @@ async def test_the_append_is_linear_whatever_the_planner_knows(
     assert {node["Index Name"] for node in looks} == {"seen_pkey"}
     assert all(node["Actual Loops"] <= size for node in plan)
     assert all(node["Actual Loops"] == 1 for node in plan if node["Node Type"] == "CTE Scan")
+
+
+async def test_writers_of_the_same_channels_in_any_order_never_deadlock(postgres_url: str) -> None:
+    rng = random.Random(7)
+    channels = [f"c{n}" for n in range(50)]
+
+    def batch(name: str) -> list[Entry]:
+        return [Entry(channel, "/", name, b"{}", 0) for channel in rng.sample(channels, len(channels))]
+
+    async with open_streams(StreamsOptions(postgres_url, writers=8, acquire_timeout=10, append_deadline=10)) as streams:
+        await asyncio.gather(*(streams.append(batch(str(n))) for n in range(100)))
+
+        assert {head.offset for head in (await streams.heads(channels)).values()} == {100}
 
 
 async def test_batches_are_planned_for_their_own_size_without_compiling(streams: PostgresStreams) -> None:
