@@ -21,7 +21,7 @@ class BoundedLoop(uvloop.Loop):
     seconds: float
 
     def run_until_complete(self, future: Generator[object, None, T] | Awaitable[T]) -> T:
-        task = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
+        task = asyncio.ensure_future(cast("Awaitable[T]", future), loop=self)
         alarm = self.call_later(self.seconds, task.cancel, f"not done after {self.seconds} s")
         try:
             return super().run_until_complete(task)

@@ -1,0 +1,56 @@
+# Everything a developer does. CI runs `make test`, nothing else.
+BIN = .venv/bin
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+LOCKED = pyproject.toml --extra embedded --group build
+
+.PHONY: help setup run test lint types fmt hooks services migrate bench torture lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+setup:  ## make .venv from the locked requirements; other commands do it by themselves
+	@scripts/setup.sh dev
+
+run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE_SERVER__PORT=9000 make run
+	@scripts/setup.sh run
+	@exec $(BIN)/orderwire serve --demo
+
+test: lint types  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 2" for two workers
+	@$(BIN)/python -m tests.services fetch
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup  ## ruff, formatting, direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/lint-imports --no-logo
+
+types: setup  ## mypy, strict, tests included
+	@$(BIN)/mypy
+
+fmt: setup  ## format, and fix what ruff can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+hooks: setup  ## run lint on every commit (pre-commit)
+	@$(BIN)/pre-commit install
+
+services: setup  ## PostgreSQL, Redis and RabbitMQ in the foreground; prints the environment that points at them
+	@exec $(BIN)/python -m tests.services postgres redis rabbitmq
+
+migrate: setup  ## bring the configured database up to date
+	@$(BIN)/orderwire migrate
+
+bench: setup  ## measure commit-to-client latency on real servers
+	@$(BIN)/python -m bench $(ARGS)
+
+torture: setup  ## kill every part at random moments and prove that nothing is lost; KILLS=20 SEED=n
+	@$(BIN)/python -m tests.torture --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+lock: setup  ## write requirements/*.txt anew; UPGRADE=--upgrade for newer versions
+	@$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt
+	@$(COMPILE) $(LOCKED) --output-file requirements/run.txt
+	@$(COMPILE) $(LOCKED) --group test --group lint --constraints requirements/run.txt --output-file requirements/dev.txt
+
+clean:  ## remove what was made here: .venv, caches, node_modules (not the data in .orderwire)
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/node_modules
