@@ -1,0 +1,329 @@
+"""Real sockets, real streams in PostgreSQL; the bus in process, so that a test can lose what it likes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import orjson
+import pytest
+
+from handlers.accounts.model import Account
+from handlers.actor import Role
+from realtime.bus_memory import MemoryBus, MemoryExchange
+from realtime.session import ClientOptions
+from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
+
+PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+@pytest.fixture
+async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
+    async with open_streams(StreamsOptions(postgres_url)) as streams:
+        yield streams
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryExchange().bus()
+
+
+@pytest.fixture
+async def node(streams: PostgresStreams, bus: MemoryBus) -> AsyncIterator[Node]:
+    async with running(streams, bus) as node:
+        yield node
+
+
+async def connected(client: Client, node: Node) -> Any:
+    return await client.ask({"id": 1, "connect": {"token": node.token()}})
+
+
+async def test_the_conversation_on_the_page_is_what_is_spoken(node: Node) -> None:
+    transcript = re.search(r"```transcript\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert transcript is not None
+    bound = {"eyJ…": node.token(), "#42…": MINE}
+    async with node.socket() as client:
+        for line in transcript[1].splitlines():
+            mark, rest = line.split(" ", 1)
+            match mark:
+                case "→":
+                    await client.socket.send_str(filled(rest, bound))
+                case "←":
+                    matches(orjson.loads(rest), await client.hear(), bound)
+                case "⇒":
+                    channel, data = rest.split(" ", 1)
+                    await node.publish(bound.get(channel, channel), data.encode())
+                case _:
+                    assert await client.closed() == (int(rest.split(" ", 1)[0]), rest.split(" ", 1)[1])
+
+
+def filled(text: str, bound: dict[str, str]) -> str:
+    for placeholder, value in bound.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+def matches(expected: Any, heard: Any, bound: dict[str, str]) -> None:
+    """Equal, where a text that ends in `…` stands for any one, each time the same."""
+    if isinstance(expected, str) and expected.endswith("…"):
+        assert bound.setdefault(expected, heard) == heard
+    elif isinstance(expected, dict):
+        expected = {filled(key, bound): value for key, value in expected.items()}
+        assert list(expected) == list(heard)
+        for key, value in expected.items():
+            matches(value, heard[key], bound)
+    elif isinstance(expected, list):
+        for wanted, item in zip(expected, heard, strict=True):
+            matches(wanted, item, bound)
+    else:
+        assert expected == heard
+
+
+async def test_a_large_recovery_is_a_page_in_the_reply_and_the_rest_before_what_is_live(node: Node) -> None:
+    await node.publish(FEED, *texts(2500, 300))
+    async with node.client() as client:
+        await client.say({"id": 2, "subscribe": {"channel": FEED, "recover": True, "offset": 0, "epoch": ""}})
+        reply = (await client.hear())["subscribe"]
+        assert reply["recovered"]
+        page = [publication["offset"] for publication in reply["publications"]]
+        assert 0 < len(page) < 1000
+        await node.publish(FEED, *texts(1))
+        assert page + await client.offsets(FEED, 2501) == list(range(1, 2502))
+
+
+async def test_more_missed_than_the_limit_means_to_reload(node: Node) -> None:
+    for _ in range(11):
+        await node.publish(FEED, *texts(1000), lose=True)
+    async with node.client() as client:
+        reply = await client.ask({"id": 2, "subscribe": {"channel": FEED, "recover": True, "offset": 0, "epoch": ""}})
+        assert reply["subscribe"]["offset"] == 11_000
+        assert reply["subscribe"]["was_recovering"]
+        assert "recovered" not in reply["subscribe"]
+
+
+async def test_a_lost_last_message_arrives_all_the_same(node: Node) -> None:
+    async with node.client(FEED) as client:
+        await node.publish(FEED, *texts(3), lose=True)
+        assert await client.offsets(FEED, 3) == [1, 2, 3]
+
+
+async def test_a_gap_is_filled_before_what_came_after_it(node: Node) -> None:
+    async with node.client(FEED) as client:
+        await node.publish(FEED, *texts(1))
+        await node.publish(FEED, *texts(2), lose=True)
+        await node.publish(FEED, *texts(1))
+        assert await client.offsets(FEED, 4) == [1, 2, 3, 4]
+    assert node.measured("gaps_repaired_total") >= 1
+
+
+async def test_delivery_goes_on_without_the_bus(node: Node, bus: MemoryBus) -> None:
+    async with node.client(FEED) as client:
+        bus.cut()
+        await node.publish(FEED, *texts(2))
+        assert await client.offsets(FEED, 2) == [1, 2]
+        bus.mend()
+        await node.publish(FEED, *texts(1))
+        assert await client.offsets(FEED, 3) == [3]
+
+
+async def test_the_personal_channel_is_recovered_at_connect(node: Node) -> None:
+    await node.publish(MINE, *texts(3))
+    async with node.socket() as client:
+        subs = {MINE: {"recover": True, "offset": 1, "epoch": ""}}
+        reply = await client.ask({"id": 1, "connect": {"token": node.token(), "subs": subs}})
+    mine = reply["connect"]["subs"][MINE]
+    assert mine["recovered"]
+    assert [publication["offset"] for publication in mine["publications"]] == [2, 3]
+
+
+async def test_a_new_epoch_ends_subscriptions_and_connections(node: Node, streams: PostgresStreams) -> None:
+    await node.publish(FEED, *texts(1))
+    async with node.client(FEED) as client:
+        await streams.new_epoch()
+        assert (await client.hear())["push"] == {
+            "channel": FEED,
+            "unsubscribe": {"code": 2500, "reason": "insufficient state"},
+        }
+        again = await client.ask({"id": 3, "subscribe": {"channel": FEED}})
+        assert again["subscribe"]["offset"] == 1
+    await node.publish(MINE, *texts(1))
+    async with node.client() as client:
+        await streams.new_epoch()
+        assert await client.closed() == (3010, "insufficient state")
+
+
+async def test_a_customer_may_not_hear_the_feed(node: Node) -> None:
+    customer = Account(uuid4(), "c@example.com", "C", Role.CUSTOMER, "hash")
+    async with node.socket() as client:
+        await client.ask({"id": 1, "connect": {"token": node.token(customer)}})
+        reply = await client.ask({"id": 2, "subscribe": {"channel": FEED}})
+    assert reply == {"id": 2, "error": {"code": 103, "message": "permission denied"}}
+
+
+async def test_commands_of_one_frame_are_answered_in_order(node: Node) -> None:
+    async with node.socket() as client:
+        await client.say(
+            {"id": 1, "connect": {"token": node.token()}},
+            {"id": 2, "subscribe": {"channel": FEED}},
+            {"id": 3, "subscribe": {"channel": "nobody:knows"}},
+            {"id": 4, "unsubscribe": {"channel": FEED}},
+        )
+        assert [(await client.hear())["id"] for _ in range(4)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("frame", [b"{}", b"\x00"])
+async def test_a_binary_frame_is_a_bad_request(node: Node, frame: bytes) -> None:
+    async with node.socket() as client:
+        await client.socket.send_bytes(frame)
+        assert await client.closed() == (3501, "bad request")
+
+
+@pytest.mark.parametrize("frame", ["", "{", "\x00", "[]", '{"id":1,"connect":{"token":7}}'])
+async def test_garbage_is_a_bad_request(node: Node, frame: str) -> None:
+    async with node.socket() as client:
+        await client.socket.send_str(frame)
+        assert await client.closed() == (3501, "bad request")
+
+
+async def test_an_oversized_frame_is_closed_as_too_big(node: Node) -> None:
+    async with node.socket() as client:
+        await client.socket.send_str("x" * 70_000)
+        assert (await client.closed())[0] == 1009
+
+
+async def test_an_invalid_token_is_closed(node: Node) -> None:
+    async with node.socket() as client:
+        await client.say({"id": 1, "connect": {"token": "nonsense"}})
+        assert await client.closed() == (3500, "invalid token")
+
+
+async def test_nothing_is_left_of_a_client_that_vanished(node: Node) -> None:
+    async with node.client(FEED) as client:
+        assert node.measured("subscriptions") == 2
+        transport = client.socket._response.connection
+        assert transport is not None
+        assert transport.transport is not None
+        transport.transport.abort()
+        await until(lambda: not node.measured("connections"))
+    assert node.measured("subscriptions") == node.measured("channels") == 0
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["centrifuge-json"], "centrifuge-json"),
+        (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
+        ([], None),
+    ],
+)
+async def test_the_json_subprotocol_is_echoed_when_offered(node: Node, offered: list[str], chosen: str | None) -> None:
+    async with node.socket(protocols=offered) as client:
+        assert client.socket.protocol == chosen
+
+
+async def refused(node: Node, **options: Any) -> int:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        async with node.socket(**options):
+            pass
+    return refusal.value.status
+
+
+async def test_protobuf_is_refused_in_words(node: Node) -> None:
+    assert await refused(node, protocols=["centrifuge-protobuf"]) == 400
+    assert await refused(node, params={"format": "protobuf"}) == 400
+
+
+async def test_a_foreign_origin_is_refused_and_an_allowed_one_is_not(streams: PostgresStreams, bus: MemoryBus) -> None:
+    options = ClientOptions(allowed_origins=("https://*.example.com",))
+    async with running(streams, bus, options) as node:
+        assert await refused(node, headers={"Origin": "https://example.org"}) == 403
+        assert await refused(node, headers={"Origin": "null"}) == 403
+        host = node.url.removeprefix("http://").partition("/")[0]
+        for origin in ("https://shop.example.com", f"http://{host}"):
+            async with node.socket(headers={"Origin": origin}) as client:
+                assert "connect" in await connected(client, node)
+
+
+async def test_a_full_node_takes_no_more(streams: PostgresStreams, bus: MemoryBus) -> None:
+    async with running(streams, bus, ClientOptions(connection_limit=1)) as node, node.client():
+        assert await refused(node) == 503
+
+
+async def test_a_client_that_does_not_pong_is_closed_and_one_that_does_stays(
+    streams: PostgresStreams, bus: MemoryBus
+) -> None:
+    options = ClientOptions(ping_interval=0.6, pong_timeout=0.3)
+    async with running(streams, bus, options) as node, node.client() as silent, node.client() as lively:
+        for _ in range(3):
+            message = await lively.socket.receive(timeout=5)
+            assert message.data == "{}"
+            await lively.socket.send_str("{}")
+        assert await silent.closed() == (3012, "no pong")
+        assert (await lively.ask({"id": 9, "rpc": {}}))["id"] == 9
+
+
+async def test_a_client_that_never_connects_is_stale(streams: PostgresStreams, bus: MemoryBus) -> None:
+    async with running(streams, bus, ClientOptions(stale_close_delay=0.1)) as node, node.socket() as client:
+        assert await client.closed() == (3502, "stale")
+
+
+async def test_draining_closes_everyone_in_time_and_takes_nobody(node: Node) -> None:
+    async with node.client(FEED) as first, node.client(FEED) as second:
+        async with asyncio.TaskGroup() as tasks:
+            drained = tasks.create_task(node.connections.drain(5))
+            closes = [tasks.create_task(client.closed()) for client in (first, second)]
+        assert [close.result() for close in closes] == [(3001, "shutdown")] * 2
+        assert drained.done()
+        assert await refused(node) == 503
+
+
+async def test_a_slow_client_is_closed_and_the_others_keep_receiving(streams: PostgresStreams, bus: MemoryBus) -> None:
+    options = ClientOptions(queue_max_size=256 * 1024)
+    async with running(streams, bus, options) as node, node.client(FEED) as healthy, deaf_client(node):
+        received: list[int] = []
+        while not node.measured("closes_total", {"code": "3008"}):
+            await node.publish(FEED, *texts(2, 100_000))
+            received += await healthy.offsets(FEED, len(received) + 2)
+        await until(lambda: node.measured("connections") == 1)
+        await node.publish(FEED, *texts(1))
+        received += await healthy.offsets(FEED, len(received) + 1)
+        assert received == list(range(1, len(received) + 1))
+
+
+@asynccontextmanager
+async def deaf_client(node: Node) -> AsyncIterator[None]:
+    """Subscribed to the feed; then it reads nothing more."""
+    host, port = node.url.removeprefix("http://").partition("/")[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    lines = [
+        "GET /connection/websocket HTTP/1.1",
+        f"Host: {host}:{port}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(
+        masked({"id": 1, "connect": {"token": node.token()}}) + masked({"id": 2, "subscribe": {"channel": FEED}})
+    )
+    await reader.readuntil(b'"id":2')
+    yield
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def masked(command: dict[str, Any]) -> bytes:
+    """A client's text frame, masked with zeros."""
+    payload = orjson.dumps(command)
+    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+    return b"\x81" + size + bytes(4) + payload

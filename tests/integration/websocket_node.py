@@ -1,0 +1,167 @@
+"""One node's client side, on real sockets: an aiohttp server, a hub over given streams and bus, and clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from handlers.accounts.model import Account
+from handlers.actor import Actor, Role
+from handlers.audience import may_join as may_join_channel
+from handlers.audience import parse_channel, personal_channel
+from handlers.clock import utc_now
+from handlers.ports.streams import Entry, Streams
+from realtime import bus as wire
+from realtime.bus import Bus
+from realtime.connections import Connections
+from realtime.flusher import Flusher
+from realtime.hub import Hub, HubOptions
+from realtime.metrics import RealtimeMetrics
+from realtime.session import ClientOptions
+from realtime.tokens import TokenAuthority
+from realtime.transports.websocket import WebSocketEndpoint
+
+PATH = "/connection/websocket"
+VERSION = "0.1.0"
+STAFF = Account(UUID(int=42), "staff@example.com", "Staff", Role.STAFF, "hash")
+MINE = personal_channel(STAFF.id)
+FEED = "orders:feed"
+
+
+class StaffOnly:
+    """The audience page's own judgement, as if no order had an owner."""
+
+    async def may_join(self, actor: Actor, channel: str) -> bool:
+        return may_join_channel(actor, parse_channel(channel), owner=None)
+
+
+class Client:
+    """A WebSocket that speaks JSON."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    async def say(self, *commands: dict[str, Any]) -> None:
+        await self.socket.send_str("\n".join(orjson.dumps(command).decode() for command in commands))
+
+    async def hear(self) -> Any:
+        """The next message that is no ping."""
+        while True:
+            message = await self.socket.receive(timeout=10)
+            assert message.type is aiohttp.WSMsgType.TEXT, message
+            if message.data != "{}":
+                return orjson.loads(message.data)
+
+    async def ask(self, command: dict[str, Any]) -> Any:
+        await self.say(command)
+        return await self.hear()
+
+    async def closed(self) -> tuple[int, str]:
+        """Read to the end; the close code and its reason."""
+        while True:
+            message = await self.socket.receive(timeout=10)
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                return int(message.data), str(message.extra)
+            assert message.type is aiohttp.WSMsgType.TEXT, message
+
+    async def offsets(self, channel: str, up_to: int) -> list[int]:
+        """Offsets of the pushes on `channel`, until `up_to` was heard."""
+        heard: list[int] = []
+        while not heard or heard[-1] != up_to:
+            push = (await self.hear())["push"]
+            if push["channel"] == channel:
+                heard.append(push["pub"]["offset"])
+        return heard
+
+
+@dataclass
+class Node:
+    url: str
+    streams: Streams
+    bus: Bus
+    hub: Hub
+    connections: Connections
+    authority: TokenAuthority
+    metrics: RealtimeMetrics
+    registry: CollectorRegistry
+    http: aiohttp.ClientSession
+
+    def token(self, account: Account = STAFF) -> str:
+        return self.authority.issue(account, utc_now()).value
+
+    @asynccontextmanager
+    async def socket(self, **options: Any) -> AsyncIterator[Client]:
+        async with self.http.ws_connect(self.url, autoclose=False, max_msg_size=0, **options) as socket:
+            yield Client(socket)
+
+    @asynccontextmanager
+    async def client(self, channel: str | None = None, *, subs: dict[str, Any] | None = None) -> AsyncIterator[Client]:
+        """Connected, and subscribed to `channel`."""
+        async with self.socket() as client:
+            connected = await client.ask({"id": 1, "connect": {"token": self.token(), "subs": subs}})
+            assert "connect" in connected, connected
+            if channel is not None:
+                assert "subscribe" in await client.ask({"id": 2, "subscribe": {"channel": channel}})
+            yield client
+
+    async def publish(self, channel: str, *payloads: bytes, lose: bool = False) -> None:
+        """As the fan-out does: append, then tell the nodes (or lose that)."""
+        entries = [Entry(channel, "/tests", str(uuid4()), data, int(utc_now().timestamp() * 1000)) for data in payloads]
+        published = await self.streams.append(entries)
+        if not lose:
+            await self.bus.publish(wire.encode(published))
+
+    def measured(self, name: str, labels: dict[str, str] | None = None) -> float:
+        return self.registry.get_sample_value(f"orderwire_{name}", labels) or 0.0
+
+
+@asynccontextmanager
+async def running(
+    streams: Streams, bus: Bus, options: ClientOptions | None = None, hub_options: HubOptions | None = None
+) -> AsyncIterator[Node]:
+    """A node that serves on a free port of the loopback."""
+    registry = CollectorRegistry()
+    metrics = RealtimeMetrics(registry)
+    flusher = Flusher(metrics)
+    hub = Hub(streams, bus, flusher, metrics, hub_options or HubOptions(head_check_interval=0.2))
+    authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
+    connections = Connections(
+        hub, flusher, StaffOnly(), authority, metrics, options or ClientOptions(), version=VERSION
+    )
+    app = web.Application()
+    app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    endless = (bus.run(hub.receive), hub.run(), connections.run())
+    async with asyncio.TaskGroup() as tasks:
+        owned = [tasks.create_task(work) for work in endless]
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        await until(lambda: bus.is_connected and connections.can_take_more)
+        async with aiohttp.ClientSession() as http:
+            url = f"http://127.0.0.1:{port}{PATH}"
+            yield Node(url, streams, bus, hub, connections, authority, metrics, registry, http)
+        await runner.cleanup()
+        for task in owned:
+            task.cancel()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop run until what it works on is done; for states that announce themselves to nobody."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - nothing sets an event for it
+            await asyncio.sleep(0.002)
+
+
+def texts(count: int, size: int = 10) -> Sequence[bytes]:
+    return [orjson.dumps("x" * size) for _ in range(count)]
