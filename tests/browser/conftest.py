@@ -23,14 +23,14 @@ _QUIET = (
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[Orderwire]:
-    with orderwire(arguments=["--demo"]) as served:
-        yield served
+def served() -> Iterator[Orderwire]:
+    with orderwire(arguments=["--demo"]) as running:
+        yield running
 
 
 @pytest.fixture
-async def proxy(node: Orderwire) -> AsyncIterator[Proxy]:
-    async with open_proxy(node.port) as opened:
+async def proxy(served: Orderwire) -> AsyncIterator[Proxy]:
+    async with open_proxy(served.port) as opened:
         yield opened
 
 
@@ -51,10 +51,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def customer(session: aiohttp.ClientSession, node: Orderwire) -> Person:
-    return await Person.sign_in(session, node.base_url, "customer")
+async def customer(session: aiohttp.ClientSession, served: Orderwire) -> Person:
+    return await Person.sign_in(session, served.base_url, "customer")
 
 
 @pytest.fixture
-async def staff(session: aiohttp.ClientSession, node: Orderwire) -> Person:
-    return await Person.sign_in(session, node.base_url, "staff")
+async def staff(session: aiohttp.ClientSession, served: Orderwire) -> Person:
+    return await Person.sign_in(session, served.base_url, "staff")

@@ -17,14 +17,14 @@ RECOVERY_LIMIT = 20  # publications
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Orderwire]:
+def served() -> Iterator[Orderwire]:
     environment = {
         "ORDERWIRE_CLIENT__PING_INTERVAL": str(PING_INTERVAL),
         "ORDERWIRE_CLIENT__PONG_TIMEOUT": "1",
         "ORDERWIRE_STREAMS__RECOVERY_LIMIT": str(RECOVERY_LIMIT),
     }
-    with orderwire(arguments=["--demo"], environment=environment) as served:
-        yield served
+    with orderwire(arguments=["--demo"], environment=environment) as running:
+        yield running
 
 
 async def test_a_line_cut_for_ten_seconds_leaves_no_gap_and_no_double(
@@ -105,16 +105,16 @@ async def test_who_missed_more_than_the_stream_replays_loads_again(
 
 
 async def test_a_server_killed_and_started_again_is_caught_up_with(
-    browser: Browser, node: Orderwire, customer: Person, staff: Person
+    browser: Browser, served: Orderwire, customer: Person, staff: Person
 ) -> None:
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("staff")
         product = (await customer.products())[0]["id"]
 
         await customer.place(product)
-        node.kill()
+        served.kill()
         await dashboard.reach("offline", timeout=2_000)
-        await asyncio.to_thread(node.start)
+        await asyncio.to_thread(served.start)
         await customer.place(product)
         await dashboard.reach("live", timeout=RECONNECTED)
 
@@ -123,8 +123,8 @@ async def test_a_server_killed_and_started_again_is_caught_up_with(
         assert await dashboard.loads() == 1
 
 
-async def test_a_device_without_network_is_offline_at_once(browser: Browser, node: Orderwire) -> None:
-    async with open_dashboard(browser, node.base_url) as dashboard:
+async def test_a_device_without_network_is_offline_at_once(browser: Browser, served: Orderwire) -> None:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("staff")
 
         await dashboard.page.context.set_offline(True)

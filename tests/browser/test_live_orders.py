@@ -10,9 +10,9 @@ from tests.services.person import Person
 
 
 async def test_an_order_placed_over_rest_is_on_the_page_within_a_second(
-    browser: Browser, node: Orderwire, customer: Person
+    browser: Browser, served: Orderwire, customer: Person
 ) -> None:
-    async with open_dashboard(browser, node.base_url) as staff_page:
+    async with open_dashboard(browser, served.base_url) as staff_page:
         await staff_page.sign_in("staff")
 
         [order] = await customer.place_some(1)
@@ -20,10 +20,10 @@ async def test_an_order_placed_over_rest_is_on_the_page_within_a_second(
         await staff_page.shows(order, "placed", timeout=1_000)
 
 
-async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: Browser, node: Orderwire) -> None:
+async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: Browser, served: Orderwire) -> None:
     async with (
-        open_dashboard(browser, node.base_url) as staff_page,
-        open_dashboard(browser, node.base_url) as customer_page,
+        open_dashboard(browser, served.base_url) as staff_page,
+        open_dashboard(browser, served.base_url) as customer_page,
     ):
         await staff_page.sign_in("staff")
         await customer_page.sign_in("customer")
@@ -40,9 +40,9 @@ async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: 
             await staff_page.shows(order, status)
 
 
-async def test_cancelling_asks_twice(browser: Browser, node: Orderwire, customer: Person) -> None:
+async def test_cancelling_asks_twice(browser: Browser, served: Orderwire, customer: Person) -> None:
     [order] = await customer.place_some(1)
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("customer")
         cancel = dashboard.row(order).locator("[data-action=cancel]")
 
@@ -55,9 +55,9 @@ async def test_cancelling_asks_twice(browser: Browser, node: Orderwire, customer
 
 
 async def test_a_customer_sees_own_orders_only(
-    browser: Browser, node: Orderwire, staff: Person, customer: Person
+    browser: Browser, served: Orderwire, staff: Person, customer: Person
 ) -> None:
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("customer")
 
         [foreign] = await staff.place_some(1)
@@ -69,10 +69,10 @@ async def test_a_customer_sees_own_orders_only(
 
 
 async def test_an_order_whose_reply_was_lost_is_placed_once(
-    browser: Browser, node: Orderwire, customer: Person
+    browser: Browser, served: Orderwire, customer: Person
 ) -> None:
     before = len(await customer.orders())
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("customer")
         keys: list[str] = []
 
@@ -92,10 +92,10 @@ async def test_an_order_whose_reply_was_lost_is_placed_once(
 
 
 async def test_what_is_out_of_stock_is_marked_where_it_was_picked(
-    browser: Browser, node: Orderwire, customer: Person
+    browser: Browser, served: Orderwire, customer: Person
 ) -> None:
     scarce = (await customer.products())[3]
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("customer")
         row = dashboard.page.locator("#products li").filter(has=dashboard.page.locator(f"[data-sku='{scarce['sku']}']"))
         await row.locator("input").fill("2")
@@ -110,9 +110,9 @@ async def test_what_is_out_of_stock_is_marked_where_it_was_picked(
         await expect(dashboard.page.locator("#products li.faulty")).to_have_count(1)
 
 
-async def test_data_is_never_markup(browser: Browser, node: Orderwire, customer: Person) -> None:
+async def test_data_is_never_markup(browser: Browser, served: Orderwire, customer: Person) -> None:
     hostile = "<img src=x onerror='window.hit=1'><b>bold</b>"
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
 
         async def rename(route: Route) -> None:
             reply = await route.fetch()
@@ -129,11 +129,11 @@ async def test_data_is_never_markup(browser: Browser, node: Orderwire, customer:
 
 
 async def test_older_orders_come_on_demand_and_stay_current(
-    browser: Browser, node: Orderwire, customer: Person, staff: Person
+    browser: Browser, served: Orderwire, customer: Person, staff: Person
 ) -> None:
     first, *_ = await customer.place_some(120)
     total = len(await customer.orders())
-    async with open_dashboard(browser, node.base_url) as dashboard:
+    async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("customer")
         await staff.act(first, "pay")
         for count in (100, 150):

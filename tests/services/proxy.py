@@ -31,6 +31,10 @@ class Proxy:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/connection/websocket"
+
     def cut(self) -> None:
         self._line = Line.CUT
         self._flowing.set()

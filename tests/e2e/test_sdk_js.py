@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.e2e import sdk
+from tests.e2e.sdk import Heard, Joined
+from tests.services.orderwire import Orderwire
+from tests.services.person import Person
+from tests.services.proxy import Proxy
+
+SCRIPT = Path(__file__).parent / "js" / "follow.mjs"
+
+
+class Follower:
+    """Reads what the script says; fails when it says that the SDK has given up."""
+
+    def __init__(self, lines: asyncio.StreamReader) -> None:
+        self._lines = lines
+
+    async def joined(self) -> Joined:
+        said = await self._next("joined")
+        return Joined(said["wasRecovering"], said["recovered"])
+
+    async def heard(self) -> Heard:
+        said = await self._next("heard")
+        return Heard(said["offset"], said["id"], said["order"])
+
+    async def _next(self, kind: str) -> dict[str, Any]:
+        said = orjson.loads(await self._lines.readline())
+        assert list(said) == [kind], said
+        found: dict[str, Any] = said[kind]
+        return found
+
+
+@asynccontextmanager
+async def following(node_program: Path, proxy: Proxy, person: Person, channel: str | None) -> AsyncIterator[Follower]:
+    process = await asyncio.create_subprocess_exec(
+        node_program,
+        SCRIPT,
+        proxy.websocket_url,
+        *([channel] if channel else []),
+        env={"TOKEN": person.token},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield Follower(process.stdout)
+    finally:
+        process.stdin.close()
+        await process.stdout.read()
+        assert await process.wait() == 0
+
+
+@pytest.fixture
+def javascript(node: Path, node_modules: Path) -> Path:
+    """A Node.js that finds the SDK."""
+    return node
+
+
+async def test_the_javascript_sdk_hears_what_is_placed_over_rest(javascript: Path, proxy: Proxy, staff: Person) -> None:
+    async with following(javascript, proxy, staff, "orders:feed") as follower:
+        await sdk.hears_what_is_placed(follower, staff)
+
+
+async def test_the_javascript_sdk_is_subscribed_to_a_customers_own_channel(
+    javascript: Path, proxy: Proxy, customer: Person
+) -> None:
+    async with following(javascript, proxy, customer, None) as follower:
+        await sdk.hears_what_is_placed(follower, customer)
+
+
+@pytest.mark.parametrize("channel", ["orders:feed", None])
+async def test_the_javascript_sdk_resumes_after_the_server_was_killed(
+    javascript: Path, proxy: Proxy, served: Orderwire, staff: Person, channel: str | None
+) -> None:
+    async with following(javascript, proxy, staff, channel) as follower:
+        await sdk.resumes_after_a_kill(follower, staff, served, proxy)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import centrifuge  # type: ignore[import-untyped]
+import pytest
+
+from tests.e2e import sdk
+from tests.e2e.sdk import Heard, Joined
+from tests.services.orderwire import Orderwire
+from tests.services.person import Person
+from tests.services.proxy import Proxy
+
+
+class Follower(centrifuge.ClientEventHandler, centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    """Takes the events of a subscription of its own, or of the client where the server subscribes it."""
+
+    def __init__(self) -> None:
+        self._joins: asyncio.Queue[Joined] = asyncio.Queue()
+        self._publications: asyncio.Queue[Heard] = asyncio.Queue()
+
+    async def joined(self) -> Joined:
+        return await self._joins.get()
+
+    async def heard(self) -> Heard:
+        return await self._publications.get()
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        self._joins.put_nowait(Joined(ctx.was_recovering, ctx.recovered))
+
+    async def on_publication(self, ctx: Any) -> None:
+        event = ctx.pub.data
+        self._publications.put_nowait(Heard(ctx.pub.offset, event["id"], event["data"]))
+
+
+@asynccontextmanager
+async def following(proxy: Proxy, person: Person, channel: str | None) -> AsyncIterator[Follower]:
+    follower = Follower()
+    # What the server subscribes us to would be mixed up with our own subscription.
+    events = follower if channel is None else None
+    client = centrifuge.Client(proxy.websocket_url, events=events, token=person.token, max_reconnect_delay=1.0)
+    if channel is not None:
+        await client.new_subscription(channel, events=follower).subscribe()
+    await client.connect()
+    try:
+        yield follower
+    finally:
+        await client.disconnect()
+
+
+async def test_the_python_sdk_hears_what_is_placed_over_rest(proxy: Proxy, staff: Person) -> None:
+    async with following(proxy, staff, "orders:feed") as follower:
+        await sdk.hears_what_is_placed(follower, staff)
+
+
+async def test_the_python_sdk_is_subscribed_to_a_customers_own_channel(proxy: Proxy, customer: Person) -> None:
+    async with following(proxy, customer, None) as follower:
+        await sdk.hears_what_is_placed(follower, customer)
+
+
+@pytest.mark.parametrize("channel", ["orders:feed", None])
+async def test_the_python_sdk_resumes_after_the_server_was_killed(
+    proxy: Proxy, served: Orderwire, staff: Person, channel: str | None
+) -> None:
+    async with following(proxy, staff, channel) as follower:
+        await sdk.resumes_after_a_kill(follower, staff, served, proxy)
