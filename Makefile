@@ -1,6 +1,6 @@
 # Everything a developer does. CI runs `make test`, nothing else.
 BIN = .venv/bin
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 

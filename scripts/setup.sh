@@ -12,7 +12,7 @@ fail() {
 }
 
 python() {
-    without_venv=
+    without_venv=''
     for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
         if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -26,8 +26,9 @@ python() {
 }
 
 locks=$(cat requirements/*.txt pyproject.toml | cksum | tr ' ' -)
-read -r had had_locks had_folder <"$stamp" 2>/dev/null || had= had_locks= had_folder=
-[ "$had" = dev ] && wanted=dev
+had='' had_locks='' had_folder=''
+[ ! -f "$stamp" ] || read -r had had_locks had_folder <"$stamp"
+[ "$had" != dev ] || wanted=dev
 if [ "$had $had_locks $had_folder" = "$wanted $locks $PWD" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0
 fi
@@ -39,7 +40,7 @@ if [ "${had_folder:-$PWD}" != "$PWD" ] || ! .venv/bin/python -m pip --version >/
     "$interpreter" -m venv .venv
 fi
 rm -f "$stamp"
-export UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE="${UV_LINK_MODE:-copy}" VIRTUAL_ENV="$PWD/.venv"
+export UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV="$PWD/.venv"
 echo "orderwire: installing what requirements/$wanted.txt locks"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 .venv/bin/uv pip sync --quiet --require-hashes "requirements/$wanted.txt"
