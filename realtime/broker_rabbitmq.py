@@ -162,7 +162,7 @@ class RabbitMQDeliveries:
         self._consumer: _Consumer | None = None
 
     async def receive(self) -> Sequence[Delivery]:
-        backoff = Backoff()
+        backoff = Backoff(cap=2.0)
         while True:
             try:
                 consumer = self._consumer or await self._start()

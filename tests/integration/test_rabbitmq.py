@@ -1,0 +1,142 @@
+"""What is RabbitMQ's alone: whom it vouches for, queues that were there before, messages that no codec reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import aio_pika
+import aiormq
+import pytest
+from pamqp.commands import Basic
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from handlers.ports.broker import Delivery, Message
+from realtime.broker_rabbitmq import RabbitMQ, open_rabbitmq
+from realtime.metrics import RealtimeMetrics
+from realtime.rabbitmq_topology import RabbitMQOptions
+
+
+@pytest.fixture
+def options(rabbitmq_url: str, unique_name: str) -> RabbitMQOptions:
+    return RabbitMQOptions(
+        rabbitmq_url, f"{unique_name}.events", f"{unique_name}.fanout", f"{unique_name}.dead", heartbeat=2
+    )
+
+
+@pytest.fixture
+async def broker(options: RabbitMQOptions) -> AsyncIterator[RabbitMQ]:
+    async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as opened:
+        await opened.publish([Message("id-0", "order.created", "s", b"own")])
+        yield opened
+
+
+async def publish_raw(url: str, exchange: str, body: bytes, properties: Basic.Properties) -> None:
+    async with aiormq.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.basic_publish(body, exchange=exchange, routing_key="a.b", properties=properties)
+
+
+async def take(broker: RabbitMQ, queue: str, count: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    async with asyncio.timeout(10), broker.consume(queue, prefetch=100) as deliveries:
+        while len(taken) < count:
+            taken += await deliveries.receive()
+        await deliveries.acknowledge(taken)
+    return taken
+
+
+async def test_only_what_our_own_user_published_is_trusted(
+    options: RabbitMQOptions, broker: RabbitMQ, rabbitmq_foreign_url: str
+) -> None:
+    await publish_raw(rabbitmq_foreign_url, options.exchange, b"unsigned", Basic.Properties())
+    own, unsigned = await take(broker, options.fanout_queue, 2)
+    assert own.trusted
+    assert not unsigned.trusted
+
+
+async def test_another_user_cannot_sign_as_ours(
+    options: RabbitMQOptions, broker: RabbitMQ, rabbitmq_foreign_url: str
+) -> None:
+    forged = Basic.Properties(user_id=options.user)
+    with pytest.raises(aiormq.exceptions.ChannelPreconditionFailed):
+        await publish_raw(rabbitmq_foreign_url, options.exchange, b"forged", forged)
+
+
+async def test_an_event_can_be_recognized_by_its_properties_alone(options: RabbitMQOptions, broker: RabbitMQ) -> None:
+    async with await aio_pika.connect(options.url) as connection, connection.channel() as channel:
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind(options.exchange, "order.*")
+        await broker.publish([Message("id-1", "order.paid", "s", b"own")])
+        message = await queue.get()
+        assert (message.message_id, message.type, message.routing_key) == ("id-1", "order.paid", "order.paid")
+        assert message.content_type == "application/cloudevents+json"
+        assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+        assert message.timestamp is not None
+
+
+class Unreadable(Basic.Properties):
+    """RabbitMQ lets these bytes pass; a client that decodes them fails."""
+
+    def marshal(self) -> bytes:
+        return super().marshal().replace(b"PLACE", b"\xff\xfe\xff\xfe\xff")
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        Unreadable(content_type="PLACE"),
+        Unreadable(headers={"PLACE": 1}),
+        Unreadable(headers={"cloudEvents:id": "1"}, app_id="PLACE"),
+    ],
+    ids=["content type", "header name", "application"],
+)
+async def test_properties_that_cannot_be_decoded_do_not_stop_the_queue(
+    options: RabbitMQOptions, broker: RabbitMQ, properties: Basic.Properties
+) -> None:
+    await publish_raw(options.url, options.exchange, b"unreadable", properties)
+    await broker.publish([Message("id-1", "order.created", "s", b"next")])
+    _, unreadable, following = await take(broker, options.fanout_queue, 3)
+    assert unreadable.body == b"unreadable"
+    assert unreadable.content_type is None
+    assert unreadable.headers == {}
+    assert following.body == b"next"
+
+
+async def test_a_time_past_the_calendar_does_not_stop_the_queue(options: RabbitMQOptions, broker: RabbitMQ) -> None:
+    class FarFuture(Basic.Properties):
+        def marshal(self) -> bytes:
+            return super().marshal()[:-8] + b"\x7f" + b"\xff" * 7
+
+    await publish_raw(options.url, options.exchange, b"late", FarFuture(timestamp=datetime.now(UTC)))
+    assert [delivery.body for delivery in await take(broker, options.fanout_queue, 2)] == [b"own", b"late"]
+
+
+async def test_a_queue_that_is_there_with_other_arguments_is_used_and_warned_about_once(
+    options: RabbitMQOptions,
+) -> None:
+    async with await aio_pika.connect(options.url) as operator, operator.channel() as channel:
+        await channel.declare_queue(options.fanout_queue, durable=True, arguments={"x-max-length": 1000})
+    with capture_logs() as logs:
+        async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as broker:
+            await broker.publish([Message("id-0", "order.created", "s", b"own")])
+            assert [delivery.body for delivery in await take(broker, options.fanout_queue, 1)] == [b"own"]
+    warnings = [entry for entry in logs if entry["event"] == "rabbitmq_queue_used_as_it_is"]
+    assert [entry["queue"] for entry in warnings] == [options.fanout_queue]
+    assert "delete it" in warnings[0]["advice"]
+
+
+async def test_dead_letters_with_headers_too_big_for_a_frame_are_kept_without_them(
+    options: RabbitMQOptions, broker: RabbitMQ
+) -> None:
+    bad = Delivery(1, b"bad", "text/plain", {f"h{n}": "x" * 1000 for n in range(200)})
+    await broker.dead_letter(bad, reason="malformed")
+    [letter] = await take(broker, options.dead_letter_queue, 1)
+    assert letter.headers["x-orderwire-reason"] == "malformed"
+    assert len(letter.headers) < 20
+
+
+async def test_the_password_is_not_shown(options: RabbitMQOptions) -> None:
+    assert options.url not in repr(options)
