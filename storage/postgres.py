@@ -28,7 +28,7 @@ class PostgresOptions:
     pool_size: int = 10
     acquire_timeout: float = 2.0
     statement_timeout: float = 10.0
-    deadline: float = 2.8
+    deadline: float = 2.5
 
 
 @dataclass(frozen=True, slots=True)

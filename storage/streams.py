@@ -42,7 +42,7 @@ class StreamsOptions:
     writers: int = 2
     readers: int = 2
     acquire_timeout: float = 2.0
-    read_deadline: float = 2.8
+    read_deadline: float = 2.5
     append_deadline: float = 5.0
 
 

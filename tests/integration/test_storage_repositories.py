@@ -324,7 +324,7 @@ async def test_the_position_of_a_stream_is_its_head(database: Database, postgres
 
 async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
     async with (
-        open_postgres(PostgresOptions(postgres_url, pool_size=1, acquire_timeout=0.05)) as postgres,
+        open_postgres(PostgresOptions(postgres_url, pool_size=1, acquire_timeout=1.0)) as postgres,
         postgres.read(),
     ):
         with pytest.raises(Unavailable):
@@ -333,9 +333,9 @@ async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
 
 
 async def test_a_unit_of_work_that_takes_too_long_is_given_up_and_its_connection_replaced(postgres_url: str) -> None:
-    async with open_postgres(PostgresOptions(postgres_url, pool_size=1, deadline=0.2)) as postgres:
+    async with open_postgres(PostgresOptions(postgres_url, pool_size=1)) as postgres:
         with pytest.raises(Unavailable):
-            async with postgres.pool.connection() as connection:
+            async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
         async with postgres.read() as unit:
             assert await unit.products.page(after_sku="", limit=1) == []
@@ -360,9 +360,9 @@ async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> 
 
 
 async def test_a_statement_that_nobody_waits_for_any_more_ends_in_the_server_too(postgres_url: str) -> None:
-    async with open_postgres(PostgresOptions(postgres_url, deadline=0.2)) as postgres:
+    async with open_postgres(PostgresOptions(postgres_url)) as postgres:
         with pytest.raises(Unavailable):
-            async with postgres.pool.connection() as connection:
+            async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
         async with postgres.pool.connection(deadline=5.0) as connection:
             while await connection.fetchval(
