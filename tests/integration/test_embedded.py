@@ -50,6 +50,29 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(parent)
 
 
+@pytest.fixture(scope="module")
+def seed() -> Iterator[Path]:
+    """The data folder of one start that has ended: making a database cluster takes longest of all."""
+    parent = Path(tempfile.mkdtemp(prefix="ow-"))
+    with program(parent / "data") as process:
+        told_by(process)
+        process.communicate()
+    yield parent / "data"
+    shutil.rmtree(parent)
+
+
+@pytest.fixture
+def used(seed: Path, folder: Path) -> Path:
+    """A data folder that has served before."""
+    return copied(seed, folder)
+
+
+def copied(seed: Path, folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(seed), str(folder)], check=True)  # with its owners, which shutil drops
+    return folder
+
+
 @contextmanager
 def program(folder: Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """embedded_program.py on `folder`; as root, `user` runs it."""
@@ -133,17 +156,17 @@ async def test_both_servers_answer_and_leave_no_process_when_they_are_stopped(fo
     await no_process_left(folder)
 
 
-async def test_postgres_asks_for_the_password(folder: Path) -> None:
-    async with claimed(folder), embedded_postgres(folder) as postgres:
-        password = next(folder.glob("postgres-*/password")).read_text()
+async def test_postgres_asks_for_the_password(used: Path) -> None:
+    async with claimed(used), embedded_postgres(used) as postgres:
+        password = next(used.glob("postgres-*/password")).read_text()
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(postgres.url.replace(password, "guessed"))
 
 
-async def test_what_we_make_is_for_our_eyes_only(folder: Path) -> None:
-    async with claimed(folder), embedded_postgres(folder) as postgres:
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        ours = (*folder.iterdir(), *folder.glob("*/*"))
+async def test_what_we_make_is_for_our_eyes_only(used: Path) -> None:
+    async with claimed(used), embedded_postgres(used) as postgres:
+        assert stat.S_IMODE(used.stat().st_mode) == 0o700
+        ours = (*used.iterdir(), *used.glob("*/*"))
         assert [str(path) for path in ours if path.stat().st_mode & 0o077] == []
         assert os.getpgid(postgres.pid or 0) != os.getpgid(0)  # Ctrl-C is for us to pass on
 
@@ -155,8 +178,8 @@ async def test_children_do_not_get_our_environment(folder: Path, monkeypatch: py
         assert b"ORDERWIRE" not in Path(f"/proc/{valkey.pid}/environ").read_bytes()
 
 
-async def test_killed_postgres_is_restarted_in_place_with_what_was_committed(folder: Path) -> None:
-    async with claimed(folder), embedded_postgres(folder) as postgres:
+async def test_killed_postgres_is_restarted_in_place_with_what_was_committed(used: Path) -> None:
+    async with claimed(used), embedded_postgres(used) as postgres:
         with keeping(postgres):
             connection = await asyncpg.connect(postgres.url)
             await connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
@@ -167,7 +190,7 @@ async def test_killed_postgres_is_restarted_in_place_with_what_was_committed(fol
             connection = await asyncpg.connect(postgres.url)
             assert await connection.fetchval("SELECT n FROM kept") == 42
             await connection.close()
-    await no_process_left(folder)
+    await no_process_left(used)
 
 
 async def test_killed_valkey_is_restarted_in_place(folder: Path) -> None:
@@ -181,44 +204,39 @@ async def test_killed_valkey_is_restarted_in_place(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
-async def test_killed_parent_leaves_no_child_and_the_next_start_recovers_at_once(folder: Path) -> None:
-    for expected_starts in (1, 2, 3):
-        with program(folder) as process:
+async def test_killed_parent_leaves_no_child_and_the_next_start_recovers_at_once(used: Path) -> None:
+    for expected_starts in (2, 3, 4):
+        with program(used) as process:
             assert told_by(process)["starts"] == expected_starts
             process.kill()
-    await no_process_left(folder)
+    await no_process_left(used)
 
 
-async def test_start_recovers_from_a_pid_file_that_names_a_living_process(folder: Path) -> None:
-    async with claimed(folder):
-        async with embedded_postgres(folder):
-            pass
-        pid_file = next(folder.glob("postgres-*/cluster")) / "postmaster.pid"
+async def test_start_recovers_from_a_pid_file_that_names_a_living_process(used: Path) -> None:
+    async with claimed(used):
+        pid_file = next(used.glob("postgres-*/cluster")) / "postmaster.pid"
         pid_file.write_text(f"{os.getpid()}\n{pid_file.parent}\n1\n5432\n\n\n0 0\nready\n")
-        async with embedded_postgres(folder) as postgres:
+        async with embedded_postgres(used) as postgres:
             connection = await asyncpg.connect(postgres.url)
             await connection.close()
 
 
-async def test_start_recovers_from_an_interrupted_first_start(folder: Path) -> None:
-    async with claimed(folder):
-        async with embedded_postgres(folder):
-            pass
-        cluster = next(folder.glob("postgres-*/cluster"))
-        (cluster / "global" / "pg_control").unlink()
-        cluster.rename(cluster.with_name("cluster.new"))
-        async with embedded_postgres(folder) as postgres:
-            connection = await asyncpg.connect(postgres.url)
-            await connection.close()
+async def test_start_recovers_from_an_interrupted_first_start(used: Path) -> None:
+    cluster = next(used.glob("postgres-*/cluster"))
+    (cluster / "global" / "pg_control").unlink()
+    cluster.rename(cluster.with_name("cluster.new"))
+    async with claimed(used), embedded_postgres(used) as postgres:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.close()
 
 
-def test_second_start_on_one_folder_is_refused_on_one_line_and_the_first_goes_on(folder: Path) -> None:
-    with program(folder) as first:
+def test_second_start_on_one_folder_is_refused_on_one_line_and_the_first_goes_on(used: Path) -> None:
+    with program(used) as first:
         told_by(first)
-        with program(folder) as second:
+        with program(used) as second:
             _, complaint = second.communicate()
         assert second.returncode == 1
-        assert complaint == f"{folder}: another orderwire (process {first.pid}) serves this folder; stop it first\n"
+        assert complaint == f"{used}: another orderwire (process {first.pid}) serves this folder; stop it first\n"
         first.communicate()
         assert first.returncode == 0
 
@@ -229,8 +247,8 @@ async def test_one_process_cannot_claim_a_folder_twice(folder: Path) -> None:
             await claim(folder)
 
 
-async def test_path_too_long_for_a_socket_works(folder: Path) -> None:
-    deep = folder / ("long" * 20) / ("path" * 20)
+async def test_path_too_long_for_a_socket_works(seed: Path, folder: Path) -> None:
+    deep = copied(seed, folder / ("long" * 20) / ("path" * 20))
     async with claimed(deep):
         async with embedded_postgres(deep) as postgres, embedded_valkey(deep) as valkey:
             connection = await asyncpg.connect(postgres.url)
@@ -242,8 +260,8 @@ async def test_path_too_long_for_a_socket_works(folder: Path) -> None:
         assert not socket_folder.exists()
 
 
-async def test_path_with_blanks_and_signs_works(folder: Path) -> None:
-    odd = folder / "a b%20c?d#é"
+async def test_path_with_blanks_and_signs_works(seed: Path, folder: Path) -> None:
+    odd = copied(seed, folder / "a b%20c?d#é")
     async with claimed(odd), embedded_postgres(odd) as postgres, embedded_valkey(odd) as valkey:
         connection = await asyncpg.connect(postgres.url)
         await connection.close()
@@ -274,13 +292,13 @@ def test_folder_that_one_may_not_write_to_is_refused_on_one_line(folder: Path) -
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="about root's folders")
-async def test_root_needs_no_permission_for_others_on_the_parents(folder: Path) -> None:
-    folder.parent.chmod(0o700)
-    async with claimed(folder), embedded_postgres(folder) as postgres, embedded_valkey(folder):
+async def test_root_needs_no_permission_for_others_on_the_parents(used: Path) -> None:
+    used.parent.chmod(0o700)
+    async with claimed(used), embedded_postgres(used) as postgres, embedded_valkey(used):
         connection = await asyncpg.connect(postgres.url)
         await connection.close()
         assert Path(f"/proc/{postgres.pid}").stat().st_uid != 0
-    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(used.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to give a folder away")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from server.embedded import ChildDied, EmbeddedError, Server, process
-from server.embedded.binaries import MissingBinary, Program, find_postgres, find_valkey, reachable
+from server.embedded.binaries import NOT_NEEDED, MissingBinary, Program, find_postgres, find_valkey, reachable
 from server.embedded.process import Account, Command, Plan, spawn
 
 IS_ROOT = os.geteuid() == 0
@@ -152,7 +152,7 @@ def test_programs_that_the_account_cannot_reach_are_copied_once(public_folder: P
     hidden = public_folder / "hidden" / "site-packages"
     base = Path(os.path.commonpath([part.parent for part in original.parts]))
     for part in original.parts:
-        shutil.copytree(part, hidden / part.relative_to(base), symlinks=True)
+        shutil.copytree(part, hidden / part.relative_to(base), symlinks=True, ignore=NOT_NEEDED)
     hidden.parent.chmod(0o700)
     program = Program(
         hidden / original.path.relative_to(base), tuple(hidden / part.relative_to(base) for part in original.parts)
