@@ -1,0 +1,56 @@
+"""docs/operations.md names every metric and every command, and no other; links between documents lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+from click import Group
+from prometheus_client import CollectorRegistry
+
+from realtime.metrics import RealtimeMetrics
+from server.cli import app
+from server.middlewares import HttpMetrics
+from server.telemetry import OutboxMetrics
+
+CHECKOUT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+
+
+async def nobody_asks() -> tuple[int, float]:
+    return 0, 0.0
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    RealtimeMetrics(registry)
+    HttpMetrics(registry)
+    OutboxMetrics(registry, nobody_asks)
+    ours = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in registry.collect()
+        if metric.name.startswith("orderwire_")
+    }
+    table = re.findall(r"^\| `(orderwire_\w+)` \|", (CHECKOUT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(ours)
+
+
+def test_every_command_is_documented() -> None:
+    documented = (CHECKOUT / "docs/operations.md").read_text()
+    missing = [command for command in _commands(typer.main.get_command(app), "orderwire") if command not in documented]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    broken = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
+    assert broken == []
+
+
+def _commands(command: object, name: str) -> list[str]:
+    if not isinstance(command, Group):
+        return [name]
+    return [found for part, child in command.commands.items() for found in _commands(child, f"{name} {part}")]
