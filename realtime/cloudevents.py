@@ -73,7 +73,7 @@ def parse(delivery: Delivery, now: datetime) -> Event:
 
 def publication_data(event: Event) -> bytes:
     """What subscribers get: the event in structured form on one line, without what only its transport needs
-    (`recipient`, `channel`, `traceparent`)."""
+    (`recipient`, `channel`, `traceparent`). Raises BadEvent for data that is nested too deep to be written."""
     envelope: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
@@ -84,7 +84,10 @@ def publication_data(event: Event) -> bytes:
     }
     if event.subject:
         envelope["subject"] = event.subject
-    return orjson.dumps(envelope)
+    try:
+        return orjson.dumps(envelope)
+    except orjson.JSONEncodeError:  # reads deeper than it writes
+        raise BadEvent(Reason.BAD_DATA, "data") from None
 
 
 def _event(attributes: Mapping[str, object], data: object, now: datetime) -> Event:

@@ -76,7 +76,8 @@ class _Lead:
                 self._waiting_since = None
                 await self._leadership.wait(POLL_SECONDS)
                 continue
-            self._waiting_since = self._waiting_since or asyncio.get_running_loop().time()
+            if self._waiting_since is None:
+                self._waiting_since = asyncio.get_running_loop().time()
             # A full batch means that more are waiting: read further each time, and small reads when all is calm.
             self._limit = min(BATCH_ROWS, self._limit * 2) if len(rows) == self._limit else SMALLEST_BATCH
             for wave in waves(rows):
@@ -102,7 +103,7 @@ class _Lead:
         if not self._is_enduring:
             self._is_enduring = True  # one line for each outage, not one for each try
             log.warning("relay_waits_for_broker", cause=str(away))
-        if self._waiting_since and asyncio.get_running_loop().time() - self._waiting_since > STUCK_SECONDS:
+        if self._waiting_since is not None and asyncio.get_running_loop().time() - self._waiting_since > STUCK_SECONDS:
             raise _Stuck
         await asyncio.sleep(self._backoff.delay())
 
