@@ -2,7 +2,7 @@
 
 To choose a moment it has to stand still: all nodes are frozen (SIGSTOP), the database is asked what is on its way, and
 if that is what the kill is aimed at the victim is killed as it stands; otherwise the nodes go on and it is tried again
-some milliseconds later.
+some milliseconds later. Deliveries are acknowledged so quickly that a kill aimed at them also holds the appending up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from tests.services.orderwire import Orderwire
@@ -105,6 +105,12 @@ class Faults:
 
     async def _strike(self, victim: Victim, aim: Aim) -> tuple[Census, frozenset[Aim]]:
         await victim.choose()
+        async with AsyncExitStack() as held:
+            if aim is Aim.UNACKNOWLEDGED:
+                await held.enter_async_context(self._ledger.feed_held())
+            return await self._at_the_moment(victim, aim)
+
+    async def _at_the_moment(self, victim: Victim, aim: Aim) -> tuple[Census, frozenset[Aim]]:
         for attempt in range(TRIES):
             async with frozen(self._nodes):
                 await asyncio.sleep(REPLIES_ARRIVE)

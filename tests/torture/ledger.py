@@ -4,7 +4,8 @@ beside all code of the product."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -28,6 +29,7 @@ SELECT all_rows AS unpublished, appended,
        (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered
 FROM waiting
 """
+_HOLD = "BEGIN; SELECT FROM streams WHERE channel = 'orders:feed' FOR UPDATE"
 _HEADS = "SELECT channel, top FROM streams"
 _ORDERS = """
 SELECT id::text, customer_id::text, status, version,
@@ -70,6 +72,16 @@ class Ledger:
         """`waiting`: the idempotency keys of the requests without a reply."""
         row = (await self._fetch(_CENSUS, list(waiting)))[0]
         return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"])
+
+    @asynccontextmanager
+    async def feed_held(self) -> AsyncIterator[None]:
+        """Nobody appends to the feed: what the relay publishes meanwhile is delivered and stays unacknowledged."""
+        connection = await asyncpg.connect(self._url, timeout=10)
+        try:
+            await connection.execute(_HOLD)  # in a transaction that ends with the connection
+            yield
+        finally:
+            connection.terminate()
 
     async def heads(self) -> Mapping[str, int]:
         return {row["channel"]: row["top"] for row in await self._fetch(_HEADS)}

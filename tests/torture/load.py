@@ -14,7 +14,8 @@ import orjson
 from tests.torture.records import Change, Reply
 
 ATTEMPT_TIMEOUT = aiohttp.ClientTimeout(total=5.0, connect=2.0)
-PATIENCE = 60.0  # seconds that one request is repeated; far longer than any outage of a run
+PATIENCE = 45.0  # seconds that requests are repeated after the end of the load
+OUTSTANDING = 150  # orders at most that wait for an answer; who comes then goes away, as people do
 PAUSE = (0.05, 0.2)  # seconds before the second attempt; the upper end doubles up to the longest
 LONGEST_PAUSE = 2.0
 THINKING = 1.5  # mean seconds until somebody moves an order on
@@ -72,7 +73,7 @@ class Load:
         self.unanswered: list[str] = []
         self.unexpected: Counter[str] = Counter()
         self.in_flight: dict[str, str] = {}
-        self.attempts = 0
+        self.turned_away = 0
         self.replayed = 0
         self._session = session
         self._shop = shop
@@ -80,9 +81,12 @@ class Load:
         self._rate = rate
         self._on_placed = on_placed
         self._stopped = asyncio.Event()
+        self._patience = float("inf")
+        self._asking = 0
         self._sent = 0
 
     def stop(self) -> None:
+        self._patience = asyncio.get_running_loop().time() + PATIENCE
         self._stopped.set()
 
     async def run(self) -> None:
@@ -90,7 +94,10 @@ class Load:
         due = loop.time()
         async with asyncio.TaskGroup() as orders:
             while not self._stopped.is_set():
-                orders.create_task(self._order(), name="order")
+                if self._asking < OUTSTANDING:
+                    orders.create_task(self._order(), name="order")
+                else:
+                    self.turned_away += 1
                 # Open loop: the next one is due whether or not earlier ones were answered.
                 due += self._rng.expovariate(self._rate)
                 await self._idle(due - loop.time())
@@ -138,9 +145,15 @@ class Load:
 
     async def _ask(self, request: _Request) -> Reply | None:
         """Repeat `request` until it has a definite answer; None when it was refused."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        self._asking += 1
+        try:
+            return await self._repeat(request)
+        finally:
+            self._asking -= 1
+
+    async def _repeat(self, request: _Request) -> Reply | None:
         shortest, longest = PAUSE
-        while asyncio.get_running_loop().time() < deadline:
+        while asyncio.get_running_loop().time() < self._patience:
             answer = await self._attempt(request)
             if answer is None:
                 # Without growing pauses all who wait for an outage to end would be the next one.
@@ -166,7 +179,6 @@ class Load:
         headers = {"Authorization": f"Bearer {request.token}", "Idempotency-Key": request.key}
         if request.body:
             headers["Content-Type"] = "application/json"
-        self.attempts += 1
         self.in_flight[request.key] = url
         try:
             async with self._session.post(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.torture.faults import threshold
+from tests.torture.load import OUTSTANDING
 from tests.torture.plant import Plant
 from tests.torture.records import Publication
 from tests.torture.run import Outcome
@@ -31,6 +32,8 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     parts = "embedded default" if settings.embedded else "production parts, two nodes"
     yield f"torture: {settings.kills} kills, seed {settings.seed}, {parts}, {outcome.seconds:.0f} s"
     yield f"  replies      {len(records.replies):>9,}  ({outcome.replayed} repeated after a commit without a reply)"
+    if outcome.turned_away:
+        yield f"  not placed   {outcome.turned_away:>9,}  because {OUTSTANDING} orders were waiting already"
     yield f"  orders       {len(records.orders):>9,}  ({sum(row.version for row in records.orders):,} changes)"
     yield f"  publications {sum(len(s.publications) for s in records.streams):>9,}  in {len(records.streams):,} streams"
     yield f"  heard        {heard:>9,}  by {settings.clients} clients over {outcome.connections:,} connections"

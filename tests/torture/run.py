@@ -51,6 +51,7 @@ class Outcome:
     unexpected: Mapping[str, int]
     late: str
     replayed: int
+    turned_away: int
     connections: int
     seconds: float
     errors: Sequence[str]
@@ -114,6 +115,7 @@ class _Run:
             self._load.unexpected,
             late,
             self._load.replayed,
+            self._load.turned_away,
             sum(client.connections for client in self._clients),
             asyncio.get_running_loop().time() - started,
             [line for node in self._nodes for line in node.log().splitlines() if _is_error(line)],
