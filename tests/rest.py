@@ -114,10 +114,20 @@ class PostgresRest(Rest):
             counted: int = await connection.fetchval(statement)
         return counted
 
+    async def until_blocked(self, statements: int = 1) -> None:
+        """Return once so many statements in this database wait for locks that other transactions hold."""
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with self.postgres.pool.connection() as connection:
+            while await connection.fetchval(waiting) < statements:
+                await connection.execute("SELECT pg_sleep(0.01)")
+
 
 @asynccontextmanager
-async def serving(url: str, *, pool_size: int = 10) -> AsyncIterator[PostgresRest]:
-    options = PostgresOptions(url=url, pool_size=pool_size, acquire_timeout=2.0, statement_timeout=10.0)
+async def serving(url: str, *, pool_size: int = 10, acquire_timeout: float = 20.0) -> AsyncIterator[PostgresRest]:
+    """More patient than the product, unless told otherwise: tests share their machine with others."""
+    options = PostgresOptions(url, pool_size, acquire_timeout, deadline=acquire_timeout + 0.8)
     async with open_postgres(options) as postgres, serving_on(postgres) as rest:
         yield PostgresRest(rest.client, postgres, rest.tokens, rest.passwords, postgres)
 
