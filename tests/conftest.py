@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import os
 import secrets
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("developer", deadline=None)
     hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends in order, folders removed
     uvloop.new_event_loop().close()  # libuv opens a pipe for the process with its first loop and keeps it
 
 
