@@ -14,6 +14,7 @@ from typing import Literal
 
 import orjson
 import structlog
+from aiohttp.http import HttpProcessingError
 from prometheus_client import (
     CollectorRegistry,
     Gauge,
@@ -32,6 +33,10 @@ LogFormat = Literal["json", "console", "auto"]
 _CHATTY = ("aio_pika", "aiormq", "aiohttp.access", "asyncio")
 
 
+# Without the frames' variables: those of a request hold its password and its token.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def configure_logging(level: str, log_format: LogFormat) -> None:
     """Send everything to standard error, one event per line. Call once, before anything logs."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
@@ -42,9 +47,9 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_dumps)]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer(_dumps)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -58,6 +63,7 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("aiohttp.server").addFilter(_is_no_clients_fault)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -69,6 +75,12 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """aiohttp reports each request that is no HTTP with a traceback: any port scan would fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def new_registry() -> CollectorRegistry:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import BadStatusLine
 from prometheus_client import CollectorRegistry
 
 from handlers.errors import Unavailable
-from server.telemetry import OutboxMetrics, configure_logging
+from server.telemetry import LogFormat, OutboxMetrics, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,29 @@ def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[st
     configure_logging("warning", "json")
     structlog.get_logger("ours").info("order_placed")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_variables(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", log_format)
+    password = "".join(["open", "sesame"])
+    try:
+        raise RuntimeError(len(password))
+    except RuntimeError:
+        structlog.get_logger("ours").exception("request_failed")
+    written = capsys.readouterr().err
+    assert "RuntimeError" in written
+    assert "opensesame" not in written
+
+
+def test_what_is_no_http_does_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    logger = logging.getLogger("aiohttp.server")
+    for error in (BadStatusLine("nonsense"), RuntimeError("a bug")):
+        logger.error("Error handling request", exc_info=error)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "a bug" in lines[0]
 
 
 def test_on_a_terminal_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
