@@ -1,0 +1,80 @@
+"""The fan-out's judgement: who may say what, who hears it, and how much goes together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from handlers.events import SOURCE, Event, OwnType
+from handlers.ports.broker import Delivery
+from realtime.cloudevents import BadEvent
+from realtime.fanout import BATCH_BYTES, batches, entries_for, judge
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+ORDER, CUSTOMER = UUID("019c0000-0000-7000-8000-000000000001"), UUID("019c0000-0000-7000-8000-000000000002")
+
+
+def event(type_: str = "invoice.sent", source: str = "/billing", channel: str | None = None) -> Event:
+    return Event("7", source, type_, str(ORDER), NOW, {"version": 1}, channel=channel)
+
+
+def delivery(of: Event, *, trusted: bool) -> Delivery:
+    return Delivery(1, of.encode(), "application/cloudevents+json", trusted=trusted)
+
+
+@pytest.mark.parametrize("of", [event(OwnType.ORDER_PAID), event(source=SOURCE), event(OwnType.ORDER_PAID, SOURCE)])
+def test_only_our_relay_may_speak_as_ourselves(of: Event) -> None:
+    assert judge(delivery(of, trusted=True), NOW) == of
+    with pytest.raises(BadEvent, match="forged"):
+        judge(delivery(of, trusted=False), NOW)
+
+
+def test_anybody_may_send_types_of_their_own() -> None:
+    assert judge(delivery(event(), trusted=False), NOW) == event()
+
+
+def test_an_order_is_heard_by_the_feed_the_order_and_its_customer() -> None:
+    entries = entries_for(Event("7", SOURCE, "order.paid", str(ORDER), NOW, {}, recipient=CUSTOMER), {}, NOW)
+    assert [entry.channel for entry in entries] == ["orders:feed", f"order:{ORDER}", f"#{CUSTOMER}"]
+    assert {(entry.source, entry.id) for entry in entries} == {(SOURCE, "7")}
+
+
+@pytest.mark.parametrize(
+    ("channel", "configured", "reason"),
+    [
+        (None, {}, "unaddressed"),
+        (None, {"other.type": "orders:feed"}, "unaddressed"),
+        ("nowhere", {}, "unknown_channel"),
+        (None, {"invoice.sent": "nowhere:{subject}"}, "unknown_channel"),
+    ],
+)
+def test_an_event_that_nobody_can_hear_is_refused(channel: str | None, configured: dict[str, str], reason: str) -> None:
+    with pytest.raises(BadEvent, match=reason):
+        entries_for(event(channel=channel), configured, NOW)
+
+
+def test_a_type_can_be_given_its_channel_by_configuration() -> None:
+    [entry] = entries_for(event(), {"invoice.sent": "order:{subject}"}, NOW)
+    assert entry.channel == f"order:{ORDER}"
+
+
+@pytest.mark.parametrize(
+    ("time", "time_ms"),
+    [
+        (NOW, 1769851800000),
+        (NOW + timedelta(days=400), 1769851800000),
+        (datetime(1850, 1, 1, tzinfo=UTC), 0),
+    ],
+)
+def test_a_publications_time_is_never_in_the_future_nor_negative(time: datetime, time_ms: int) -> None:
+    of = Event("7", "/billing", "invoice.sent", "", time, None, channel="orders:feed")
+    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [time_ms]
+
+
+def test_batches_are_bounded_in_bytes_and_keep_the_order() -> None:
+    deliveries = [Delivery(tag, bytes(BATCH_BYTES // 4), None) for tag in range(10)]
+    cut = list(batches([*deliveries, Delivery(10, bytes(2 * BATCH_BYTES), None)]))
+    assert [len(batch) for batch in cut] == [4, 4, 2, 1]
+    assert [one.tag for batch in cut for one in batch] == list(range(11))
