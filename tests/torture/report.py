@@ -58,9 +58,9 @@ def _complaints(outcome: Outcome) -> Iterator[str]:
         yield f"  {fault.kind:<12} {fault.hop}: {fault.detail}"
     for answer, times in outcome.unexpected.items():
         yield f"\nunexpected answer, {times} times: {answer}"
-    if outcome.errors:
+    if outcome.errors and not outcome.is_good:
         yield f"\nfirst of {len(outcome.errors)} errors in the nodes' logs:"
-    yield from (f"  {line[:WIDTH]}" for line in outcome.errors[:OFFENDERS])
+        yield from (f"  {line[:WIDTH]}" for line in outcome.errors[:OFFENDERS])
     if outcome.late:
         yield f"\nnot quiet in time: {outcome.late}"
     for aim in outcome.too_few:

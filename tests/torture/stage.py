@@ -62,14 +62,17 @@ async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator
             nodes.append(node)
         for node in nodes:
             await node.ready()
-        database = Part(postgres, Group.DATABASE, (Aim.UNPUBLISHED, Aim.UNACKNOWLEDGED))
-        broker = Part(rabbitmq, Group.BROKER, (Aim.UNPUBLISHED, Aim.UNACKNOWLEDGED))
+        interrupted = (Aim.UNPUBLISHED, Aim.UNACKNOWLEDGED)
+        database, broker = Part(postgres, Group.DATABASE, interrupted), Part(rabbitmq, Group.BROKER, interrupted)
+        bus = ForgetfulRedis(redis, Group.BUS, ())
+        for part in (database, broker, bus):
+            stack.callback(part.close)
         victims: dict[str, Victim] = {
             "relaying node": Nodes(nodes, session, (Aim.UNPUBLISHED, Aim.UNANSWERED)),
             "other node": Nodes(nodes, session, (Aim.UNANSWERED,)),
             "all nodes": Nodes(nodes, session, AIMED),
             "RabbitMQ": broker,
-            "Redis": ForgetfulRedis(redis, Group.BUS, ()),
+            "Redis": bus,
             "PostgreSQL": database,
         }
         targets = {

@@ -110,6 +110,9 @@ class Part:
         # A thread of its own that stays: the kernel kills a server when the thread that started it ends.
         self._thread = ThreadPoolExecutor(1)
 
+    def close(self) -> None:
+        self._thread.shutdown()
+
     async def choose(self) -> None:
         return
 
