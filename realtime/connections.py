@@ -155,7 +155,9 @@ class Connections:
         turn_to = int(now / _BUCKET_SECONDS)
         for bucket in range(self._turned_to + 1, turn_to + 1):
             self._turned_to = bucket
-            for connection in self._wheel.pop(bucket, ()):
+            due = self._wheel.pop(bucket, set())
+            for connection in due:
                 connection.bucket = None
+            for connection in due:
                 connection.tick()
                 self._schedule(connection)

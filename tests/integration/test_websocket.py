@@ -198,6 +198,16 @@ async def test_an_oversized_frame_is_closed_as_too_big(node: Node) -> None:
         assert (await client.closed())[0] == 1009
 
 
+@pytest.mark.parametrize("noise", [b"\xff" * 40, b"\x83\x80\0\0\0\0"])
+async def test_what_is_no_websocket_frame_is_a_protocol_error(node: Node, noise: bytes) -> None:
+    async with node.socket() as client:
+        connection = client.socket._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.write(noise)
+        assert (await client.closed())[0] == 1002
+
+
 async def test_an_invalid_token_is_closed(node: Node) -> None:
     async with node.socket() as client:
         await client.say({"id": 1, "connect": {"token": "nonsense"}})

@@ -123,6 +123,9 @@ class LossyPath(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = FakeTimeLoop()
+        # Clients check what they hear in callbacks of the loop, which would only log what they find.
+        self.failures: list[BaseException] = []
+        self.loop.set_exception_handler(lambda _, context: self.failures.append(context["exception"]))
         self.streams = ModelStreams()
         self.in_flight: list[Published] = []
         self.loop.run_until_complete(self.open())
@@ -146,6 +149,8 @@ class LossyPath(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(turn())
+        for failure in self.failures:
+            raise failure
         for task in [self.upkeep, *self.joins.values()]:
             if task.done() and not task.cancelled():
                 task.result()
