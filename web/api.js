@@ -48,6 +48,9 @@ export class NoReply extends Error {
   }
 }
 
+/** Nobody is interested any more: the session that asked has ended. */
+export class Left extends Error {}
+
 /** @param {unknown} error */
 export function isWorthRetrying(error) {
   return error instanceof NoReply || (error instanceof Problem && error.retryable);
@@ -59,13 +62,19 @@ export function newKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** One session's access: after `leave` nothing is sent and nothing arrives any more, retries included. */
 export class Api {
   #token = "";
+  #leaving = new AbortController();
   #onSignedOut;
 
   /** @param {() => void} onSignedOut the token that we have is not accepted any more */
-  constructor(onSignedOut) {
+  constructor(onSignedOut = () => {}) {
     this.#onSignedOut = onSignedOut;
+  }
+
+  leave() {
+    this.#leaving.abort();
   }
 
   /** @param {string} token */
@@ -75,7 +84,6 @@ export class Api {
 
   /** @param {string} email @param {string} password @returns {Promise<SignIn>} */
   signIn(email, password) {
-    this.#token = "";
     return this.#send("POST", "/auth/login", { email, password });
   }
 
@@ -143,7 +151,7 @@ export class Api {
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
       credentials: "omit",
-      signal: AbortSignal.timeout(REPLY_TIMEOUT),
+      signal: AbortSignal.any([AbortSignal.timeout(REPLY_TIMEOUT), this.#leaving.signal]),
     });
     if (reply.ok) return reply.body;
     if (reply.status === 401 && this.#token) this.#onSignedOut();
@@ -159,7 +167,7 @@ export class Api {
       const retryAfter = Number.isFinite(after) ? after : null;
       return { ok: reply.ok, status: reply.status, body: parsed(text), retryAfter };
     } catch {
-      throw new NoReply();
+      throw this.#leaving.signal.aborted ? new Left() : new NoReply();
     }
   }
 }

@@ -17,8 +17,8 @@ const account = byId("account", HTMLElement);
 /** @type {() => void} */
 let leave = () => {};
 
-const api = new Api(() => signOut("Your session has ended. Sign in again."));
-const signIn = new SignInView(async (email, password) => enter(Session.begin(await api.signIn(email, password))));
+const signIn = new SignInView(async (email, password) => enter(Session.begin(await new Api().signIn(email, password))));
+const expire = () => signOut("Your session has ended. Sign in again.");
 
 /** @param {string} [notice] */
 function signOut(notice) {
@@ -45,6 +45,7 @@ function enter(session) {
 
 /** The dashboard of one session. @param {Session} session @returns {() => void} ends it */
 function run(session) {
+  const api = new Api(expire);
   const status = new StatusView(() => feed.retryNow());
   const activity = new ActivityView();
   const orders = new OrdersView(
@@ -80,13 +81,14 @@ function run(session) {
         status.at(store.position);
         orders.summarize(store.next !== null);
       },
-      signedOut: () => signOut("Your session has ended. Sign in again."),
+      signedOut: expire,
     },
   });
   session.renew(api, (token) => void feed.useToken(token));
   feed.start();
   void form.load();
   return () => {
+    api.leave();
     feed.stop();
     status.stop();
   };

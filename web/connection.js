@@ -48,6 +48,7 @@ export class Connection {
   #watchdog = 0;
   /** @type {(loss: Loss) => void} */
   #lost = () => {};
+  isConnected = false;
   isLost = false;
 
   /** When the connection was lost, and why; never rejects. @type {Promise<Loss>} */
@@ -78,6 +79,7 @@ export class Connection {
   async connect(token, known) {
     const subs = Object.fromEntries(Object.entries(known).map(([channel, at]) => [channel, { recover: true, ...at }]));
     await this.#command("connect", { token, name: "orderwire-page", subs }, (result) => {
+      this.isConnected = true;
       this.#mustPong = result.pong === true;
       if (result.ping) this.#pingTimeout = result.ping * 1000 + PING_GRACE;
       this.#watch();

@@ -34,6 +34,7 @@ export class Feed {
   #connection = null;
   /** The offset that the stream had when we looked: from there on we are live. */
   #goal = NOWHERE;
+  #mustReload = false;
   #isStopped = false;
   #tries = 0;
   /** @type {number | null} */
@@ -81,7 +82,7 @@ export class Feed {
   async useToken(token) {
     this.#token = token;
     const connection = this.#connection;
-    await connection?.refresh(token).catch((error) => refused(connection, error));
+    if (connection?.isConnected) await connection.refresh(token).catch((error) => refused(connection, error));
   }
 
   #retry = () => this.retryNow();
@@ -144,6 +145,7 @@ export class Feed {
   #subscribed(connection, result) {
     if (!result.recovered) {
       this.#store.invalidate();
+      this.#mustReload = true;
       return connection.drop("more was missed than the stream still has");
     }
     this.#store.adoptEpoch(result.epoch ?? "");
@@ -160,12 +162,14 @@ export class Feed {
       try {
         const head = await this.#api.head();
         if (connection.isLost) return;
-        this.#goal = head.offset;
-        return this.#checkGoal();
+        if (head.epoch === this.#here().epoch) {
+          this.#goal = head.offset;
+          return this.#checkGoal();
+        }
       } catch (error) {
         if (!isWorthRetrying(error)) return refused(connection, error);
-        await pause(fullJitter(attempt));
       }
+      await pause(fullJitter(attempt));
     }
   }
 
@@ -205,7 +209,8 @@ export class Feed {
 
   /** Until the next try. @param {Loss} loss */
   async #rest({ reason, isFinal }) {
-    if (this.#store.position === null && this.#lostAt === null && !isFinal && this.#store.size > 0) {
+    if (this.#mustReload) {
+      this.#mustReload = false;
       this.#listener.status({ state: "catching up" });
       return pause(fullJitter(this.#tries++));
     }

@@ -1,9 +1,15 @@
 /** Values as people read them. */
 
 const moneyFormats = /** @type {Map<string, Intl.NumberFormat>} */ (new Map());
+const plain = new Intl.NumberFormat();
 const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+/** @param {number} value */
+export function count(value) {
+  return plain.format(value);
+}
 
 /** @param {number} minorUnits @param {string} currency ISO 4217 */
 export function money(minorUnits, currency) {

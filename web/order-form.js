@@ -9,7 +9,7 @@
 
 import { NoReply, Problem, newKey } from "./api.js";
 import { byId, element } from "./dom.js";
-import { money } from "./format.js";
+import { count, money } from "./format.js";
 import { showProblem } from "./problem-view.js";
 
 const MOST_PIECES = 1_000;
@@ -149,5 +149,5 @@ export class OrderForm {
 
 /** @param {Product} product */
 function stockNote(product) {
-  return product.stock === 0 ? "Sold out" : `${product.stock} in stock`;
+  return product.stock === 0 ? "Sold out" : `${count(product.stock)} in stock`;
 }

@@ -1,6 +1,6 @@
 /** Shows what went wrong, in the server's own words, with what support would ask for. */
 
-import { NoReply, Problem } from "./api.js";
+import { Left, NoReply, Problem } from "./api.js";
 import { element } from "./dom.js";
 
 /**
@@ -8,6 +8,7 @@ import { element } from "./dom.js";
  * @param {unknown} error
  */
 export function showProblem(place, error) {
+  if (error instanceof Left) return;
   place.replaceChildren(...(error === null ? [] : parts(error)));
   place.hidden = error === null;
 }

@@ -43,10 +43,6 @@ export class Store {
     this.#onEntry = entry;
   }
 
-  get size() {
-    return this.#orders.size;
-  }
-
   /** Start over from the newest page. @param {OrderPage} page */
   replace(page) {
     const isFirst = this.#orders.size === 0;

@@ -1,7 +1,7 @@
 /** Waiting: the pauses between tries, and what people read of them. */
 
 const FIRST_PAUSE = 500;
-const LONGEST_PAUSE = 20_000;
+const LONGEST_PAUSE = 10_000;
 
 /**
  * Full jitter: anywhere between nothing and a bound that doubles, so that clients that were cut off together do not

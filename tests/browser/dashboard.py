@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Locator, Page, expect
 
-RECONNECTED = 30_000  # ms; the pause before a try grows to 20 s
+RECONNECTED = 20_000  # ms; the pause before a try grows to 10 s
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,13 @@ class Dashboard:
     faults: list[str] = field(default_factory=list)
 
     async def sign_in(self, role: str) -> None:
-        await self.page.locator(".demo-account").filter(has_text=re.compile(f"^{role}", re.IGNORECASE)).click()
+        await self.choose(role)
         await self.reach("live")
+
+    async def choose(self, role: str) -> None:
+        """Click on the demo account of this role."""
+        buttons = self.page.locator(".demo-account")
+        await buttons.filter(has_text=re.compile(f"^{role}", re.IGNORECASE)).click()
 
     async def reach(self, state: str, *, timeout: float = 10_000) -> None:
         """Wait until the page says so: connecting, catching up, live, offline or stopped. `timeout` in ms."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.dashboard import RECONNECTED, Dashboard, as_shown, open_dashboard
 from tests.services.orderwire import Orderwire, orderwire
@@ -83,6 +83,30 @@ async def test_a_silent_line_is_noticed_and_what_came_meanwhile_is_caught_up(
 
         await _agrees_with_rest(dashboard, staff)
         assert len(await dashboard.offsets()) == 2
+
+
+async def test_live_is_not_said_while_it_is_unknown_whether_all_has_come(
+    browser: Browser, proxy: Proxy, customer: Person
+) -> None:
+    async with open_dashboard(browser, proxy.base_url) as dashboard:
+        await dashboard.sign_in("staff")
+        may_answer = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await may_answer.wait()
+            await route.continue_()
+
+        await dashboard.page.route("**/api/v1/orders?limit=1", hold)
+        proxy.cut()
+        await dashboard.reach("offline", timeout=2_000)
+        [missed] = await customer.place_some(1)
+        proxy.restore()
+
+        await dashboard.reach("catching up", timeout=RECONNECTED)
+        await dashboard.shows(missed, "placed")
+        await dashboard.reach("catching up")
+        may_answer.set()
+        await dashboard.reach("live")
 
 
 async def test_who_missed_more_than_the_stream_replays_loads_again(

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from playwright.async_api import Browser, expect
+import asyncio
+
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.dashboard import open_dashboard
 from tests.services.orderwire import Orderwire
+from tests.services.person import Person
 
 
 async def test_a_wrong_password_is_said_and_the_form_stays(browser: Browser, served: Orderwire) -> None:
@@ -52,3 +55,30 @@ async def test_nothing_is_cut_off_on_a_narrow_screen(browser: Browser, served: O
         assert await dashboard.page.evaluate(overflow) <= 0
         await dashboard.sign_in("staff")
         assert await dashboard.page.evaluate(overflow) <= 0
+
+
+async def test_what_was_under_way_for_one_session_never_reaches_the_next(
+    browser: Browser, served: Orderwire, staff: Person, customer: Person
+) -> None:
+    [foreign] = await staff.place_some(1)
+    [own] = await customer.place_some(1)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def hold_first(route: Route) -> None:
+            if is_asked.is_set():
+                return await route.continue_()
+            is_asked.set()
+            await may_answer.wait()
+            return await route.fulfill(response=await route.fetch())
+
+        await dashboard.page.route("**/api/v1/orders?limit=50", hold_first)
+        await dashboard.choose("staff")
+        await is_asked.wait()
+        await dashboard.page.get_by_role("button", name="Sign out").click()
+        await dashboard.sign_in("customer")
+        may_answer.set()
+        await customer.act(own, "cancel")
+        await dashboard.shows(own, "cancelled")
+
+        await expect(dashboard.row(foreign)).to_have_count(0)
