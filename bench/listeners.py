@@ -38,8 +38,8 @@ class _Sampler(Subscriber):
         super().__init__(host, token, channel)
         self.received: list[tuple[float, bytes]] = []
 
-    def on_publication(self, frame: bytes) -> None:
-        self.received.append((time.time(), frame))
+    def on_publication(self, _frame: bytes) -> None:
+        self.received.append((time.time(), _frame))
 
 
 class _Listeners:

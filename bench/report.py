@@ -51,11 +51,11 @@ def latency_table(results: Sequence[Result]) -> str:
 
 def slow_table(result: SlowResult) -> str:
     head = (
-        "| pair | calm p99 | with slow client p99 | ratio | closed with | memory grown calm, slow | lost |\n|"
+        "| pair | calm p99 | with slow client p99 | ratio | closed with 3008 | memory grown calm, slow | lost |\n|"
         + "---|" * 7
     )
     rows = [
-        f"| {number} | {calm.p99:.1f} ms | {slow.p99:.1f} ms | {slow.p99 / calm.p99:.2f} | {slow.close_code} "
+        f"| {number} | {calm.p99:.1f} ms | {slow.p99:.1f} ms | {slow.p99 / calm.p99:.2f} | {slow.closed} "
         f"| {_mib(calm.grown)}, {_mib(slow.grown)} | {calm.lost + slow.lost} |"
         for number, (calm, slow) in enumerate(result.pairs, 1)
     ]

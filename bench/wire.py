@@ -6,6 +6,7 @@ Source of the frame layout: RFC 6455, section 5.2.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -39,12 +40,11 @@ class Subscriber(asyncio.Protocol):
         self._upgraded = False
         self._rest = b""
 
-    def on_publication(self, frame: bytes) -> None:
-        """`frame` is the JSON text of one push."""
+    def on_publication(self, _frame: bytes) -> None:
+        """`_frame` is the JSON text of one push."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         lines = (
             "GET /connection/websocket HTTP/1.1",
             f"Host: {self._host}",
@@ -53,12 +53,12 @@ class Subscriber(asyncio.Protocol):
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
             "Sec-WebSocket-Version: 13",
         )
-        transport.write("\r\n".join([*lines, "", ""]).encode())
+        self.transport.write("\r\n".join([*lines, "", ""]).encode())
         commands = (
             {"id": 1, "connect": {"token": self._token, "name": "bench"}},
             {"id": 2, "subscribe": {"channel": self._channel}},
         )
-        transport.write(text_frame(b"\n".join(map(orjson.dumps, commands))))
+        self.transport.write(text_frame(b"\n".join(map(orjson.dumps, commands))))
 
     def data_received(self, data: bytes) -> None:
         if self._rest:

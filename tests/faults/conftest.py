@@ -28,6 +28,7 @@ class Deployment:
     postgres: Postgres
     rabbitmq: RabbitMQ
     redis: Redis
+    exchange: str
 
     def revive(self) -> None:
         """Have everything running, whatever a test did to it."""
@@ -62,7 +63,7 @@ def standing(
             stack.callback(node.stop)
             node.start()
         shop = asyncio.run(furnish(database_url, [first, second], seed=1))
-        yield Deployment((first, second), shop, mortal_postgres, mortal_rabbitmq, mortal_redis)
+        yield Deployment((first, second), shop, mortal_postgres, mortal_rabbitmq, mortal_redis, f"{name}.events")
 
 
 @pytest.fixture
