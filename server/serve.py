@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from server.version import VERSION
 log = structlog.get_logger(__name__)
 
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
+_CANCEL_AGAIN = 0.5  # seconds
 
 
 class PortTaken(Exception):
@@ -52,13 +53,21 @@ async def serve(
             demo = await seed(node.database, node.passwords) if with_demo else None
             await _listen(settings, node, stop, lambda url: announce(Started(url, demo)))
         finally:
-            for task in tasks:
-                task.cancel()
+            await _end(tasks)
 
 
 async def _endless(name: str, run: Callable[[], Awaitable[None]]) -> None:
     await run()
     raise RuntimeError(f"{name} came to an end, which it never does by itself")
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until they have ended. Once is not enough on Python 3.11: `asyncio.wait_for`, used by redis-py and aiormq,
+    loses a cancellation that comes in the moment in which what it waits for is done."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_AGAIN)
 
 
 async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
