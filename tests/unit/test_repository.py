@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from server.version import VERSION
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("bootstrap", "run", "dev")
 _PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z0-9,-]+\])?==(?P<version>[^\s;]+)( ; [^\\]+)? \\")
@@ -84,5 +86,8 @@ def test_make_lists_every_command() -> None:
 
 
 def test_the_changelog_has_an_entry_for_this_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_code_says_the_version_that_the_project_says() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
