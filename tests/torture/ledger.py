@@ -23,9 +23,9 @@ WITH waiting AS (
     FROM outbox LEFT JOIN seen ON seen.channel = 'orders:feed' AND seen.id = outbox.event_id
 )
 SELECT all_rows AS unpublished, appended,
-       (SELECT coalesce(sum(version), 0) FROM orders)
+       ((SELECT coalesce(sum(version), 0) FROM orders)
        - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel = 'orders:feed')
-       - (all_rows - appended) AS unacknowledged,
+       - (all_rows - appended))::bigint AS unacknowledged,
        (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered
 FROM waiting
 """
