@@ -18,13 +18,13 @@ import orjson
 from handlers.clock import rfc3339
 from handlers.events import MAX_EVENT_BYTES, Event
 from handlers.ports.broker import Delivery
+from handlers.traceparent import is_traceparent
 
 # In bytes of UTF-8. They keep (channel, source, id) inside what a PostgreSQL index entry may hold.
 MAX_ATTRIBUTE_BYTES = {"id": 255, "source": 512, "type": 255, "subject": 512, "channel": 255}
 
 _BINARY_PREFIXES = ("cloudEvents:", "cloudEvents_")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -152,7 +152,7 @@ def _recipient(value: object) -> UUID | None:
 
 def _traceparent(value: object) -> str | None:
     """An unusable trace context is ignored, as W3C Trace Context asks."""
-    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+    return value if isinstance(value, str) and is_traceparent(value) else None
 
 
 def _uuid(value: object) -> UUID | None:

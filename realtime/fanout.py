@@ -120,8 +120,9 @@ def entries_for(event: Event, configured: Mapping[str, str], now: datetime) -> l
     if not channels:
         raise BadEvent(Reason.UNADDRESSED)
     data = publication_data(event)
-    # Another service's clock may say anything; delays are measured from this, so it is never in the future.
-    time_ms = max(0, int(min(event.time, now).timestamp() * 1000))
+    # Delays are measured from this. Another service's clock may say anything, so its events begin when they come in.
+    began = min(event.time, now) if event.is_own_type else now
+    time_ms = int(began.timestamp() * 1000)
     return [Entry(channel, event.source, event.id, data, time_ms) for channel in channels]
 
 

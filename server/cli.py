@@ -50,6 +50,10 @@ def serve_command(
     """Serve REST and WebSockets; without any URL configured, with PostgreSQL and Valkey as own children."""
     with _explained():
         settings = _load(config_file, host=host, port=port)
+        if demo and not settings.is_embedded:
+            raise ConfigError(
+                "--demo: only for the embedded default; its accounts have a password that everybody knows"
+            )
         runtime.run(lambda stop: serve(settings, os.environ, stop, with_demo=demo, announce=_announce))
 
 

@@ -68,6 +68,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number fr
 Seconds = Annotated[
     float, Field(gt=0, le=2_000_000, allow_inf_nan=False, description="seconds, more than 0 and at most 2000000")
 ]
+Pause = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, description="seconds from 0 to 3600")]
 Age = Annotated[
     float, Field(ge=1, le=315_360_000, allow_inf_nan=False, description="seconds from 1 to 315360000 (ten years)")
 ]
@@ -96,6 +97,7 @@ class Server(_Section):
     port: Port = 8000
     allowed_hosts: Patterns = ()
     max_body_bytes: Size = 262_144
+    shutdown_pause: Pause = 2.0
     shutdown_grace: Seconds = 10.0
 
 

@@ -15,8 +15,8 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from handlers.http import REQUEST_ID, TRACEPARENT
+from handlers.traceparent import continue_trace
 from server.problems import problem_of
-from server.traceparent import continue_trace
 
 log = structlog.get_logger(__name__)
 

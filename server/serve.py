@@ -91,6 +91,8 @@ async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce:
         await stop.wait()
         log.info("draining", seconds=settings.server.shutdown_grace)
         node.health.start_draining()
+        if not settings.is_embedded:
+            await asyncio.sleep(settings.server.shutdown_pause)
         await site.stop()
         await node.connections.drain(settings.server.shutdown_grace)
     finally:

@@ -137,6 +137,20 @@ def test_production_without_a_token_secret_is_refused() -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_demo_accounts_are_refused_outside_the_embedded_default() -> None:
+    ended = run(
+        "serve",
+        "--demo",
+        environment={
+            "ORDERWIRE_DATABASE__URL": "postgresql://nobody@127.0.0.1:1/none",
+            "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32,
+        },
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("orderwire: --demo: ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_the_embedded_default_refuses_a_public_address() -> None:
     ended = run("serve", "--host", "0.0.0.0", environment={})
     assert ended.returncode == 2

@@ -85,6 +85,7 @@ class Orderwire:
             "PYTHONPATH": str(CHECKOUT),
             "ORDERWIRE_DATA_DIR": str(self.folder / "data"),
             "ORDERWIRE_LOG__FORMAT": "json",
+            "ORDERWIRE_SERVER__SHUTDOWN_PAUSE": "0",  # no balancer watches
         }
         command = [sys.executable, "-m", "server", "serve", "--port", str(self.port), *self._arguments]
         self._process = spawn(Launch(command, own | self._environment), self.folder, self.log_file)

@@ -12,7 +12,7 @@ from handlers.ports.broker import Delivery
 from realtime.cloudevents import BadEvent
 from realtime.fanout import BATCH_BYTES, batches, entries_for, judge
 
-NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+NOW, NOW_MS = datetime(2026, 1, 31, 9, 30, tzinfo=UTC), 1769851800000
 ORDER, CUSTOMER = UUID("019c0000-0000-7000-8000-000000000001"), UUID("019c0000-0000-7000-8000-000000000002")
 
 
@@ -60,17 +60,16 @@ def test_a_type_can_be_given_its_channel_by_configuration() -> None:
     assert entry.channel == f"order:{ORDER}"
 
 
-@pytest.mark.parametrize(
-    ("time", "time_ms"),
-    [
-        (NOW, 1769851800000),
-        (NOW + timedelta(days=400), 1769851800000),
-        (datetime(1850, 1, 1, tzinfo=UTC), 0),
-    ],
-)
-def test_a_publications_time_is_never_in_the_future_nor_negative(time: datetime, time_ms: int) -> None:
+@pytest.mark.parametrize("time", [NOW - timedelta(days=400), NOW, NOW + timedelta(days=400)])
+def test_another_services_event_begins_when_it_comes_in_whatever_its_clock_says(time: datetime) -> None:
     of = Event("7", "/billing", "invoice.sent", "", time, None, channel="orders:feed")
-    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [time_ms]
+    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [NOW_MS]
+
+
+@pytest.mark.parametrize(("age", "time_ms"), [(timedelta(seconds=3), NOW_MS - 3000), (-timedelta(seconds=3), NOW_MS)])
+def test_our_own_event_begins_when_it_happened_and_never_in_the_future(age: timedelta, time_ms: int) -> None:
+    of = Event("7", SOURCE, OwnType.ORDER_PAID, str(ORDER), NOW - age, None)
+    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [time_ms, time_ms]
 
 
 def test_batches_are_bounded_in_bytes_and_keep_the_order() -> None:

@@ -1,4 +1,4 @@
-"""W3C Trace Context, level 1: continue the caller's trace or begin one."""
+"""W3C Trace Context, level 1: which trace something belongs to."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import secrets
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 
 
+def is_traceparent(text: str) -> bool:
+    return _match(text) is not None
+
+
 def continue_trace(header: str | None) -> tuple[str, str]:
     """The trace id, and this request's own `traceparent` in that trace. A header that is not valid is ignored."""
-    match = _TRACEPARENT.fullmatch(header or "")
+    match = _match(header or "")
+    return _span(secrets.token_hex(16), "01") if match is None else _span(match[2], match[3])
+
+
+def _match(text: str) -> re.Match[str] | None:
+    match = _TRACEPARENT.fullmatch(text)
     # Version 00 has exactly four fields; a later version may append some.
-    if match is None or (match[1] == "00" and match[4]):
-        return _span(secrets.token_hex(16), "01")
-    return _span(match[2], match[3])
+    return None if match is None or (match[1] == "00" and match[4]) else match
 
 
 def _span(trace_id: str, flags: str) -> tuple[str, str]:
