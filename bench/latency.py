@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.measure import Latency, latency
 from bench.poster import Poster
-from bench.processes import cpu_seconds, resident_bytes
+from bench.processes import cpu_seconds, machine_ticks, resident_bytes
 from bench.stage import Listeners, Stage, open_listeners
 
 WARM_UP = 2.0  # seconds of load that nobody looks at
@@ -27,7 +27,9 @@ LOADS = (Load(1000, 20, goal=12.0), Load(1000, 100, goal=20.0), Load(100, 500))
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`lost` counts deliveries that no subscriber got, `server_cpu` and `listeners_cpu` are shares of one core."""
+    """`lost` counts deliveries that no subscriber got, `server_cpu` and `listeners_cpu` are shares of one core,
+    `stolen` is the share of the machine's time that its host gave to others: above a few percent the host was measured.
+    """
 
     load: Load
     orders: int
@@ -37,6 +39,7 @@ class Result:
     server_cpu: float
     listeners_cpu: float
     server_bytes: int
+    stolen: float
 
     @property
     def is_good(self) -> bool:
@@ -57,10 +60,11 @@ async def measure(stage: Stage, seconds: float) -> list[Result]:
 async def _measure(stage: Stage, load: Load, seconds: float, listeners: Listeners, poster: Poster) -> Result:
     await listeners.finish(len(await poster.run(load.rate, WARM_UP)))
     started = time.monotonic()
-    used = cpu_seconds(stage.node.pid), cpu_seconds(listeners.pid)
+    used, before = (cpu_seconds(stage.node.pid), cpu_seconds(listeners.pid)), machine_ticks()
     posted = await poster.run(load.rate, seconds)
     elapsed = time.monotonic() - started
     server, clients = cpu_seconds(stage.node.pid) - used[0], cpu_seconds(listeners.pid) - used[1]
+    stolen, ticks = (now - then for now, then in zip(machine_ticks(), before, strict=True))
     findings = await listeners.finish(len(posted))
     replied = {order.order_id: order.replied for order in posted}
     return Result(
@@ -72,4 +76,5 @@ async def _measure(stage: Stage, load: Load, seconds: float, listeners: Listener
         server / elapsed,
         clients / elapsed,
         resident_bytes(stage.node.pid),
+        stolen / max(1, ticks),
     )
