@@ -262,7 +262,6 @@ class _Consumer:
                 content_type=properties.content_type,
                 headers=properties.headers or {},
                 trusted=properties.user_id == self._own_user,
-                redelivered=bool(message.redelivered),
             )
         )
         self._woken.set()

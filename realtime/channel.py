@@ -13,17 +13,20 @@ from itertools import islice
 from typing import Final, Protocol
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication
+from handlers.ports.streams import Publication, Published
 from realtime.protocol.messages import Subscribed
 
 RING_LENGTH: Final = 128
 RING_BYTES: Final = 256 * 1024
 
+NOWHERE: Final = Position(0, "")
+"""Where a reader is in a stream that was not there when it looked: it has everything up to nothing."""
+
 
 class Encoding(Protocol):
     """A codec in its transport's framing. Publications are encoded once for all who share an instance."""
 
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes: ...
+    def publication(self, channel: str, publication: Publication) -> bytes: ...
 
 
 class Subscriber(Protocol):
@@ -64,15 +67,17 @@ class Ticket:
 
 
 class Channel:
-    """`epoch` is "" while the stream was never written. `heard` is the highest offset that the bus or a head spoke of.
+    """`epoch` and `last` mean nothing before it `is_open`; what the bus says until then is `early`, the newest of it.
 
+    `heard` is the highest offset that the bus or a head spoke of.
+    `opening` is pending while somebody waits for the channel to open; False means that the streams are away.
     `is_suspect`: something spoke of another epoch; only the stream itself can tell.
     `is_gone`: dropped or reset; whoever still holds it starts again with a new one.
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "epoch", "heard", "is_gone", "is_open", "is_suspect", "joining",
-        "last", "live", "name", "opening",
+        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_suspect",
+        "joining", "last", "live", "name", "opening",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -84,7 +89,8 @@ class Channel:
         self.is_gone = False
         self.is_suspect = False
         self.awaits_repair = False
-        self.opening = asyncio.Lock()
+        self.opening: asyncio.Future[bool] | None = None
+        self.early: list[Published] = []
         self.live: dict[Encoding, dict[Subscriber, None]] = {}
         self.joining: dict[Subscriber, Ticket] = {}
         self._ring: deque[Publication] = deque()
@@ -106,8 +112,8 @@ class Channel:
         return not self.is_gone and not ticket.is_over
 
     def knows(self, since: Position) -> bool:
-        """Can a client at `since` be served from what this node knows? No epoch stands for any."""
-        return since.epoch in ("", self.epoch) and since.offset <= self.last
+        """Can a client at `since` be served from what this node knows?"""
+        return since.offset <= self.last and (since.epoch == self.epoch or since == NOWHERE)
 
     def advance(self, publication: Publication) -> None:
         """`publication` is the next one: its offset is `last` + 1."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
 
-from handlers.ports.streams import Page, Publication
-from realtime.channel import Channel, Subscriber, Ticket
+from handlers.ports.domain import Position
+from handlers.ports.streams import Page, Publication, Published
+from realtime.channel import RING_LENGTH, Channel, Subscriber, Ticket
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.messages import Subscribed
@@ -48,29 +50,51 @@ class Channels:
     def opened(self) -> Sequence[Channel]:
         return [channel for channel in self._channels.values() if channel.is_open]
 
+    def begin(self, channel: Channel, head: Position) -> None:
+        """Open the channel at its stream's head, and go on with what the bus brought meanwhile."""
+        channel.epoch, channel.last = head.epoch, head.offset
+        channel.is_open = True
+        early, channel.early = channel.early, []
+        for item in early:
+            self.hear(channel, item)
+
+    def hear(self, channel: Channel, item: Published) -> None:
+        """The bus says this. Delivered when it is the next one; else the channel may be behind afterwards."""
+        if not channel.is_open:
+            channel.early = [*channel.early[1 - RING_LENGTH :], item]
+        elif item.epoch != channel.epoch:
+            channel.is_suspect = True
+        elif item.publication.offset == channel.last + 1:
+            self.deliver(channel, item.publication)
+        else:
+            channel.heard = max(channel.heard, item.publication.offset)
+
     def deliver(self, channel: Channel, publication: Publication) -> None:
         """Hand the next publication of the channel to everyone live."""
         channel.advance(publication)
+        count = 0
         self._metrics.publications.inc()
         for encoding, subscribers in channel.live.items():
-            frame = encoding.publication(channel.name, channel.epoch, publication)
+            frame = encoding.publication(channel.name, publication)
             for subscriber in subscribers:
                 subscriber.pending.append(frame)
             self._flusher.mark(subscribers)
-            self._metrics.deliveries.inc(len(subscribers))
-        if channel.live:
+            count += len(subscribers)
+        if count:
+            self._metrics.deliveries.inc(count)
             self._flusher.observe(publication.time_ms)
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug("delivered", channel=channel.name, offset=publication.offset, subscribers=count)
 
     def absorb(self, channel: Channel, page: Page) -> bool:
         """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:
         the stream has begun anew, or retention took what was missed."""
-        if page.top.epoch != channel.epoch and channel.epoch:
+        if page.top.epoch != channel.epoch:
             return False
         fresh = [item for item in page.publications if item.offset > channel.last]
         is_taken = not page.publications and page.top.offset > channel.last
-        if is_taken or not _leads_on(fresh, channel.last):
+        if is_taken or not is_run_after(channel.last, fresh):
             return False
-        channel.epoch = page.top.epoch
         channel.is_suspect = False
         for publication in fresh:
             self.deliver(channel, publication)
@@ -126,7 +150,7 @@ class Channels:
 
     def _push(self, channel: Channel, subscriber: Subscriber, publications: Iterable[Publication]) -> None:
         encoding = subscriber.encoding
-        subscriber.pending.extend(encoding.publication(channel.name, channel.epoch, item) for item in publications)
+        subscriber.pending.extend(encoding.publication(channel.name, item) for item in publications)
         self._flusher.mark({subscriber: None})
 
     def _drop_if_empty(self, channel: Channel) -> None:
@@ -139,11 +163,6 @@ class Channels:
         self._metrics.channels.dec()
 
 
-def _leads_on(publications: Sequence[Publication], offset: int) -> bool:
-    """Are these, one by one, what follows `offset`?"""
+def is_run_after(offset: int, publications: Sequence[Publication]) -> bool:
+    """Are these, one by one and without a hole, what follows `offset`? Nothing is such a run too."""
     return all(item.offset == offset + step for step, item in enumerate(publications, 1))
-
-
-def leads_on(page: Page, offset: int) -> bool:
-    """Is the page, without a hole, what follows `offset` (of a stream that goes further)?"""
-    return bool(page.publications) and _leads_on(page.publications, offset)

@@ -7,6 +7,7 @@ in place, because everything else reorders.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ class FanOut:
             except BadEvent as verdict:
                 bad.append((delivery, verdict))
         if entries:
-            await self._publish(await self._append(entries))
+            published = await self._append(entries)
+            _trace(entries, published)
+            await self._publish(published)
         if bad:
             await self._put_aside(bad)
 
@@ -101,6 +104,21 @@ class FanOut:
             else:
                 self._metrics.dead_letters.labels(reason.value).inc()
                 return
+
+
+def _trace(entries: Sequence[Entry], published: Sequence[Published]) -> None:
+    """Say where each event went, so that one can be followed to the sockets; nowhere if all its channels had it."""
+    if not log.is_enabled_for(logging.DEBUG):
+        return
+    # The data of an event has its id in it.
+    offsets = {(item.channel, item.publication.data): item.publication.offset for item in published}
+    places: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for entry in entries:
+        went = places.setdefault((entry.source, entry.id), [])
+        if (offset := offsets.get((entry.channel, entry.data))) is not None:
+            went.append((entry.channel, offset))
+    for (source, id_), went in places.items():
+        log.debug("event_appended", source=source, event_id=id_, places=went)
 
 
 def judge(delivery: Delivery, now: datetime) -> Event:

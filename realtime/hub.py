@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Published, Streams, StreamsAway
+from handlers.ports.streams import Streams, StreamsAway
 from realtime import bus as wire
 from realtime.bus import Bus
-from realtime.channel import Channel, Subscriber, Ticket
+from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
+from realtime.openings import Openings
 from realtime.protocol.messages import Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
@@ -26,9 +28,9 @@ log = structlog.get_logger(__name__)
 class HubOptions:
     """From section [streams] of the settings. Publications, seconds."""
 
-    recovery_limit: int = 10_000
-    head_check_interval: float = 2.0
-    head_check_interval_without_bus: float = 0.25
+    recovery_limit: int
+    head_check_interval: float
+    head_check_interval_without_bus: float
 
 
 class Hub:
@@ -39,9 +41,8 @@ class Hub:
     """
 
     def __init__(
-        self, streams: Streams, bus: Bus, flusher: Flusher, metrics: RealtimeMetrics, options: HubOptions | None = None
+        self, streams: Streams, bus: Bus, flusher: Flusher, metrics: RealtimeMetrics, options: HubOptions
     ) -> None:
-        options = options or HubOptions()
         self._metrics = metrics
         self._channels = Channels(flusher, metrics)
         self._repairs = Repairs(
@@ -52,7 +53,10 @@ class Hub:
             interval=options.head_check_interval,
             interval_without_bus=options.head_check_interval_without_bus,
         )
-        self._recovery = Recovery(self._channels, self._repairs, streams, metrics, limit=options.recovery_limit)
+        self._openings = Openings(self._channels, self._repairs, streams)
+        self._recovery = Recovery(
+            self._channels, self._openings, self._repairs, streams, metrics, limit=options.recovery_limit
+        )
 
     def receive(self, message: bytes) -> None:
         """A message from the bus. One that nobody could have sent is counted and dropped."""
@@ -65,7 +69,9 @@ class Hub:
         for item in published:
             channel = self._channels.get(item.channel)
             if channel is not None:
-                self._hear(channel, item)
+                self._channels.hear(channel, item)
+                if channel.is_behind:
+                    self._repairs.want(channel)
 
     async def join(
         self, subscriber: Subscriber, name: str, since: Position | None, reply: Callable[[Subscribed], None]
@@ -95,24 +101,8 @@ class Hub:
         """Nothing is delivered from now on. Idempotent."""
         self._channels.leave(subscriber, channel)
 
-    async def check_heads(self) -> None:
-        """Compare all channels with their streams now; what is missing is repaired by `run`. Raises StreamsAway."""
-        await self._repairs.check_heads()
-
     async def run(self) -> None:
-        """Find and repair what the bus lost, until cancelled."""
-        await self._repairs.run()
-
-    def _hear(self, channel: Channel, item: Published) -> None:
-        publication = item.publication
-        if not channel.is_open:
-            # Its epoch is not known yet either, so this is no more than a hint where the head may be.
-            channel.heard = max(channel.heard, publication.offset)
-        elif item.epoch != channel.epoch:
-            channel.is_suspect = True
-            self._repairs.want(channel)
-        elif publication.offset == channel.last + 1:
-            self._channels.deliver(channel, publication)
-        elif publication.offset > channel.last:
-            channel.heard = max(channel.heard, publication.offset)
-            self._repairs.want(channel)
+        """Open channels, find and repair what the bus lost, until cancelled. Nobody joins before it runs."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._openings.run())
+            tasks.create_task(self._repairs.run())

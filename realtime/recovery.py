@@ -5,8 +5,9 @@ from __future__ import annotations
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Streams
 from realtime.channel import Channel, Ticket
-from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels, leads_on
+from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels, is_run_after
 from realtime.metrics import RealtimeMetrics
+from realtime.openings import Openings
 from realtime.protocol.messages import Subscribed
 from realtime.repair import Repairs
 
@@ -15,9 +16,17 @@ class Recovery:
     """`limit`: a client that missed more publications than this is told to reload."""
 
     def __init__(
-        self, channels: Channels, repairs: Repairs, streams: Streams, metrics: RealtimeMetrics, *, limit: int
+        self,
+        channels: Channels,
+        openings: Openings,
+        repairs: Repairs,
+        streams: Streams,
+        metrics: RealtimeMetrics,
+        *,
+        limit: int,
     ) -> None:
         self._channels = channels
+        self._openings = openings
         self._repairs = repairs
         self._streams = streams
         self._metrics = metrics
@@ -28,7 +37,7 @@ class Recovery:
 
         Raises StreamsAway.
         """
-        await self._open(channel)
+        await self._openings.open(channel)
         since = ticket.since
         if since is not None and not channel.knows(since):
             # A position from REST or from another node may be ahead of what this node has heard.
@@ -40,17 +49,6 @@ class Recovery:
         if not channel.knows(since) or channel.last - since.offset > self._limit:
             return self._start_afresh(channel, ticket)
         return await self._catch_up(channel, ticket, since.offset)
-
-    async def _open(self, channel: Channel) -> None:
-        """Learn the head, once for all who wait. What the bus says meanwhile is kept in `heard`."""
-        async with channel.opening:
-            if channel.is_open or channel.is_gone:
-                return
-            head = (await self._streams.heads([channel.name]))[channel.name]
-            channel.epoch, channel.last = head.epoch, head.offset
-            channel.is_open = True
-        if channel.is_behind:
-            self._repairs.want(channel)
 
     async def _catch_up(self, channel: Channel, ticket: Ticket, at: int) -> bool:
         while True:
@@ -80,7 +78,7 @@ class Recovery:
         if page.top.epoch != channel.epoch:
             self._channels.reset(channel)
             return None
-        if not leads_on(page, at):
+        if not page.publications or not is_run_after(at, page.publications):
             return None
         # It may reach beyond what the others have: they get that first, so that nobody live is ever behind `last`.
         self._channels.absorb(channel, page)

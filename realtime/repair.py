@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -21,11 +22,12 @@ log = structlog.get_logger(__name__)
 # Messages of two publishers may overtake each other by about this much; the missing one is then on its way.
 _PATIENCE: Final = 0.005
 _CONCURRENCY: Final = 8
+_TOGETHER: Final = 500  # channels in one look at the heads
 _LONGEST_WAIT: Final = 2.0
 
 
 class Repairs:
-    """Keeps live channels at their streams' heads. Intervals are seconds between looks at the heads."""
+    """Keeps live channels at their streams' heads. Intervals are seconds between looks at the head of each."""
 
     def __init__(
         self,
@@ -52,32 +54,29 @@ class Repairs:
             channel.awaits_repair = True
             asyncio.get_running_loop().call_later(_PATIENCE, self._enqueue, channel)
 
-    async def bring_up(self, channel: Channel) -> None:
-        """Read until the channel is at its head, or reset it if it cannot get there. Raises StreamsAway."""
+    async def bring_up(self, channel: Channel) -> bool:
+        """Read until the channel is at its head, or reset it if it cannot get there. Raises StreamsAway.
+
+        True if it read what had not come by the bus.
+        """
+        has_missed = False
         while not channel.is_gone:
             heard = channel.heard
             page = await self._streams.read(channel.name, after=channel.last, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
             if channel.is_gone:
-                return
+                break
+            last = channel.last
             if not self._channels.absorb(channel, page):
                 self._channels.reset(channel)
-                return
+                break
+            has_missed = has_missed or channel.last > last
             if channel.last < page.top.offset:
                 continue
             if channel.heard <= max(heard, channel.last):
                 # What was spoken of before this read and is not there now will never be.
                 channel.heard = channel.last
-                return
-
-    async def check_heads(self) -> None:
-        """Compare every live channel with its stream's head, in one query. Raises StreamsAway."""
-        before = {channel: channel.position for channel in self._channels.opened()}
-        if not before:
-            return
-        heads = await self._streams.heads([channel.name for channel in before])
-        for channel, position in before.items():
-            if not channel.is_gone:
-                self._compare(channel, position, heads[channel.name])
+                break
+        return has_missed
 
     async def run(self) -> None:
         """Look at the heads and repair, until cancelled."""
@@ -92,12 +91,12 @@ class Repairs:
                 self._woken.clear()
 
     def _compare(self, channel: Channel, before: Position, head: Position) -> None:
-        if head.epoch != before.epoch:
-            channel.is_suspect = True
-        elif head.offset < before.offset:
+        if head.epoch == before.epoch and head.offset < before.offset:
             # The same epoch, yet less than was published: the database lost its end.
             self._channels.reset(channel)
             return
+        if head.epoch != before.epoch:
+            channel.is_suspect = True
         channel.heard = max(channel.heard, head.offset)
         if channel.is_behind:
             self.want(channel)
@@ -111,8 +110,8 @@ class Repairs:
         try:
             while channel.is_behind and not channel.is_gone:
                 try:
-                    await self.bring_up(channel)
-                    self._metrics.gaps_repaired.inc()
+                    if await self.bring_up(channel):
+                        self._metrics.gaps_repaired.inc()
                 except StreamsAway:
                     await asyncio.sleep(backoff.delay())
         finally:
@@ -120,16 +119,40 @@ class Repairs:
             slots.release()
 
     async def _watch_heads(self) -> None:
+        """A round lasts an interval: some channels at a time, and the loop is free in between."""
         loop = asyncio.get_running_loop()
-        checked_at, was_connected = loop.time(), self._bus.is_connected
+        was_connected = False
         while True:
-            await asyncio.sleep(min(self._interval, self._interval_without_bus))
             is_connected = self._bus.is_connected
-            interval = self._interval if is_connected else self._interval_without_bus
-            if is_connected == was_connected and loop.time() < checked_at + interval * 0.9:
-                continue
-            checked_at, was_connected = loop.time(), is_connected
-            try:
-                await self.check_heads()
-            except StreamsAway:
-                log.warning("heads_unknown")
+            # What was lost about when the bus came is looked for at once.
+            is_calm = is_connected and was_connected
+            was_connected = is_connected
+            opened = self._channels.opened()
+            looks = [opened[at : at + _TOGETHER] for at in range(0, len(opened), _TOGETHER)] or [()]
+            pause = (self._interval if is_calm else self._interval_without_bus) / len(looks)
+            due = loop.time()
+            for channels in looks:
+                due += pause
+                await self._look(channels)
+                await self._wait(due, is_connected)
+
+    async def _look(self, channels: Sequence[Channel]) -> None:
+        """Compare these with their streams' heads, in one query."""
+        before = {channel.name: (channel, channel.position) for channel in channels if not channel.is_gone}
+        if not before:
+            return
+        try:
+            moved = await self._streams.moved({name: position for name, (_, position) in before.items()})
+        except StreamsAway:
+            log.warning("heads_unknown")
+            return
+        for name, head in moved.items():
+            channel, position = before[name]
+            if not channel.is_gone:
+                self._compare(channel, position, head)
+
+    async def _wait(self, until: float, was_connected: bool) -> None:
+        """Until a moment of the loop's time, or until the bus comes or goes."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < until and self._bus.is_connected == was_connected:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(min(until - loop.time(), self._interval_without_bus))

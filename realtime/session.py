@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -46,15 +46,15 @@ from realtime.protocol.messages import (
 class ClientOptions:
     """Section [client] of the settings. Seconds, bytes, counts."""
 
-    allowed_origins: tuple[str, ...] = ()
-    ping_interval: float = 25.0
-    pong_timeout: float = 8.0
-    stale_close_delay: float = 10.0
-    expired_close_delay: float = 25.0
-    channel_limit: int = 128
-    queue_max_size: int = 1024 * 1024
-    message_size_limit: int = 64 * 1024
-    connection_limit: int = 20_000
+    allowed_origins: tuple[str, ...]
+    ping_interval: float
+    pong_timeout: float
+    stale_close_delay: float
+    expired_close_delay: float
+    channel_limit: int
+    queue_max_size: int
+    message_size_limit: int
+    connection_limit: int
 
 
 # Effects.
@@ -136,8 +136,8 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
-# What a client may queue behind a question, beyond one command for each channel that it may have.
-_SPARE_COMMANDS: Final = 64
+# Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
+_WAITING_FRAMES: Final = 2
 
 _Asking = Connect | Refresh | Subscribe
 
@@ -150,7 +150,7 @@ class Session:
 
     __slots__ = (
         "_actor", "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_personal", "_phase",
-        "_pong_by", "_random", "_stale_at", "_version", "_waiting", "client",
+        "_pong_by", "_random", "_stale_at", "_version", "_waiting", "_waiting_bytes", "client",
     )  # fmt: skip
 
     def __init__(
@@ -173,7 +173,9 @@ class Session:
         self._personal = ""
         self._channels: set[str] = set()
         self._asked: _Asking | None = None
-        self._waiting: deque[Command] | None = None  # made when needed: most connections are idle most of the time
+        # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
+        self._waiting: deque[tuple[Command, int]] | None = None
+        self._waiting_bytes = 0
         self._stale_at = now + options.stale_close_delay
         self._expires_at = math.inf
         self._next_ping = math.inf
@@ -205,16 +207,14 @@ class Session:
             commands = self._codec.decode(frame)
         except ProtocolError:
             return self.close(Disconnect.BAD_REQUEST)
-        waiting = self._waiting = self._waiting or deque()
         for command in commands:
-            if not isinstance(command, Pong):
-                waiting.append(command)
-            elif self._pong_by == math.inf:
-                return self.close(Disconnect.BAD_REQUEST)
-            else:
+            if isinstance(command, Pong):
+                if self._pong_by == math.inf:
+                    return self.close(Disconnect.BAD_REQUEST)
                 self._pong_by = math.inf
+        self._enqueue([command for command in commands if not isinstance(command, Pong)], len(frame))
         effects = self._advance()
-        if self._waiting and len(self._waiting) > self._options.channel_limit + _SPARE_COMMANDS:
+        if self._waiting_bytes > _WAITING_FRAMES * self._options.message_size_limit:
             effects += self.close(Disconnect.TOO_MANY_REQUESTS)
         return effects
 
@@ -278,18 +278,32 @@ class Session:
         if self._phase is _Phase.CLOSED:
             return []
         self._phase = _Phase.CLOSED
-        self._asked = self._waiting = None
+        self._asked = None
+        self._forget_waiting()
         return [Close(why)]
 
     # Commands.
 
+    def _enqueue(self, commands: Sequence[Command], size: int) -> None:
+        if commands:
+            self._waiting = self._waiting or deque()
+            self._waiting.extend((command, 0) for command in commands[:-1])
+            self._waiting.append((commands[-1], size))
+            self._waiting_bytes += size
+
     def _advance(self) -> list[Effect]:
         effects: list[Effect] = []
         while self._waiting and self._asked is None:
-            effects += self._handle(self._waiting.popleft())
+            command, size = self._waiting.popleft()
+            self._waiting_bytes -= size
+            effects += self._handle(command)
         if not self._waiting:
             self._waiting = None
         return effects
+
+    def _forget_waiting(self) -> None:
+        self._waiting = None
+        self._waiting_bytes = 0
 
     def _handle(self, command: Command) -> list[Effect]:
         if isinstance(command, Connect):
@@ -348,7 +362,7 @@ class Session:
         """The client is expected to close; if it does not, it is stale."""
         self._phase = _Phase.FAILED
         self._channels.clear()
-        self._waiting = None
+        self._forget_waiting()
         return [Say(Reply(command.id, error))]
 
     def _refreshed(self, command: Refresh, identity: Identified, now: float) -> list[Effect]:

@@ -78,15 +78,21 @@ class PostgresStreams:
         ]
         return Page(publications, Position(rows[0]["top"], rows[0]["epoch"]))
 
-    async def heads(self, channels: Sequence[str]) -> Mapping[str, Position]:
+    async def open(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        nowhere = dict.fromkeys(channels, NEVER_WRITTEN)
         with raising(StreamsAway):
             async with self._readers.connection() as connection:
-                rows = await connection.fetch(SQL["heads"], channels)
-                if rows[0]["moved"]:
-                    await _follow_database(connection)
-                    rows = await connection.fetch(SQL["heads"], channels)
-        found = {row["channel"]: Position(row["top"], row["epoch"]) for row in rows}
-        return {channel: found.get(channel, NEVER_WRITTEN) for channel in channels}
+                heads = await _moved(connection, nowhere)
+                missing = nowhere.keys() - heads.keys()
+                if missing:
+                    await connection.execute(SQL["begin"], list(missing), _new_salt())
+                    heads = await _moved(connection, nowhere)
+        return heads
+
+    async def moved(self, known: Mapping[str, Position]) -> Mapping[str, Position]:
+        with raising(StreamsAway):
+            async with self._readers.connection() as connection:
+                return await _moved(connection, known)
 
     async def new_epoch(self) -> int:
         """Change every stream's epoch, so that all clients reload: for the operator who restored a snapshot of the
@@ -106,14 +112,12 @@ async def open_streams(options: StreamsOptions) -> AsyncIterator[PostgresStreams
         size=options.readers,
         acquire_timeout=options.acquire_timeout,
         deadline=options.read_deadline,
-        statement_timeout=options.read_deadline,
     )
     writers = replace(
         readers,
         name="orderwire append",
         size=options.writers,
         deadline=options.append_deadline,
-        statement_timeout=options.append_deadline,
         settings={
             # A plan made for the batch at hand takes 1.5 ms; the cached one for batches of any size took 6 to 10.
             "plan_cache_mode": "force_custom_plan",
@@ -133,6 +137,11 @@ class SeenMeanwhile(Exception):
     """Another transaction appended one of the entries between our look and our write."""
 
 
+def _new_salt() -> str:
+    """One for all streams that begin together: epochs are only ever compared within one channel."""
+    return "".join(secrets.choice(_BASE62) for _ in range(_SALT_LENGTH))
+
+
 async def _append(connection: Connection, entries: Sequence[Entry]) -> Sequence[Published]:
     try:
         rows = await connection.fetch(
@@ -142,7 +151,7 @@ async def _append(connection: Connection, entries: Sequence[Entry]) -> Sequence[
             [entry.id for entry in entries],
             [entry.data for entry in entries],
             [entry.time_ms for entry in entries],
-            "".join(secrets.choice(_BASE62) for _ in range(_SALT_LENGTH)),
+            _new_salt(),
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "seen_pkey":
@@ -153,6 +162,16 @@ async def _append(connection: Connection, entries: Sequence[Entry]) -> Sequence[
 
 def _published(entry: Entry, offset: int, epoch: str) -> Published:
     return Published(entry.channel, epoch, Publication(offset, entry.data, entry.time_ms))
+
+
+async def _moved(connection: Connection, known: Mapping[str, Position]) -> Mapping[str, Position]:
+    offsets = [position.offset for position in known.values()]
+    epochs = [position.epoch for position in known.values()]
+    rows = await connection.fetch(SQL["moved"], list(known), offsets, epochs)
+    if rows[0]["is_another_database"]:
+        await _follow_database(connection)
+        rows = await connection.fetch(SQL["moved"], list(known), offsets, epochs)
+    return {row["channel"]: Position(row["top"], row["epoch"]) for row in rows if row["channel"] is not None}
 
 
 async def _follow_database(connection: Connection) -> None:

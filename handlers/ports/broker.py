@@ -36,7 +36,6 @@ class Delivery:
     content_type: str | None
     headers: Mapping[str, object] = field(default_factory=dict)
     trusted: bool = False
-    redelivered: bool = False
 
 
 class Deliveries(Protocol):

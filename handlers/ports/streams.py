@@ -64,6 +64,12 @@ class Streams(Protocol):
         unless the first alone is larger. Retention may have taken the first ones: look at the first offset."""
         ...
 
-    async def heads(self, channels: Sequence[str]) -> Mapping[str, Position]:
-        """The heads of these streams, in one query; a stream that was never written has Position(0, "")."""
+    async def open(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        """The heads of these streams; one that is not there begins now, so that it has an epoch before its first
+        publication. Safe with any number of concurrent callers, of `append` too."""
+        ...
+
+    async def moved(self, known: Mapping[str, Position]) -> Mapping[str, Position]:
+        """The heads of those streams that are not where they are known to be, in one query; of one that is gone
+        Position(0, ""). Finds out as well whether the database is another one: then every epoch is new."""
         ...

@@ -62,9 +62,8 @@ class JsonCodec:
             case Ping():
                 return b"{}"
 
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
-        body = _publication(publication, epoch if publication.offset == 1 else "")
-        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), body)
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _publication(publication))
 
 
 # Reading.
@@ -130,29 +129,26 @@ def _subscribe(id_: int, body: Object) -> Command:
     )
 
 
-def _unspoken_on_channel(method: str) -> Callable[[int, Object], Command]:
-    def read(id_: int, body: Object) -> Command:
-        _channel(body)
-        return Unspoken(id_, method)
-
-    return read
+def _unspoken_on_channel(id_: int, body: Object) -> Command:
+    _channel(body)
+    return Unspoken(id_)
 
 
-def _unspoken(method: str) -> Callable[[int, Object], Command]:
-    return lambda id_, _body: Unspoken(id_, method)
+def _unspoken(id_: int, _: Object) -> Command:
+    return Unspoken(id_)
 
 
 # Where a command has several of these keys the first one counts.
 _METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
     "connect": _connect,
-    "ping": _unspoken("ping"),
+    "ping": _unspoken,
     "subscribe": _subscribe,
     "unsubscribe": lambda id_, body: Unsubscribe(id_, _channel(body)),
-    "publish": _unspoken_on_channel("publish"),
-    "presence": _unspoken_on_channel("presence"),
-    "presence_stats": _unspoken_on_channel("presence_stats"),
-    "history": _unspoken_on_channel("history"),
-    "rpc": _unspoken("rpc"),
+    "publish": _unspoken_on_channel,
+    "presence": _unspoken_on_channel,
+    "presence_stats": _unspoken_on_channel,
+    "history": _unspoken_on_channel,
+    "rpc": _unspoken,
     "send": lambda _id, _body: Send(),
     "refresh": lambda id_, body: Refresh(id_, _field(body, "token", str, "")),
     "sub_refresh": lambda id_, body: SubRefresh(id_, _channel(body), _field(body, "token", str, "")),
@@ -212,9 +208,7 @@ def _connected(result: Connected) -> list[bytes]:
 
 def _subscribed(result: Subscribed) -> list[bytes]:
     # An SDK that misses "recoverable" never asks for recovery again.
-    fields = [b'"recoverable":true,"positioned":true']
-    if result.position.epoch:
-        fields.append(b'"epoch":' + _quoted(result.position.epoch))
+    fields = [b'"recoverable":true,"positioned":true,"epoch":' + _quoted(result.position.epoch)]
     if result.position.offset:
         fields.append(b'"offset":%d' % result.position.offset)
     if result.was_recovering:
@@ -222,11 +216,9 @@ def _subscribed(result: Subscribed) -> list[bytes]:
     if result.recovered:
         fields.append(b'"recovered":true')
     if result.publications:
-        fields.append(b'"publications":[%b]' % b",".join(_publication(item, "") for item in result.publications))
+        fields.append(b'"publications":[%b]' % b",".join(_publication(item) for item in result.publications))
     return fields
 
 
-def _publication(publication: Publication, epoch: str) -> bytes:
-    # The first publication brings the epoch: a client that subscribed before the stream began could not know it.
-    tail = b',"epoch":' + _quoted(epoch) if epoch else b""
-    return b'{"data":%b,"offset":%d%b}' % (publication.data, publication.offset, tail)
+def _publication(publication: Publication) -> bytes:
+    return b'{"data":%b,"offset":%d}' % (publication.data, publication.offset)

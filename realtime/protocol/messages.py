@@ -67,7 +67,6 @@ class Unspoken:
     """A command of the protocol that is always answered with error 108."""
 
     id: int
-    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +149,6 @@ class Codec(Protocol):
 
     def encode(self, message: Message) -> bytes: ...
 
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
+    def publication(self, channel: str, publication: Publication) -> bytes:
         """The push of a publication. Its `data` is copied, never parsed."""
         ...

@@ -48,8 +48,8 @@ class TextFrames:
     def message(self, message: Message) -> bytes:
         return text_frame(self._codec.encode(message))
 
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
-        return text_frame(self._codec.publication(channel, epoch, publication))
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        return text_frame(self._codec.publication(channel, publication))
 
 
 class _Socket:

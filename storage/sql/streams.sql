@@ -50,15 +50,27 @@ LEFT JOIN LATERAL (
 WHERE s.channel = $1
 ORDER BY p."offset";
 
--- name: heads
--- The heads of many streams, and whether the database is another than the one that the generation was counted for.
+-- name: begin
+-- Begin those of these streams that are not there. In the order of names, as the append does, so that nobody waits in a circle.
+INSERT INTO streams (channel, salt, top)
+SELECT channel, $2, 0 FROM unnest($1::text[]) AS missing (channel) ORDER BY channel
+ON CONFLICT (channel) DO NOTHING;
+
+-- name: moved
+-- The heads that are not where they are known to be, and whether the database is another than the one that the generation was
+-- counted for; one row without a channel when all are where they were.
 SELECT
-    s.channel, s.top, s.salt || '.' || d.generation AS epoch,
+    m.channel, m.top, m.epoch,
     (d.system_identifier, d.timeline)
-        IS DISTINCT FROM (c.system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint) AS moved
+        IS DISTINCT FROM (c.system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint)
+        AS is_another_database
 FROM deployment AS d
 CROSS JOIN pg_control_system() AS c
-LEFT JOIN streams AS s ON s.channel = ANY ($1::text[]);
+LEFT JOIN LATERAL (
+    SELECT k.channel, coalesce(s.top, 0) AS top, coalesce(s.salt || '.' || d.generation, '') AS epoch, k.top AS known_top, k.epoch AS known_epoch
+    FROM unnest($1::text[], $2::bigint[], $3::text[]) AS k (channel, top, epoch)
+    LEFT JOIN streams AS s ON s.channel = k.channel
+) AS m ON (m.top, m.epoch) IS DISTINCT FROM (m.known_top, m.known_epoch);
 
 -- name: follow_database
 -- Count a new generation if the database was restored or failed over since the last; only the first of many that notice does.

@@ -80,16 +80,50 @@ async def test_an_empty_batch_publishes_nothing(streams: Streams) -> None:
 async def test_publications_and_heads_agree_on_the_epoch(streams: Streams) -> None:
     [published] = await streams.append([entry("1")])
 
-    heads = await streams.heads(["orders:feed", "never:written"])
-
-    assert heads == {"orders:feed": Position(1, published.epoch), "never:written": Position(0, "")}
+    assert await streams.open(["orders:feed"]) == {"orders:feed": Position(1, published.epoch)}
     salt, _, generation = published.epoch.partition(".")
     assert len(salt) >= 8
     assert generation.isdigit()
 
 
-async def test_heads_of_no_channel_are_none(streams: Streams) -> None:
-    assert await streams.heads([]) == {}
+async def test_a_stream_that_was_never_written_begins_when_it_is_opened(streams: Streams) -> None:
+    opened = await streams.open(["b", "orders:feed", "a"])
+
+    assert {head.offset for head in opened.values()} == {0}
+    assert all(head.epoch for head in opened.values())
+    assert await streams.open(["a", "b", "orders:feed"]) == opened
+    [published] = await streams.append([entry("1")])
+    assert (published.publication.offset, published.epoch) == (1, opened["orders:feed"].epoch)
+
+
+async def test_a_stream_that_is_opened_and_appended_to_by_many_at_once_begins_once(streams: Streams) -> None:
+    channels = [f"channel:{n}" for n in range(30)]
+
+    async def append(name: str) -> set[tuple[str, str]]:
+        published = await streams.append([entry(name, channel) for channel in random.sample(channels, 20)])
+        return {(item.channel, item.epoch) for item in published}
+
+    async def open_some() -> set[tuple[str, str]]:
+        opened = await streams.open(random.sample(channels, 20))
+        return {(channel, head.epoch) for channel, head in opened.items()}
+
+    seen = await asyncio.gather(*(work for n in range(20) for work in (append(str(n)), open_some())))
+
+    assert sorted(channel for channel, _ in set().union(*seen)) == sorted(channels)
+
+
+async def test_only_streams_that_are_not_where_they_are_known_to_be_have_moved(streams: Streams) -> None:
+    known = {**await streams.open(["still", "written"]), "gone": Position(7, "salt.1"), "never": Position(0, "")}
+    await streams.append([entry("1", "written")])
+
+    assert await streams.moved(known) == {
+        "written": Position(1, known["written"].epoch),
+        "gone": Position(0, ""),
+    }
+
+
+async def test_of_no_stream_none_is_opened_and_none_has_moved(streams: Streams) -> None:
+    assert await streams.open([]) == await streams.moved({}) == {}
 
 
 async def test_a_page_holds_at_most_the_limit_and_the_head_of_the_stream(streams: Streams) -> None:

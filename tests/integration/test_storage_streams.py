@@ -35,7 +35,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def epoch_of(streams: PostgresStreams) -> str:
-    return (await streams.heads(["a"]))["a"].epoch
+    return (await streams.open(["a"]))["a"].epoch
 
 
 async def generation(streams: PostgresStreams) -> int:
@@ -82,7 +82,7 @@ async def test_writers_of_the_same_channels_in_any_order_never_deadlock(postgres
     async with open_streams(StreamsOptions(postgres_url, writers=8, acquire_timeout=10, append_deadline=10)) as streams:
         await asyncio.gather(*(streams.append(batch(str(n))) for n in range(100)))
 
-        assert {head.offset for head in (await streams.heads(channels)).values()} == {100}
+        assert {head.offset for head in (await streams.open(channels)).values()} == {100}
 
 
 async def test_batches_are_planned_for_their_own_size_without_compiling(streams: PostgresStreams) -> None:
@@ -101,6 +101,31 @@ async def test_another_database_system_changes_every_epoch_once(
     after = await asyncio.gather(*(generation(streams) for _ in range(10)))
 
     assert set(after) == {before + 1}
+
+
+async def test_whoever_asks_what_moved_notices_another_database(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    known = await streams.open(["a", "b"])
+    await sql.execute("UPDATE deployment SET timeline = timeline + 1")
+
+    moved = await streams.moved(known)
+
+    assert moved.keys() == known.keys()
+    assert await streams.moved(moved) == {}
+
+
+async def test_looking_for_what_moved_probes_the_index_however_many_streams_there_are(
+    streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await sql.execute("INSERT INTO streams SELECT 'c' || n, 'salt', 5 FROM generate_series(1, 100000) AS n")
+    await sql.execute("ANALYZE streams")
+    known = [f"c{n}" for n in range(500)]
+
+    told = await sql.fetchval("EXPLAIN (FORMAT JSON) " + SQL["moved"], known, [5] * 500, ["salt.1"] * 500)
+
+    looks = [node for node in nodes(json.loads(told)[0]["Plan"]) if node.get("Relation Name") == "streams"]
+    assert {node.get("Index Name") for node in looks} == {"streams_pkey"}
 
 
 async def test_another_timeline_changes_every_epoch(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import asyncpg
 import pytest
 from centrifuge import (  # type: ignore[import-untyped]
     Client,
@@ -58,9 +59,10 @@ async def test_a_client_resumes_on_the_other_node(nodes: tuple[Node, Node]) -> N
     async with one.client(FEED) as client:
         await one.publish(FEED, *texts(2))
         await client.offsets(FEED, 2)
+    epoch = await one.epoch(FEED)
     await other.publish(FEED, *texts(3))
     async with other.client() as client:
-        command = {"id": 2, "subscribe": {"channel": FEED, "recover": True, "offset": 2, "epoch": ""}}
+        command = {"id": 2, "subscribe": {"channel": FEED, "recover": True, "offset": 2, "epoch": epoch}}
         reply = (await client.ask(command))["subscribe"]
     assert [publication["offset"] for publication in reply["publications"]] == [3, 4, 5]
 
@@ -68,10 +70,12 @@ async def test_a_client_resumes_on_the_other_node(nodes: tuple[Node, Node]) -> N
 @dataclass
 class Sdk(ClientEventHandler, SubscriptionEventHandler):  # type: ignore[misc]
     subscribed: asyncio.Event = field(default_factory=asyncio.Event)
+    joins: asyncio.Queue[SubscribedContext] = field(default_factory=lambda: asyncio.Queue(1000))
     heard: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1000))
 
     async def on_subscribed(self, ctx: SubscribedContext) -> None:
         assert ctx.recoverable
+        self.joins.put_nowait(ctx)
         self.subscribed.set()
 
     async def on_publication(self, ctx: PublicationContext) -> None:
@@ -102,3 +106,35 @@ async def test_the_python_sdk_hears_what_it_missed_while_it_was_away(nodes: tupl
             await client.connect()
             heard += [await sdk.heard.get() for _ in range(3)]
     assert heard == [1, 2, 3, 4, 5]
+
+
+async def test_the_python_sdk_that_came_before_the_first_publication_is_told_of_a_new_epoch(
+    nodes: tuple[Node, Node], postgres_url: str
+) -> None:
+    """A failover lost the last two of what it heard, and others have their offsets now."""
+    one, other = nodes
+    sdk = Sdk()
+    async with sdk_client(one, Sdk()) as client, asyncio.timeout(20):
+        await client.new_subscription(FEED, events=sdk).subscribe()
+        before = await sdk.joins.get()
+        await one.publish(FEED, *texts(5))
+        assert [await sdk.heard.get() for _ in range(5)] == [1, 2, 3, 4, 5]
+        await client.disconnect()
+        await lose_the_end(postgres_url, 3)
+        await other.publish(FEED, *texts(2))
+
+        await client.connect()
+        after = await sdk.joins.get()
+
+    assert (after.was_recovering, after.recovered) == (True, False)
+    assert after.stream_position.offset == 5
+    assert after.stream_position.epoch != before.stream_position.epoch != ""
+
+
+async def lose_the_end(postgres_url: str, top: int) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute('DELETE FROM publications WHERE "offset" > $1', top)
+    await connection.execute("DELETE FROM seen")
+    await connection.execute("UPDATE streams SET top = $1 WHERE channel = $2", top, FEED)
+    await connection.execute("UPDATE deployment SET timeline = timeline + 1")
+    await connection.close()

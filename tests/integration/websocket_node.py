@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,11 +24,12 @@ from realtime import bus as wire
 from realtime.bus import Bus
 from realtime.connections import Connections
 from realtime.flusher import Flusher
-from realtime.hub import Hub, HubOptions
+from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
 from realtime.transports.websocket import WebSocketEndpoint
+from tests.realtime_options import CLIENT, HUB
 
 PATH = "/connection/websocket"
 VERSION = "0.1.0"
@@ -120,23 +121,22 @@ class Node:
         if not lose:
             await self.bus.publish(wire.encode(published))
 
+    async def epoch(self, channel: str) -> str:
+        return (await self.streams.open([channel]))[channel].epoch
+
     def measured(self, name: str, labels: dict[str, str] | None = None) -> float:
         return self.registry.get_sample_value(f"orderwire_{name}", labels) or 0.0
 
 
 @asynccontextmanager
-async def running(
-    streams: Streams, bus: Bus, options: ClientOptions | None = None, hub_options: HubOptions | None = None
-) -> AsyncIterator[Node]:
+async def running(streams: Streams, bus: Bus, options: ClientOptions = CLIENT) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
     metrics = RealtimeMetrics(registry)
     flusher = Flusher(metrics)
-    hub = Hub(streams, bus, flusher, metrics, hub_options or HubOptions(head_check_interval=0.2))
+    hub = Hub(streams, bus, flusher, metrics, replace(HUB, head_check_interval=0.2))
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
-    connections = Connections(
-        hub, flusher, StaffOnly(), authority, metrics, options or ClientOptions(), version=VERSION
-    )
+    connections = Connections(hub, flusher, StaffOnly(), authority, metrics, options, version=VERSION)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)

@@ -29,9 +29,7 @@ class ModelStreams:
     epochs: int = 0
 
     def publish(self, channel: str) -> Published:
-        stream = self.streams.setdefault(channel, Stream())
-        if not stream.epoch:
-            stream.epoch = self._new_epoch()
+        stream = self._begun(channel)
         stream.top += 1
         data = b'"%b %b %d"' % (channel.encode(), stream.epoch.encode(), stream.top)
         self.history[channel, stream.epoch, stream.top] = data
@@ -40,13 +38,16 @@ class ModelStreams:
         return Published(channel, stream.epoch, publication)
 
     def trim(self, channel: str, keep: int) -> None:
-        stream = self.streams.setdefault(channel, Stream())
+        stream = self.streams.get(channel, Stream())
         stream.publications = stream.publications[len(stream.publications) - keep :] if keep else []
 
     def change_epoch(self, channel: str) -> None:
         stream = self.streams.get(channel)
-        if stream is not None and stream.epoch:
+        if stream is not None:
             self.streams[channel] = Stream(self._new_epoch(), stream.top)
+
+    def forget(self, channel: str) -> None:
+        self.streams.pop(channel, None)
 
     def position(self, channel: str) -> Position:
         stream = self.streams.get(channel, Stream())
@@ -69,10 +70,15 @@ class ModelStreams:
         await self._hold()
         return page
 
-    async def heads(self, channels: Sequence[str]) -> Mapping[str, Position]:
-        heads = {channel: self.position(channel) for channel in channels}
+    async def open(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        for channel in channels:
+            self._begun(channel)
+        return await self.moved(dict.fromkeys(channels, Position(0, "")))
+
+    async def moved(self, known: Mapping[str, Position]) -> Mapping[str, Position]:
+        heads = {channel: self.position(channel) for channel in known}
         await self._hold()
-        return heads
+        return {channel: head for channel, head in heads.items() if head != known[channel]}
 
     async def _hold(self) -> None:
         if self.is_held:
@@ -81,6 +87,11 @@ class ModelStreams:
             await waiter
         if self.is_away:
             raise StreamsAway
+
+    def _begun(self, channel: str) -> Stream:
+        if channel not in self.streams:
+            self.streams[channel] = Stream(self._new_epoch())
+        return self.streams[channel]
 
     def _new_epoch(self) -> str:
         self.epochs += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -23,10 +23,11 @@ from handlers.ports.streams import Publication, Published, StreamsAway
 from realtime import bus
 from realtime.bus import Receiver
 from realtime.flusher import Flusher
-from realtime.hub import Hub, HubOptions
+from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.messages import Subscribed
 from tests.property.streams_model import ModelStreams
+from tests.realtime_options import HUB
 
 CHANNELS = ["a", "b"]
 CLIENTS = range(3)
@@ -34,6 +35,7 @@ RECOVERY_LIMIT = 12
 
 channels = st.sampled_from(CHANNELS)
 clients = st.sampled_from(CLIENTS)
+ways = st.sampled_from(["fresh", "last", "last", "odd", "any", "ahead", "start"])
 seldom = st.sampled_from([False, False, False, True])
 
 
@@ -57,8 +59,8 @@ class SilentBus:
 
 
 class PlainEncoding:
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
-        body = {"kind": "pub", "channel": channel, "epoch": epoch, "offset": publication.offset}
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        body = {"kind": "pub", "channel": channel, "offset": publication.offset}
         return orjson.dumps(body | {"data": publication.data.decode()}) + b"\n"
 
 
@@ -76,6 +78,7 @@ class Client:
     joins: dict[str, object] = field(default_factory=dict)
     flow: asyncio.Event = field(default_factory=asyncio.Event)
     encoding: PlainEncoding = ENCODING
+    heard: int = 0
 
     async def writable(self) -> None:
         self.write(b"".join(self.pending))
@@ -95,12 +98,13 @@ class Client:
         assert joined.was_recovering == (since is not None)
         assert joined.recovered or not joined.publications
         epoch = joined.position.epoch
+        assert epoch, "what cannot tell one stream from another is no position"
         if joined.recovered:
-            assert since is not None
+            assert since in (Position(joined.position.offset, epoch), Position(0, ""))
             assert joined.position.offset == since.offset
         self.note("reply", channel, offset=joined.position.offset, epoch=epoch)
         for publication in joined.publications:
-            self.pending.append(ENCODING.publication(channel, epoch, publication))
+            self.pending.append(ENCODING.publication(channel, publication))
 
     def write(self, data: bytes) -> None:
         for line in data.splitlines():
@@ -111,16 +115,18 @@ class Client:
         if kind == "end":
             self.live.discard(channel)
             return
-        offset, epoch = int(str(item["offset"])), str(item["epoch"])
+        offset = int(str(item["offset"]))
         if kind == "reply":
             assert channel not in self.live
             self.live.add(channel)
+            epoch = str(item["epoch"])
         else:
             last = self.last[channel]
             assert channel in self.live, "a publication before the reply or after the end"
             assert offset == last.offset + 1, "a gap, a double or a disorder"
-            assert last.epoch in {"", epoch}, "a publication of another epoch"
-            assert self.streams.history[channel, epoch, offset].decode() == item["data"]
+            epoch = last.epoch
+            self.heard += 1
+            assert self.streams.history[channel, epoch, offset].decode() == item["data"], "of another epoch"
         self.last[channel] = Position(offset, epoch)
 
 
@@ -139,10 +145,10 @@ class LossyPath(RuleBasedStateMachine):
         self.failures.append(context.get("exception") or RuntimeError(context["message"]))
 
     async def open(self) -> None:
-        metrics = RealtimeMetrics(CollectorRegistry())
-        options = HubOptions(recovery_limit=RECOVERY_LIMIT)
+        self.registry = CollectorRegistry()
+        metrics = RealtimeMetrics(self.registry)
         flusher = Flusher(metrics)
-        self.hub = Hub(self.streams, SilentBus(), flusher, metrics, options)
+        self.hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
         self.clients = [Client(self.streams, flusher) for _ in CLIENTS]
         for client in self.clients:
             client.flow.set()
@@ -195,7 +201,7 @@ class LossyPath(RuleBasedStateMachine):
 
         self.spin(receive())
 
-    @rule(number=clients, channel=channels, how=st.sampled_from(["fresh", "last", "last", "odd", "ahead", "start"]))
+    @rule(number=clients, channel=channels, how=ways)
     def join(self, number: int, channel: str, how: str) -> None:
         client = self.clients[number]
         if channel in client.wanted:
@@ -205,6 +211,7 @@ class LossyPath(RuleBasedStateMachine):
             "fresh": None,
             "last": last,
             "odd": Position(2, "_"),
+            "any": last and Position(last.offset, ""),
             "ahead": self.streams.position(channel),
             "start": Position(0, ""),
         }[how]
@@ -272,6 +279,11 @@ class LossyPath(RuleBasedStateMachine):
         if really:
             self.streams.change_epoch(channel)
 
+    @rule(channel=channels, really=seldom)
+    def stream_is_forgotten(self, channel: str, really: bool) -> None:
+        if really:
+            self.streams.forget(channel)
+
     @rule(seconds=st.sampled_from([0.01, 0.3, 3.0]))
     def time_passes(self, seconds: float) -> None:
         self.loop.now += seconds
@@ -297,8 +309,7 @@ class LossyPath(RuleBasedStateMachine):
         for client in self.clients:
             assert client.live == client.wanted
             for channel in client.live:
-                head, last = self.streams.position(channel), client.last[channel]
-                assert last == head or (last.epoch == "" and last.offset == head.offset == 0)
+                assert client.last[channel] == self.streams.position(channel)
 
     def close(self) -> None:
         self.upkeep.cancel()
@@ -356,3 +367,48 @@ def test_a_stream_that_lost_its_end_is_begun_anew(path: LossyPath) -> None:
     del stream.publications[6:]
     path.settle()
     assert path.clients[0].live == set()
+
+
+def test_an_offset_without_an_epoch_is_no_position_but_at_the_very_beginning(path: LossyPath) -> None:
+    path.begin(8, 8, {0})
+    path.leave(0, "a", False)
+    path.publish("a", 2, False)
+    path.join(0, "a", "any")
+    path.join(1, "a", "start")
+    assert path.clients[0].heard == 0
+    assert path.clients[1].heard == 10
+
+
+def test_a_client_that_came_before_the_first_publication_notices_a_new_epoch(path: LossyPath) -> None:
+    path.begin(0, 0, set())
+    path.join(0, "a", "fresh")
+    path.publish("a", 5, True)
+    path.leave(0, "a", False)
+    path.stream_begins_anew("a", True)
+    path.publish("a", 2, True)
+    path.join(0, "a", "last")
+    assert path.clients[0].last == {"a": path.streams.position("a")}
+    assert path.clients[0].heard == 5
+
+
+def test_what_the_bus_brings_while_a_channel_opens_is_neither_lost_nor_repaired(path: LossyPath) -> None:
+    path.begin(3, 3, set())
+    path.reads_wait(True)
+    path.join(0, "a", "fresh")
+    path.publish("a", 2, True)
+    path.reads_wait(False)
+    path.a_read_is_answered(0)
+    path.publish("a", 1, True)
+    assert path.clients[0].last == {"a": path.streams.position("a")}
+    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 0
+
+
+def test_only_what_the_bus_lost_counts_as_repaired(path: LossyPath) -> None:
+    path.begin(0, 0, {0})
+    path.publish("a", 1, True)
+    path.time_passes(3.0)
+    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 0
+    path.publish("a", 1, False)
+    path.bus_loses(1)
+    path.settle()
+    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 1

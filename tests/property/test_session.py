@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from uuid import UUID
 
 import orjson
@@ -18,7 +19,6 @@ from realtime.protocol.messages import Reply, Subscribed
 from realtime.session import (
     Answer,
     Authenticate,
-    ClientOptions,
     Close,
     Effect,
     Identified,
@@ -28,9 +28,12 @@ from realtime.session import (
     Say,
     Session,
 )
+from tests.realtime_options import CLIENT
 
 ACTORS = [Actor(UUID(int=n), role) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
 CHANNELS = ["a", "b", "c", "ü", personal_channel(ACTORS[0].account_id)]
+
+OPTIONS = replace(CLIENT, channel_limit=2, message_size_limit=200)
 
 channel = st.sampled_from(CHANNELS)
 positions = st.builds(Position, st.integers(0, 5), st.sampled_from(["", "e", "f"]))
@@ -52,9 +55,8 @@ class Conversation(RuleBasedStateMachine):
 
     @initialize(is_connected=st.booleans())
     def open(self, is_connected: bool) -> None:
-        options = ClientOptions(channel_limit=2)
         self.now = 0.0
-        self.session = Session("me", "v", JsonCodec(), options, now=0.0, random=lambda: 0.0)
+        self.session = Session("me", "v", JsonCodec(), OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
         self.question: Authenticate | Join | None = None
@@ -86,11 +88,10 @@ class Conversation(RuleBasedStateMachine):
     @rule(connect=seldom, batch=st.lists(bodies, max_size=4))
     def commands(self, connect: bool, batch: list[dict[str, object]]) -> None:
         first: list[dict[str, object]] = [{"connect": {"token": "t"}}] if connect else []
-        lines = first + batch
+        lines = [line | {"id": next(self.ids)} for line in first + batch]
         if not lines:
             return
         for line in lines:
-            line["id"] = next(self.ids)
             if not self.is_closed and not self.has_failed:
                 self.owed.append(int(str(line["id"])))
         self.observe(self.session.receive(b"\n".join(orjson.dumps(line) for line in lines)))

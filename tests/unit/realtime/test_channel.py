@@ -34,6 +34,7 @@ def test_memory_is_bounded_in_number_and_bytes() -> None:
 def test_a_position_of_another_epoch_or_ahead_is_not_known() -> None:
     channel = a_channel([1, 1])
     assert channel.knows(Position(2, "e"))
-    assert channel.knows(Position(1, ""))
+    assert channel.knows(Position(0, ""))
+    assert not channel.knows(Position(1, ""))
     assert not channel.knows(Position(3, "e"))
     assert not channel.knows(Position(1, "_"))

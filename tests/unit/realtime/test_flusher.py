@@ -13,8 +13,8 @@ from realtime.metrics import RealtimeMetrics
 
 
 class NoEncoding:
-    def publication(self, channel: str, epoch: str, publication: Publication) -> bytes:
-        return b"%b %b %d" % (channel.encode(), epoch.encode(), publication.offset)
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        return b"%b %d" % (channel.encode(), publication.offset)
 
 
 @dataclass(eq=False)

@@ -1,5 +1,5 @@
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,7 +13,6 @@ from realtime.protocol.messages import Connected, Ended, Left, Ping, Refreshed, 
 from realtime.session import (
     Answer,
     Authenticate,
-    ClientOptions,
     Close,
     Effect,
     Identified,
@@ -24,11 +23,12 @@ from realtime.session import (
     Say,
     Session,
 )
+from tests.realtime_options import CLIENT
 
 ACTOR = Actor(UUID(int=42), Role.STAFF)
 MINE = personal_channel(ACTOR.account_id)
 HEAD = Subscribed(Position(3, "e"))
-OPTIONS = ClientOptions(channel_limit=2)
+OPTIONS = replace(CLIENT, channel_limit=2)
 CONNECT = b'{"id":1,"connect":{"token":"t"}}'
 SUBSCRIBE = b'{"id":2,"subscribe":{"channel":"c"}}'
 
@@ -275,11 +275,28 @@ def test_a_dropped_personal_channel_closes(client: Client) -> None:
     assert client.session.dropped(MINE) == [Close(Disconnect.INSUFFICIENT_STATE)]
 
 
-def test_too_many_commands_behind_a_question_close(client: Client) -> None:
+def subscribes(count: int) -> bytes:
+    return b"\n".join(b'{"id":%d,"subscribe":{"channel":"c%d"}}' % (n + 10, n) for n in range(count))
+
+
+def test_of_all_that_an_sdk_subscribes_to_in_its_first_frame_what_is_over_the_limit_is_refused(fresh: Client) -> None:
+    fresh.says(CONNECT + b"\n" + subscribes(500))
+    effects = fresh.answer(Identified(ACTOR, 900), HEAD, HEAD, HEAD)
+    assert errors(effects) == [(n + 10, Error.LIMIT_EXCEEDED) for n in range(2, 500)]
+
+
+def test_two_full_frames_may_wait_behind_a_question_and_more_closes(client: Client) -> None:
     client.says(SUBSCRIBE)
-    waiting = OPTIONS.channel_limit + 64
-    assert client.says(b"\n".join([SUBSCRIBE] * waiting)) == []
+    frame = subscribes(100).ljust(OPTIONS.message_size_limit)
+    assert client.says(frame) == client.says(frame) == []
     assert client.says(SUBSCRIBE) == [Close(Disconnect.TOO_MANY_REQUESTS)]
+
+
+def test_what_was_answered_waits_no_longer(client: Client) -> None:
+    frame = SUBSCRIBE + b"\n" + b'{"id":3,"unsubscribe":{"channel":"c"}}'.ljust(OPTIONS.message_size_limit - 50)
+    for _ in range(5):
+        client.says(frame)
+        assert client.answer(HEAD)[-2:] == [Leave("c"), Say(Reply(3, Left()))]
 
 
 def test_after_its_close_a_session_is_silent(client: Client) -> None:
