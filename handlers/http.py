@@ -3,7 +3,7 @@ and aiohttp's HTTP exceptions; `server.problems` turns both into problem documen
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -17,9 +17,9 @@ from handlers.clock import utc_now
 from handlers.errors import Fault, Invalid, Malformed, NotFound, Unauthenticated
 from handlers.events import Cause
 from handlers.idempotency import Claim, fingerprint, parse_key
-from handlers.ports.domain import Database, Passwords, Tokens, UnitOfWork
+from handlers.ports.domain import Passwords, Tokens
 from handlers.schemas import Body, Query, StreamBody, decode_cursor
-from handlers.writes import Writes
+from handlers.work import Work
 
 MAX_FAULTS = 50
 MAX_POINTER_LENGTH = 200
@@ -36,8 +36,7 @@ Identify = Callable[[str, datetime], Actor]
 class Services:
     """What the REST endpoints need of the rest of the process."""
 
-    database: Database
-    writes: Writes
+    work: Work
     passwords: Passwords
     tokens: Tokens
     identify: Identify
@@ -50,6 +49,10 @@ TRACEPARENT = web.RequestKey("traceparent", str)
 
 def services(request: web.Request) -> Services:
     return request.app[SERVICES]
+
+
+def work(request: web.Request) -> Work:
+    return services(request).work
 
 
 def cause_of(request: web.Request) -> Cause:
@@ -123,11 +126,6 @@ def idempotency_claim(request: web.Request, actor: Actor, body: Body) -> Claim |
         return None
     key = parse_key(keys[0] if len(keys) == 1 else "")
     return Claim(actor.account_id, key, fingerprint(request.method, request.path, body.encode()))
-
-
-async def perform(request: web.Request, command: Callable[[UnitOfWork], Awaitable[T]]) -> T:
-    """Run `command` in one transaction, to its end even if the client goes away."""
-    return await services(request).writes.perform(command)
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from handlers.admission import Admission
 from handlers.http import SERVICES, Services
 from handlers.ports.broker import Broker
-from handlers.writes import Writes
+from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
@@ -38,7 +38,7 @@ from server.routes import build_routes, identify_by
 from server.telemetry import OutboxMetrics, new_registry
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
-from storage.migrate import check
+from storage.migrate import check_on
 from storage.outbox import PostgresOutbox
 from storage.postgres import Postgres, PostgresOptions, open_postgres
 from storage.retention import Retention, RetentionOptions
@@ -64,20 +64,20 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
     metrics = RealtimeMetrics(registry)
     authority = TokenAuthority(places.token_secret, settings.auth.token_issuer, settings.auth.token_ttl)
     async with (
-        open_postgres(_postgres_options(settings, places)) as postgres,
+        open_postgres(postgres_options(settings, places)) as postgres,
         open_streams(StreamsOptions(places.database_url)) as streams,
         open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
         _open_broker(settings, places, postgres, metrics) as broker,
         Argon2Passwords() as passwords,
-        Writes(postgres) as writes,
+        Work(postgres) as work,
     ):
-        outbox = PostgresOutbox(places.database_url, postgres.pool, postgres.bell)
+        outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings))
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
         connections = Connections(
-            hub, flusher, Admission(postgres), authority, metrics, _client_options(settings), version=VERSION
+            hub, flusher, Admission(work), authority, metrics, _client_options(settings), version=VERSION
         )
         retention = Retention(
             RetentionOptions(places.database_url, settings.streams.retention, settings.streams.seen_retention)
@@ -86,8 +86,10 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
             helpful={"rabbitmq" if settings.broker.url else "broker": broker.is_reachable, "redis": _is_connected(bus)},
         )
-        app = _application(settings, health, connections, registry, OutboxMetrics(registry, outbox.backlog))
-        app[SERVICES] = Services(postgres, writes, passwords, authority, identify_by(authority))
+        waiting = OutboxMetrics(registry, outbox.backlog)
+        # In a thread: it looks into the folder of the web page.
+        app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
+        app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(hub.receive),
             "hub": hub.run,
@@ -108,7 +110,7 @@ async def _open_broker(
     names = settings.broker
     if names.url is None:
         queues = PostgresBrokerOptions((names.fanout_queue,), names.dead_letter_queue)
-        yield PostgresBroker(places.database_url, postgres.pool, queues)
+        yield PostgresBroker(places.database_url, postgres.pool, postgres.reserve, queues)
         return
     options = RabbitMQOptions(
         names.url.get_secret_value(), names.exchange, names.fanout_queue, names.dead_letter_queue, names.heartbeat
@@ -156,7 +158,7 @@ def _web_folder() -> Path:
 
 def _answers(postgres: Postgres) -> Callable[[], Awaitable[bool]]:
     async def answers() -> bool:
-        async with postgres.pool.connection() as connection:
+        async with postgres.reserve.connection() as connection:
             await connection.execute("SELECT 1")
         return True
 
@@ -165,8 +167,8 @@ def _answers(postgres: Postgres) -> Callable[[], Awaitable[bool]]:
 
 def _fits(postgres: Postgres) -> Callable[[], Awaitable[bool]]:
     async def fits() -> bool:
-        async with postgres.pool.connection() as connection:
-            await check(connection)
+        async with postgres.reserve.connection() as connection:
+            await check_on(connection)
         return True
 
     return fits
@@ -179,9 +181,9 @@ def _is_connected(bus: Bus) -> Callable[[], Awaitable[bool]]:
     return is_connected
 
 
-def _postgres_options(settings: Settings, places: Places) -> PostgresOptions:
+def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
     given = settings.database
-    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.statement_timeout)
+    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
 
 
 def _fan_out_options(settings: Settings) -> FanOutOptions:

@@ -18,6 +18,7 @@ from handlers.actor import Role
 from handlers.clock import utc_now
 from handlers.errors import AppError
 from server import config, runtime
+from server.app import postgres_options
 from server.config import ConfigError, Settings
 from server.embedded import EmbeddedError
 from server.lifespan import open_places
@@ -26,7 +27,7 @@ from server.serve import PortTaken, Started, serve
 from server.telemetry import configure_logging
 from server.version import VERSION
 from storage.migrate import SchemaError, migrate
-from storage.postgres import PostgresOptions, open_postgres
+from storage.postgres import open_postgres
 from storage.streams import StreamsOptions, open_streams
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -85,7 +86,7 @@ def add_account(
     async def add(settings: Settings) -> None:
         async with (
             open_places(settings, os.environ) as places,
-            open_postgres(PostgresOptions(places.database_url)) as database,
+            open_postgres(postgres_options(settings, places)) as database,
             Argon2Passwords() as passwords,
         ):
             account = await create_account(database, passwords, NewAccount(email, name, role, password), utc_now())

@@ -108,7 +108,7 @@ class Database(_Section):
     ] = None
     pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
     acquire_timeout: Seconds = 2.0
-    statement_timeout: Seconds = 10.0
+    deadline: Seconds = 2.5
 
 
 class Redis(_Section):
@@ -357,6 +357,12 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
         return whence.get((section, key), variable(section, key))
 
     client, streams, broker, host = settings.client, settings.streams, settings.broker, settings.server.host
+    database = settings.database
+    if database.acquire_timeout > database.deadline:
+        yield (
+            f"{where('database', 'acquire_timeout')}: expected at most database.deadline"
+            f" ({database.deadline:g}), not {database.acquire_timeout:g}"
+        )
     if client.pong_timeout >= client.ping_interval:
         yield (
             f"{where('client', 'pong_timeout')}: expected less than client.ping_interval"

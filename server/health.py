@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
+from time import monotonic
 
 import structlog
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp import web
 log = structlog.get_logger(__name__)
 
 CHECK_TIMEOUT = 1.0  # seconds; a balancer usually waits 2
+ANSWER_KEPT = 0.2  # seconds; anybody may ask, so a flood of questions must not be one of checks
 
 
 class State(StrEnum):
@@ -35,22 +37,29 @@ class Health:
         self._vital = vital
         self._helpful = helpful
         self._draining = False
+        self._asking = asyncio.Lock()
+        self._states: Mapping[str, State] = {}
+        self._answered_at = -ANSWER_KEPT
 
     def start_draining(self) -> None:
         self._draining = True
 
     async def report(self) -> tuple[State, Mapping[str, State]]:
-        """The state of the node, and of each thing it depends on."""
+        """The state of the node, and of each thing it depends on, as it was a moment ago."""
+        async with self._asking:
+            if monotonic() - self._answered_at >= ANSWER_KEPT:
+                self._states = await self._ask()
+                self._answered_at = monotonic()
+        states = {**self._states, "draining": State.RED} if self._draining else self._states
+        return max(states.values(), key=list(State).index, default=State.FINE), states
+
+    async def _ask(self) -> Mapping[str, State]:
         names = [*self._vital, *self._helpful]
         answers = await asyncio.gather(*map(_passes, [*self._vital.values(), *self._helpful.values()]))
-        states = {
+        return {
             name: State.FINE if passed else (State.RED if name in self._vital else State.DEGRADED)
             for name, passed in zip(names, answers, strict=True)
         }
-        if self._draining:
-            states["draining"] = State.RED
-        worst = max(states.values(), key=list(State).index, default=State.FINE)
-        return worst, states
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/health/live", self._live), web.get("/health/ready", self._ready)]

@@ -45,11 +45,13 @@ class PostgresBrokerOptions:
 
 
 class PostgresBroker:
-    """Publishes by `pool`. A consumer opens `url` directly: its lock lives and dies with its own connection."""
+    """Publishes by `pool`. A consumer opens `url` directly: its lock lives and dies with its own connection. Whether
+    PostgreSQL is there is asked by `reserve`: with all of `pool` in use it is."""
 
-    def __init__(self, url: str, pool: Pool, options: PostgresBrokerOptions) -> None:
+    def __init__(self, url: str, pool: Pool, reserve: Pool, options: PostgresBrokerOptions) -> None:
         self._url = url
         self._pool = pool
+        self._reserve = reserve
         self._options = options
         self._arrivals: set[asyncio.Event] = set()  # of the active consumers in this process
 
@@ -88,7 +90,7 @@ class PostgresBroker:
 
     async def is_reachable(self) -> bool:
         with suppress(Unavailable):
-            async with self._pool.connection():
+            async with self._reserve.connection():
                 return True
         return False
 

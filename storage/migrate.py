@@ -77,15 +77,17 @@ async def migrate(url: str, folder: Path = FOLDER) -> list[int]:
     return [migration.number for migration in pending]
 
 
-async def check(where: str | Connection, folder: Path = FOLDER) -> None:
-    """Raise SchemaError unless this code can run on the schema; Unavailable when `where`, a URL, cannot be reached."""
+async def check(url: str, folder: Path = FOLDER) -> None:
+    """Raise SchemaError unless this code can run on the schema, and Unavailable when PostgreSQL is away."""
+    with raising(Unavailable):
+        async with connect(url, name="orderwire check") as connection:
+            await check_on(connection, folder)
+
+
+async def check_on(connection: Connection, folder: Path = FOLDER) -> None:
+    """Like `check`, on a connection that is there; raises PostgreSQL's own errors."""
     migrations = await asyncio.to_thread(read, folder)
-    if isinstance(where, str):
-        with raising(Unavailable):
-            async with connect(where, name="orderwire check") as connection:
-                applied = await _applied(connection)
-    else:
-        applied = await _applied(where)
+    applied = await _applied(connection)
     if pending := compare(migrations, applied):
         raise SchemaError(f"The schema lacks migration {pending[0].number} and newer ones: run `orderwire migrate`.")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from handlers.errors import Unavailable
-from handlers.events import Event
+from handlers.events import MAX_EVENT_BYTES, Event
 from handlers.ports.broker import Message
 from handlers.ports.outbox import Leadership, OutboxAway, OutboxRow
 from storage.pool import Pool, connect
@@ -54,7 +54,10 @@ class OutboxWriter:
     emitted: int = field(default=0, init=False)
 
     async def add(self, event: Event) -> None:
-        await self.connection.execute(SQL["add"], event.id, event.type, event.subject, event.encode())
+        body = event.encode()
+        if len(body) > MAX_EVENT_BYTES:  # nobody downstream would take it: better no change than one nobody hears of
+            raise ValueError(f"{event.type} of {len(body)} bytes: at most {MAX_EVENT_BYTES} are delivered")
+        await self.connection.execute(SQL["add"], event.id, event.type, event.subject, body)
         self.emitted += 1
 
 

@@ -39,14 +39,14 @@ _KEEPALIVES = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """Times are seconds. `deadline` bounds one use of a connection from asking for it to giving it back,
-    so that a server that is there but does not answer (frozen, unplugged) is noticed."""
+    so that a server that is there but does not answer (frozen, unplugged) is noticed; the server stops a statement
+    that takes as long."""
 
     url: str = field(repr=False)
     name: str
     size: int
     acquire_timeout: float
     deadline: float
-    statement_timeout: float
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None
         max_size=options.size,
         init=on_connect,
         reset=_keep_session,
-        server_settings=_server_settings(options.name, options.statement_timeout, options.settings),
+        server_settings=_server_settings(options.name, options.deadline, options.settings),
     )
     try:
         yield Pool(pool, options)

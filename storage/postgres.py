@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from storage.accounts import PostgresAccounts
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from storage.pool import Connection
 
 
+RESERVE_DEADLINE = 0.8  # seconds; a health check is given one, a balancer waits two
+
+
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
     """Times are seconds. A unit of work that takes longer than `deadline`, waiting for a connection included,
     is given up: PostgreSQL that hangs must not hang requests."""
 
     url: str = field(repr=False)
-    pool_size: int = 10
-    acquire_timeout: float = 2.0
-    statement_timeout: float = 10.0
-    deadline: float = 2.5
+    pool_size: int
+    acquire_timeout: float
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,11 @@ class PostgresUnitOfWork:
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """`pool` also serves other parts of storage; `bell` rings after each commit that emitted events."""
+    """`pool` also serves other parts of storage, `reserve` what must be answered while requests have all of it: one
+    connection, for uses of a few milliseconds. `bell` rings after each commit that emitted events."""
 
     pool: Pool
+    reserve: Pool
     bell: Bell
 
     @asynccontextmanager
@@ -90,7 +94,13 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         size=options.pool_size,
         acquire_timeout=options.acquire_timeout,
         deadline=options.deadline,
-        statement_timeout=options.statement_timeout,
     )
-    async with open_pool(pool_options) as pool:
-        yield Postgres(pool, Bell())
+    reserve_options = replace(
+        pool_options,
+        name="orderwire reserve",
+        size=1,
+        acquire_timeout=RESERVE_DEADLINE,
+        deadline=RESERVE_DEADLINE,
+    )
+    async with open_pool(pool_options) as pool, open_pool(reserve_options) as reserve:
+        yield Postgres(pool, reserve, Bell())

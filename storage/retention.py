@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +27,7 @@ SQL = load("retention")
 ANSWERS_KEPT = timedelta(hours=24)
 UNUSED_STREAMS_KEPT = timedelta(days=30)
 COMMAND_TIMEOUT = 30.0  # seconds for one batch
+ROUNDS_PER_LOOK_AT_STREAMS = 60  # it reads the whole table, which has no index by age, for it is updated all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class RetentionOptions:
     """Ages and the interval are seconds. A stream is forgotten later than any of its identities."""
 
     url: str = field(repr=False)
-    publications: float = 86_400.0
-    seen: float = 86_400.0
+    publications: float
+    seen: float
     interval: float = 60.0
     batch: int = 5_000
 
@@ -51,14 +53,14 @@ class Retention:
 
     async def run(self) -> None:
         """Clean up every now and then; while PostgreSQL is away there is nothing to do."""
-        while True:
+        for number in count():
             await asyncio.sleep(self._options.interval * random.uniform(0.9, 1.1))  # noqa: S311 jitter
             try:
-                await self.clean()
+                await self.clean(with_streams=number % ROUNDS_PER_LOOK_AT_STREAMS == 0)
             except Unavailable:
                 log.warning("retention_postponed")
 
-    async def clean(self) -> Mapping[str, int]:
+    async def clean(self, *, with_streams: bool = True) -> Mapping[str, int]:
         """Delete what is too old now and return how many rows of what; nothing while another node is at it.
 
         In batches, each its own transaction, so that no snapshot is held long. Raises Unavailable.
@@ -69,18 +71,24 @@ class Retention:
             ) as connection:
                 if not await connection.fetchval(SQL["try_lock"]):
                     return {}
-                deleted = {table: await self._delete(connection, table, age) for table, age in self._ages.items()}
+                deleted = {
+                    table: await self._delete(connection, table, age)
+                    for table, age in self._ages.items()
+                    if with_streams or table != "streams"
+                }
         if any(deleted.values()):
             log.info("retention_cleaned", **deleted)
         return deleted
 
     async def _delete(self, connection: Connection, table: str, age: timedelta) -> int:
         total = 0
-        while count := _count(await connection.execute(SQL[table], age, self._options.batch)):
-            total += count
-        return total
+        while True:
+            deleted = _deleted(await connection.execute(SQL[table], age, self._options.batch))
+            total += deleted
+            if deleted < self._options.batch:
+                return total
 
 
-def _count(tag: str) -> int:
+def _deleted(tag: str) -> int:
     """Of a command tag: `DELETE 17`."""
     return int(tag.rpartition(" ")[2])

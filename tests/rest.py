@@ -18,7 +18,7 @@ from handlers.clock import utc_now
 from handlers.http import SERVICES, Services
 from handlers.ports.domain import Database
 from handlers.products.model import Product
-from handlers.writes import Writes
+from handlers.work import Work
 from realtime.tokens import TokenAuthority
 from server.middlewares import HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
@@ -135,12 +135,12 @@ async def serving(url: str, *, pool_size: int = 10, acquire_timeout: float = 20.
 @asynccontextmanager
 async def serving_on(database: Database) -> AsyncIterator[Rest]:
     tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
-    async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Writes(database) as writes:
+    async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Work(database) as work:
         app = web.Application(
             middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=()),
             client_max_size=MAX_BODY_BYTES,
         )
-        app[SERVICES] = Services(database, writes, passwords, tokens, identify_by(tokens))
+        app[SERVICES] = Services(work, passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
         app.add_routes(build_routes(websocket=_elsewhere, health=(), metrics=_elsewhere, web_folder=None))
         async with TestClient(TestServer(app)) as client:

@@ -7,7 +7,7 @@ from aiohttp import web
 from handlers.accounts import service
 from handlers.accounts.schemas import AccountBody, LoginRequest, TokenBody
 from handlers.clock import utc_now
-from handlers.http import json_reply, read_body, services, signed_in
+from handlers.http import json_reply, read_body, services, signed_in, work
 
 PATH = "/api/v1/auth"
 
@@ -19,17 +19,17 @@ def routes() -> list[web.RouteDef]:
 async def login(request: web.Request) -> web.Response:
     body = await read_body(request, LoginRequest)
     parts, now = services(request), utc_now()
-    signed = await service.login(parts.database, parts.passwords, parts.tokens, body.credentials(), now)
+    signed = await service.login(parts.work, parts.passwords, parts.tokens, body.credentials(), now)
     return json_reply(TokenBody.of(signed, now).encode())
 
 
 async def renew(request: web.Request) -> web.Response:
-    actor, parts, now = signed_in(request), services(request), utc_now()
-    signed = await service.renew(parts.database, parts.tokens, actor, now)
+    actor, tokens, now = signed_in(request), services(request).tokens, utc_now()
+    signed = await work(request).read(lambda uow: service.renew(uow, tokens, actor, now))
     return json_reply(TokenBody.of(signed, now).encode())
 
 
 async def me(request: web.Request) -> web.Response:
     actor = signed_in(request)
-    account = await service.find(services(request).database, actor.account_id)
+    account = await work(request).read(lambda uow: service.find(uow, actor.account_id))
     return json_reply(AccountBody.of(account).encode())

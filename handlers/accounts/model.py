@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from handlers.actor import Actor, Role
+from handlers.actor import Role
 
 MAX_EMAIL_LENGTH = 254  # RFC 5321 leaves no more for an address
 MIN_PASSWORD_LENGTH = 12
@@ -23,10 +23,6 @@ class Account:
     name: str
     role: Role
     password_hash: str
-
-    @property
-    def actor(self) -> Actor:
-        return Actor(self.id, self.role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,34 +19,31 @@ from handlers.accounts.model import (
 from handlers.actor import Actor
 from handlers.errors import Fault, Invalid, InvalidToken, WrongCredentials
 from handlers.ids import new_id
-from handlers.ports.domain import Database, Passwords, Tokens
+from handlers.ports.domain import Database, Passwords, Tokens, UnitOfWork
+from handlers.work import Work
 
 # Whether an address exists only its mailbox can say; this finds slips of the pen.
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 
 
-async def login(
-    database: Database, passwords: Passwords, tokens: Tokens, credentials: Credentials, now: datetime
-) -> SignedIn:
+async def login(work: Work, passwords: Passwords, tokens: Tokens, credentials: Credentials, now: datetime) -> SignedIn:
     """Raises WrongCredentials, after the same time whether the address or the password is wrong; Unavailable."""
-    async with database.read() as uow:
-        account = await uow.accounts.by_email(normal_email(credentials.email))
+    account = await work.read(lambda uow: uow.accounts.by_email(normal_email(credentials.email)))
     matches = await passwords.matches(credentials.password, account.password_hash if account else None)
     if account is None or not matches:
         raise WrongCredentials
     return SignedIn(account, tokens.issue(account, now))
 
 
-async def renew(database: Database, tokens: Tokens, actor: Actor, now: datetime) -> SignedIn:
+async def renew(uow: UnitOfWork, tokens: Tokens, actor: Actor, now: datetime) -> SignedIn:
     """A fresh token for the bearer of a valid one, with the account's present role."""
-    account = await find(database, actor.account_id)
+    account = await find(uow, actor.account_id)
     return SignedIn(account, tokens.issue(account, now))
 
 
-async def find(database: Database, account_id: UUID) -> Account:
+async def find(uow: UnitOfWork, account_id: UUID) -> Account:
     """Raises InvalidToken when the account that a token stands for is gone."""
-    async with database.read() as uow:
-        account = await uow.accounts.get(account_id)
+    account = await uow.accounts.get(account_id)
     if account is None:
         raise InvalidToken
     return account

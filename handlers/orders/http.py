@@ -12,13 +12,12 @@ from handlers.http import (
     idempotency_claim,
     json_reply,
     path_id,
-    perform,
     position_headers,
     read_body,
     read_cursor,
     read_query,
-    services,
     signed_in,
+    work,
 )
 from handlers.idempotency import Reply, answer_once
 from handlers.orders import service
@@ -46,7 +45,7 @@ async def place(request: web.Request) -> web.Response:
         order = await service.place(uow, actor, body.quantities(), cause)
         return Reply(201, OrderBody.of(order).encode())
 
-    reply = await perform(request, lambda uow: answer_once(uow, claim, command))
+    reply = await work(request).write(lambda uow: answer_once(uow, claim, command))
     headers = {"Location": f"{PATH}/{orjson.loads(reply.body)['id']}"}
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -55,8 +54,7 @@ async def place(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     actor, order_id = signed_in(request), path_id(request)
-    async with services(request).database.read() as uow:
-        snapshot = await service.get(uow, actor, order_id)
+    snapshot = await work(request).read(lambda uow: service.get(uow, actor, order_id))
     body = LiveOrderBody.at(snapshot)
     return json_reply(body.encode(), headers=position_headers(body.stream))
 
@@ -64,8 +62,7 @@ async def get(request: web.Request) -> web.Response:
 async def page(request: web.Request) -> web.Response:
     actor, query = signed_in(request), read_query(request, PageQuery)
     before = read_cursor(query.cursor, _parse_number)
-    async with services(request).database.read() as uow:
-        snapshot = await service.page(uow, actor, before=before, limit=query.limit)
+    snapshot = await work(request).read(lambda uow: service.page(uow, actor, before=before, limit=query.limit))
     found = snapshot.state
     body = LiveListing[OrderBody](
         items=[OrderBody.of(order) for order in found.orders],
@@ -78,7 +75,7 @@ async def page(request: web.Request) -> web.Response:
 def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def advance(request: web.Request) -> web.Response:
         actor, order_id, cause = signed_in(request), path_id(request), cause_of(request)
-        order = await perform(request, lambda uow: service.advance(uow, actor, order_id, action, cause))
+        order = await work(request).write(lambda uow: service.advance(uow, actor, order_id, action, cause))
         return json_reply(OrderBody.of(order).encode())
 
     return advance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.http import json_reply, path_id, read_cursor, read_query, services, signed_in
+from handlers.http import json_reply, path_id, read_cursor, read_query, signed_in, work
 from handlers.products import service
 from handlers.products.schemas import ProductBody
 from handlers.schemas import Listing, PageQuery, encode_cursor
@@ -20,8 +20,7 @@ async def page(request: web.Request) -> web.Response:
     signed_in(request)
     query = read_query(request, PageQuery)
     after_sku = read_cursor(query.cursor, _parse_sku) or ""
-    async with services(request).database.read() as uow:
-        found = await service.page(uow, after_sku=after_sku, limit=query.limit)
+    found = await work(request).read(lambda uow: service.page(uow, after_sku=after_sku, limit=query.limit))
     body = Listing[ProductBody](
         items=[ProductBody.of(product) for product in found.products],
         next=None if found.next is None else encode_cursor(found.next),
@@ -32,8 +31,7 @@ async def page(request: web.Request) -> web.Response:
 async def get(request: web.Request) -> web.Response:
     signed_in(request)
     product_id = path_id(request)
-    async with services(request).database.read() as uow:
-        product = await service.get(uow, product_id)
+    product = await work(request).read(lambda uow: service.get(uow, product_id))
     return json_reply(ProductBody.of(product).encode())
 
 

@@ -75,8 +75,7 @@ class Command:
 
     async def complaint(self) -> str:
         """The last line the program wrote, and where the others are."""
-        written = await asyncio.to_thread(self.log.read_bytes)
-        lines = written[-4096:].decode(errors="replace").split("\n")
+        lines = (await asyncio.to_thread(_end_of, self.log)).decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
         return f"{last} (see {self.log})"
 
@@ -263,6 +262,12 @@ class Server:
             await self._process.stop(self._plan.stop_steps)
             self._process = None
             log.info("child_stopped", child=self._plan.name, seconds=round(monotonic() - began, 3))
+
+
+def _end_of(path: Path, size: int = 4096) -> bytes:
+    with path.open("rb") as written:
+        written.seek(max(0, path.stat().st_size - size))
+        return written.read(size)
 
 
 def _rotate(path: Path) -> None:

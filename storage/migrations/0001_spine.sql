@@ -13,8 +13,8 @@ CREATE UNIQUE INDEX accounts_email_key ON accounts (email);
 
 CREATE TABLE products (
     id uuid PRIMARY KEY,
-    sku text NOT NULL,
-    name text NOT NULL,
+    sku text NOT NULL CHECK (char_length(sku) BETWEEN 1 AND 64),
+    name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 200),
     price bigint NOT NULL CHECK (price >= 0),
     currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     stock integer NOT NULL CHECK (stock >= 0)
@@ -73,7 +73,8 @@ CREATE TABLE outbox (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- The head of each channel's stream. `salt` is the random part of its epoch.
+-- The head of each channel's stream. `salt` is the random part of its epoch. No index on updated_at: an append would have
+-- to write it, for the page of the row's new version would no longer do.
 CREATE TABLE streams (
     channel text PRIMARY KEY,
     salt text NOT NULL,
@@ -88,8 +89,9 @@ CREATE TABLE publications (
     time_ms bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (channel, "offset")
-);
-CREATE INDEX publications_created_at_idx ON publications USING brin (created_at);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+-- Not BRIN: its ranges never shrink when rows go, so each look for old ones would read the whole table.
+CREATE INDEX publications_created_at_idx ON publications (created_at);
 
 -- Which events a channel has had, whatever became of their publications.
 CREATE TABLE seen (
@@ -98,8 +100,8 @@ CREATE TABLE seen (
     id text NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (channel, source, id)
-);
-CREATE INDEX seen_seen_at_idx ON seen USING brin (seen_at);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX seen_seen_at_idx ON seen (seen_at);
 
 -- One row: which incarnation of the database this is. The generation is part of every epoch.
 CREATE TABLE deployment (

@@ -40,9 +40,9 @@ def on_rabbitmq(url: str, name: str) -> Deployment:
 def on_postgresql(url: str, name: str) -> Deployment:
     @asynccontextmanager
     async def connect(to: str) -> AsyncIterator[Broker]:
-        pool_options = PoolOptions(to, "test", size=2, acquire_timeout=2, deadline=2.8, statement_timeout=5)
+        pool_options = PoolOptions(to, "test", size=2, acquire_timeout=2, deadline=2.8)
         async with open_pool(pool_options) as pool:
-            yield PostgresBroker(to, pool, PostgresBrokerOptions((f"{name}.fanout",), f"{name}.dead"))
+            yield PostgresBroker(to, pool, pool, PostgresBrokerOptions((f"{name}.fanout",), f"{name}.dead"))
 
     nowhere = "postgresql://orderwire@127.0.0.1:1/orderwire"
     return Deployment(f"{name}.fanout", f"{name}.dead", lambda: connect(url), lambda: connect(nowhere))

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from handlers.events import SOURCE, Event
+from handlers.events import MAX_EVENT_BYTES, SOURCE, Event
 from handlers.ports.outbox import Leadership, OutboxAway
 from storage.outbox import PostgresOutbox
-from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.postgres import Postgres, open_postgres
+from tests.database_options import postgres_options
 
 SOON = 5.0  # seconds that nothing here may take
 
@@ -38,8 +39,8 @@ class Node:
 @pytest.fixture(params=["postgres"])
 async def nodes(postgres_url: str) -> AsyncIterator[tuple[Node, Node]]:
     async with (
-        open_postgres(PostgresOptions(postgres_url)) as first,
-        open_postgres(PostgresOptions(postgres_url)) as second,
+        open_postgres(postgres_options(postgres_url)) as first,
+        open_postgres(postgres_options(postgres_url)) as second,
     ):
         yield Node(postgres_url, first), Node(postgres_url, second)
 
@@ -69,6 +70,14 @@ async def test_committed_events_are_pending_in_order_until_they_are_removed(node
 
         await leadership.remove([rows[0].id, rows[2].id])
         assert await ids(leadership) == ["b"]
+
+
+async def test_an_event_that_nobody_could_deliver_is_refused_before_the_commit(node: Node) -> None:
+    with pytest.raises(ValueError, match="at most"):
+        await node.emit("a", "b" * MAX_EVENT_BYTES)
+
+    async with node.outbox.lead() as leadership:
+        assert await ids(leadership) == []
 
 
 async def test_a_message_is_the_event_with_what_brokers_route_by(node: Node) -> None:

@@ -15,9 +15,9 @@ from tests.services.postgres import Postgres
 
 @pytest.fixture
 async def broker(own_postgres_url: str) -> AsyncIterator[PostgresBroker]:
-    pool_options = PoolOptions(own_postgres_url, "test", size=2, acquire_timeout=2, deadline=2.8, statement_timeout=5)
+    pool_options = PoolOptions(own_postgres_url, "test", size=2, acquire_timeout=2, deadline=2.8)
     async with open_pool(pool_options) as pool:
-        yield PostgresBroker(own_postgres_url, pool, PostgresBrokerOptions(("fanout",), "dead"))
+        yield PostgresBroker(own_postgres_url, pool, pool, PostgresBrokerOptions(("fanout",), "dead"))
 
 
 async def publish_surely(broker: PostgresBroker, number: int) -> None:

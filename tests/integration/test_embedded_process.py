@@ -46,6 +46,12 @@ async def test_start_that_fails_says_what_the_program_said_last(tmp_path: Path) 
     assert str(caught.value) == f"Shell ended with exit code 3: the disk is full (see {tmp_path}/log)"
 
 
+async def test_a_complaint_is_found_at_the_end_of_a_long_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"chatter\n" * 100_000 + b"the disk is full\n")
+
+    assert await command(tmp_path, "").complaint() == f"the disk is full (see {tmp_path}/log)"
+
+
 async def test_start_that_takes_too_long_is_given_up_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

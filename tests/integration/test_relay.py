@@ -17,7 +17,8 @@ from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_topology import RabbitMQOptions
 from realtime.relay import Relay
 from storage.outbox import PostgresOutbox
-from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.postgres import Postgres, open_postgres
+from tests.database_options import postgres_options
 
 
 class Node:
@@ -44,7 +45,7 @@ class Node:
 
 @asynccontextmanager
 async def node(url: str, broker: RabbitMQ) -> AsyncIterator[Node]:
-    async with open_postgres(PostgresOptions(url)) as postgres:
+    async with open_postgres(postgres_options(url)) as postgres:
         started = Node(url, postgres, broker)
         try:
             yield started

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import ClientTimeout
 
+from storage.pool import connect
 from tests.rest import serving
 
 
@@ -27,6 +28,24 @@ async def test_an_order_whose_buyer_goes_away_is_still_placed(postgres_url: str,
         assert (await rest.count("orders"), await rest.count("outbox")) == (1, 1)
         if key is not None:
             assert (await rest.place(customer, product, key=key)).headers["Idempotency-Replayed"] == "true"
+
+
+async def test_a_reader_who_goes_away_costs_no_connection(postgres_url: str) -> None:
+    async with serving(postgres_url, pool_size=1) as rest:
+        customer = await rest.an_account()
+        async with rest.postgres.pool.connection() as connection:
+            backend = await connection.fetchval("SELECT pg_backend_pid()")
+        async with connect(postgres_url, name="test") as other, other.transaction():
+            await other.execute("LOCK TABLE orders")
+            reader = asyncio.create_task(rest.call("GET", "/api/v1/orders", customer))
+            while not await other.fetchval("SELECT pg_blocking_pids($1) <> '{}'", backend):
+                pass
+            reader.cancel()  # closes its connection
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            assert (await rest.call("GET", "/nothing")).status == 404  # by now the server knows
+        async with rest.postgres.pool.connection() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") == backend
 
 
 async def test_with_no_connection_free_everyone_is_told_to_come_back_within_the_bound(postgres_url: str) -> None:

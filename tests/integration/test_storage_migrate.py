@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from handlers.errors import Unavailable
-from storage.migrate import SchemaError, check, migrate, read
+from storage.migrate import SchemaError, check, check_on, migrate, read
 
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
@@ -63,10 +63,10 @@ async def test_a_check_can_use_a_connection_that_is_there(
 ) -> None:
     write(tmp_path, "CREATE TABLE a (n int);")
     with pytest.raises(SchemaError, match="lacks migration 1"):
-        await check(sql, tmp_path)
+        await check_on(sql, tmp_path)
     await migrate(url, tmp_path)
 
-    await check(sql, tmp_path)
+    await check_on(sql, tmp_path)
 
 
 async def test_of_several_at_once_one_applies_and_the_others_find_nothing_to_do(

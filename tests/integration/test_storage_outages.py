@@ -13,9 +13,10 @@ from handlers.events import SOURCE, Event
 from handlers.ports.outbox import OutboxAway
 from handlers.ports.streams import Entry, StreamsAway
 from storage.outbox import PostgresOutbox
-from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.postgres import Postgres, open_postgres
 from storage.retention import Retention, RetentionOptions
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from tests.database_options import postgres_options
 from tests.services.postgres import Postgres as Server
 
 AN_ANSWER = 3.0  # seconds until a request must have one, whatever happened to PostgreSQL
@@ -23,7 +24,7 @@ AN_ANSWER = 3.0  # seconds until a request must have one, whatever happened to P
 
 @pytest.fixture
 async def postgres(own_postgres_url: str) -> AsyncIterator[Postgres]:
-    async with open_postgres(PostgresOptions(own_postgres_url)) as opened:
+    async with open_postgres(postgres_options(own_postgres_url)) as opened:
         yield opened
 
 
@@ -177,7 +178,7 @@ async def test_telling_another_node_and_cleaning_up_outlive_an_outage(
     own_postgres: Server, postgres: Postgres, own_postgres_url: str
 ) -> None:
     outbox = PostgresOutbox(own_postgres_url, postgres.pool, postgres.bell)
-    retention = Retention(RetentionOptions(own_postgres_url, interval=0.01))
+    retention = Retention(RetentionOptions(own_postgres_url, publications=60, seen=60, interval=0.01))
     running = [asyncio.create_task(outbox.run()), asyncio.create_task(retention.run())]
     await asyncio.to_thread(own_postgres.kill)
     postgres.bell.ring()

@@ -19,15 +19,16 @@ from handlers.orders.model import Line, Order, Status
 from handlers.ports.domain import Answer, Database, OrderFilter, Position, Quantity, UnitOfWork
 from handlers.ports.streams import Entry
 from handlers.products.model import Product
-from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.postgres import Postgres, open_postgres
 from storage.streams import StreamsOptions, open_streams
+from tests.database_options import postgres_options
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
 
 @pytest.fixture
 async def postgres(postgres_url: str) -> AsyncIterator[Postgres]:
-    async with open_postgres(PostgresOptions(postgres_url)) as opened:
+    async with open_postgres(postgres_options(postgres_url)) as opened:
         yield opened
 
 
@@ -322,9 +323,16 @@ async def test_the_position_of_a_stream_is_its_head(database: Database, postgres
         assert await unit.positions.position("order:1") == Position(0, "")
 
 
+@pytest.mark.parametrize(("sku", "name"), [("", "A thing"), ("S" * 65, "A thing"), ("S", ""), ("S", "N" * 201)])
+async def test_no_product_has_texts_that_are_empty_or_too_long(postgres: Postgres, sku: str, name: str) -> None:
+    with pytest.raises(Conflict):
+        async with postgres.pool.connection() as connection:
+            await connection.execute("INSERT INTO products VALUES (gen_random_uuid(), $1, $2, 1, 'EUR', 1)", sku, name)
+
+
 async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
     async with (
-        open_postgres(PostgresOptions(postgres_url, pool_size=1, acquire_timeout=1.0)) as postgres,
+        open_postgres(postgres_options(postgres_url, pool_size=1, acquire_timeout=1.0)) as postgres,
         postgres.read(),
     ):
         with pytest.raises(Unavailable):
@@ -333,7 +341,7 @@ async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
 
 
 async def test_a_unit_of_work_that_takes_too_long_is_given_up_and_its_connection_replaced(postgres_url: str) -> None:
-    async with open_postgres(PostgresOptions(postgres_url, pool_size=1)) as postgres:
+    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as postgres:
         with pytest.raises(Unavailable):
             async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
@@ -349,7 +357,7 @@ async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> 
             started.set()
             await connection.execute("SELECT pg_sleep(20)")
 
-    async with open_postgres(PostgresOptions(postgres_url, pool_size=1)) as postgres:
+    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as postgres:
         request = asyncio.create_task(slow(postgres))
         await started.wait()
         request.cancel()
@@ -359,8 +367,15 @@ async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> 
             assert await unit.products.page(after_sku="", limit=1) == []
 
 
+async def test_the_server_too_stops_a_statement_at_the_deadline(postgres_url: str) -> None:
+    async with open_postgres(postgres_options(postgres_url, deadline=2.5)) as postgres:
+        for pool, expected in ((postgres.pool, "2500ms"), (postgres.reserve, "800ms")):
+            async with pool.connection() as connection:
+                assert await connection.fetchval("SHOW statement_timeout") == expected
+
+
 async def test_a_statement_that_nobody_waits_for_any_more_ends_in_the_server_too(postgres_url: str) -> None:
-    async with open_postgres(PostgresOptions(postgres_url)) as postgres:
+    async with open_postgres(postgres_options(postgres_url)) as postgres:
         with pytest.raises(Unavailable):
             async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
@@ -372,7 +387,7 @@ async def test_a_statement_that_nobody_waits_for_any_more_ends_in_the_server_too
 
 
 async def test_a_connection_that_the_server_ended_is_replaced_before_anybody_gets_it(postgres_url: str) -> None:
-    async with open_postgres(PostgresOptions(postgres_url)) as postgres:
+    async with open_postgres(postgres_options(postgres_url)) as postgres:
         async with postgres.pool.connection() as first, postgres.pool.connection() as second:
             victim = await first.fetchval("SELECT pg_backend_pid()")
             await second.execute("SELECT pg_terminate_backend($1, 5000)", victim)

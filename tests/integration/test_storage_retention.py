@@ -8,6 +8,7 @@ from typing import TypeAlias
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from handlers.ports.streams import Entry
@@ -150,10 +151,51 @@ async def test_a_stream_that_is_appended_to_while_it_is_looked_at_is_kept(
     assert await offsets(streams, "a") == [2]
 
 
+@pytest.mark.parametrize(("table", "at"), [("publications", "created_at"), ("seen", "seen_at")])
+async def test_looking_for_old_rows_in_vain_reads_few_pages(sql: Connection, table: str, at: str) -> None:
+    columns = {
+        "publications": f"""("offset", channel, data, time_ms, {at}) SELECT $1 + n, 'a', repeat('x', 300)::bytea, 0""",
+        "seen": f"(id, channel, source, {at}) SELECT $1 + n, 'a', repeat('x', 300)",
+    }[table]
+    window, rows = 3, 4000
+    for hour in range(8):  # a day's life in short: rows come, the oldest go, vacuum makes room for the next
+        await sql.execute(
+            f"INSERT INTO {table} {columns}, now() + $2 * interval '1 hour' FROM generate_series(1, {rows}) AS n",
+            hour * rows,
+            hour - window,
+        )
+        await sql.execute(f"DELETE FROM {table} WHERE {at} < now() + $1 * interval '1 hour'", hour - 2 * window)
+        await sql.execute(f"VACUUM ANALYZE {table}")
+
+    assert await sql.fetchval(f"SELECT pg_relation_size('{table}') / 8192") > 400
+    statement = RETENTION[table].replace("$1::interval", "interval '10 hours'").replace("$2", "5000")
+    assert await _pages_read(sql, statement) < 20
+
+
+async def test_streams_with_publications_are_passed_over_without_reading_those(sql: Connection) -> None:
+    await sql.execute(
+        "INSERT INTO streams (channel, salt, top, updated_at) "
+        "SELECT n, 'saltsaltsa', 100, now() - interval '40 days' FROM generate_series(1, 20) AS n"
+    )
+    await sql.execute(
+        """INSERT INTO publications (channel, "offset", data, time_ms) """
+        "SELECT c, n, repeat('x', 300)::bytea, 0 FROM generate_series(1, 20) AS c, generate_series(1, 1000) AS n"
+    )
+    await sql.execute("VACUUM ANALYZE")
+
+    statement = RETENTION["streams"].replace("$1::interval", "interval '30 days'").replace("$2", "5000")
+    assert await _pages_read(sql, statement) < 200
+
+
 async def test_one_node_cleans_at_a_time(sql: Connection, retention: Retention) -> None:
     await sql.execute(RETENTION["try_lock"])
 
     assert await retention.clean() == {}
+
+
+async def _pages_read(sql: Connection, statement: str) -> int:
+    [plan] = orjson.loads(await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {statement}"))
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
 
 async def _is_waiting(url: str) -> bool:

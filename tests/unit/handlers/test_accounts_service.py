@@ -8,6 +8,7 @@ from handlers.accounts import service
 from handlers.accounts.model import Account, Credentials, NewAccount, SignedIn
 from handlers.actor import Actor, Role
 from handlers.errors import Conflict, Invalid, InvalidToken, WrongCredentials
+from handlers.work import Work
 from tests.doubles import NOW, MemoryDatabase, PlainPasswords, PlainTokens
 
 PASSWORD = "long enough to be one"
@@ -23,7 +24,8 @@ async def add(database: MemoryDatabase, *, email: str = "ann@example.com", role:
 
 
 async def login(database: MemoryDatabase, email: str, password: str) -> SignedIn:
-    return await service.login(database, PlainPasswords(), PlainTokens(), Credentials(email, password), NOW)
+    async with Work(database) as work:
+        return await service.login(work, PlainPasswords(), PlainTokens(), Credentials(email, password), NOW)
 
 
 async def test_an_account_signs_in_whatever_the_case_of_its_address(database: MemoryDatabase) -> None:
@@ -61,14 +63,14 @@ async def test_a_new_account_is_refused_with_all_its_faults(database: MemoryData
 async def test_a_renewed_token_has_the_present_account_behind_it(database: MemoryDatabase) -> None:
     account = await add(database, role=Role.STAFF)
 
-    renewed = await service.renew(database, PlainTokens(), Actor(account.id, Role.CUSTOMER), NOW)
+    renewed = await service.renew(database.state, PlainTokens(), Actor(account.id, Role.CUSTOMER), NOW)
 
     assert renewed.account == account
 
 
 async def test_a_token_of_an_account_that_is_gone_is_not_renewed(database: MemoryDatabase) -> None:
     with pytest.raises(InvalidToken):
-        await service.renew(database, PlainTokens(), Actor(uuid4(), Role.ADMIN), NOW)
+        await service.renew(database.state, PlainTokens(), Actor(uuid4(), Role.ADMIN), NOW)
 
 
 def test_no_secret_is_printed_with_the_values_that_hold_it() -> None:

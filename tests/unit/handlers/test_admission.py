@@ -9,6 +9,7 @@ from handlers.admission import Admission
 from handlers.audience import UnknownChannel, order_channel, orders_feed, personal_channel
 from handlers.orders import service
 from handlers.ports.domain import Quantity
+from handlers.work import Work
 from tests.doubles import CAUSE, MemoryDatabase, a_product, an_actor
 
 
@@ -17,7 +18,7 @@ async def test_an_orders_channel_is_open_to_its_owner_and_staff() -> None:
     async with database.transaction() as uow:
         await uow.products.add(product)
         order = await service.place(uow, owner, [Quantity(product.id, 1)], CAUSE)
-    admission, channel = Admission(database), order_channel(order.id)
+    admission, channel = Admission(Work(database)), order_channel(order.id)
 
     assert await admission.may_join(owner, channel)
     assert await admission.may_join(an_actor(Role.STAFF), channel)
@@ -26,7 +27,7 @@ async def test_an_orders_channel_is_open_to_its_owner_and_staff() -> None:
 
 
 async def test_the_other_channels_need_no_look_up() -> None:
-    admission, customer = Admission(MemoryDatabase()), an_actor()
+    admission, customer = Admission(Work(MemoryDatabase())), an_actor()
 
     assert await admission.may_join(customer, personal_channel(customer.account_id))
     assert not await admission.may_join(customer, orders_feed())
@@ -34,4 +35,4 @@ async def test_the_other_channels_need_no_look_up() -> None:
 
 async def test_a_channel_that_nobody_has_is_unknown() -> None:
     with pytest.raises(UnknownChannel):
-        await Admission(MemoryDatabase()).may_join(an_actor(Role.ADMIN), "chat:lobby")
+        await Admission(Work(MemoryDatabase())).may_join(an_actor(Role.ADMIN), "chat:lobby")

@@ -10,7 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from handlers.accounts.model import Account
-from handlers.actor import Role
+from handlers.actor import Actor, Role
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -30,7 +30,7 @@ def good_claims() -> dict[str, object]:
 def test_a_token_says_who_and_until_when() -> None:
     token = authority.issue(account, NOW)
     identity = authority.verify(token.value, NOW + timedelta(seconds=899))
-    assert identity.actor == account.actor
+    assert identity.actor == Actor(account.id, account.role)
     assert identity.expires_at == token.expires_at == NOW + timedelta(seconds=900)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from handlers.accounts.model import Credentials
 from handlers.accounts.service import login
 from handlers.actor import Role
+from handlers.work import Work
 from server.demo import demo_products, seed
 from tests.doubles import NOW, MemoryDatabase, PlainPasswords, PlainTokens
 
@@ -15,7 +16,7 @@ async def test_every_role_can_sign_in_with_the_password_that_is_told() -> None:
     accounts = await seed(database, passwords)
 
     signed_in = [
-        await login(database, passwords, PlainTokens(), Credentials(email, accounts.password), NOW)
+        await login(Work(database), passwords, PlainTokens(), Credentials(email, accounts.password), NOW)
         for email in accounts.emails
     ]
     assert [session.account.role for session in signed_in] == list(Role)

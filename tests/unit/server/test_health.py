@@ -67,6 +67,32 @@ async def test_a_node_that_drains_is_not_ready() -> None:
         assert (ready.status, await ready.text()) == (503, "red\npostgresql: fine\ndraining: red\n")
 
 
+async def test_who_asks_at_the_same_time_gets_the_same_answer() -> None:
+    asked = 0
+
+    async def counted() -> bool:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return True
+
+    watched = Health(vital={"postgresql": counted}, helpful={})
+    reports = await asyncio.gather(*(watched.report() for _ in range(100)))
+
+    assert (asked, {worst for worst, _ in reports}) == (1, {State.FINE})
+
+
+async def test_an_answer_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ANSWER_KEPT", 0.0)
+    answers = iter([True, False])
+
+    async def worse() -> bool:
+        return next(answers)
+
+    watched = Health(vital={"postgresql": worse}, helpful={})
+    assert [(await watched.report())[0] for _ in range(2)] == [State.FINE, State.RED]
+
+
 def _client(watched: Health) -> TestClient[web.Request, web.Application]:
     app = web.Application()
     app.add_routes(watched.routes())

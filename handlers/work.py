@@ -1,0 +1,87 @@
+"""Work on the database belongs to the process, not to whoever asked for it: when a client goes away, a write is still
+finished, and a read does not take its connection with it (to replace one costs PostgreSQL a process and a handshake).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import structlog
+
+from handlers.errors import AppError, Unavailable
+from handlers.ports.domain import Database, UnitOfWork
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+MAX_RUNNING = 1000  # at ten connections and some milliseconds each, whoever comes later would wait longer than they may
+
+
+class Work:
+    """Runs commands and queries. `async with` it: leaving waits for what is still running, which the database bounds.
+
+    What is abandoned by a caller that is cancelled goes on; how it ends is logged.
+    """
+
+    def __init__(self, database: Database, *, limit: int = MAX_RUNNING) -> None:
+        self._database = database
+        self._limit = limit
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed = True
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def write(self, command: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        """Run `command` in one transaction and commit.
+
+        Raises what `command` raises (nothing was written), and Unavailable: when too much is running nothing was
+        written, when PostgreSQL went away during the commit nobody knows.
+        """
+
+        async def commit() -> T:
+            async with self._database.transaction() as uow:
+                return await command(uow)
+
+        return await self._own(commit, "write")
+
+    async def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        """Run `query`, which changes nothing. Raises what it raises, and Unavailable."""
+
+        async def look() -> T:
+            async with self._database.read() as uow:
+                return await query(uow)
+
+        return await self._own(look, "read")
+
+    async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
+        if self._closed or len(self._running) >= self._limit:
+            raise Unavailable
+        task = asyncio.create_task(work(), name=kind)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_outcome)
+            raise
+
+
+def _log_outcome(task: asyncio.Task[Any]) -> None:
+    kind, error = task.get_name(), None if task.cancelled() else task.exception()
+    if error is None:
+        log.info("abandoned_work_finished", kind=kind, cancelled=task.cancelled())
+    elif isinstance(error, AppError):
+        log.info("abandoned_work_refused", kind=kind, code=error.code)
+    else:
+        log.error("abandoned_work_failed", kind=kind, exc_info=error)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+import pytest
+from structlog.testing import capture_logs
+
+from handlers.errors import NotFound, Unavailable
+from handlers.ports.domain import UnitOfWork
+from handlers.work import Work
+from tests.doubles import MemoryDatabase, MemoryUnitOfWork, a_product
+
+
+class Slow:
+    """A command that has begun and waits to be let go on."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.product = a_product()
+        self.has_ended = False
+        self._error = error
+
+    async def __call__(self, uow: UnitOfWork) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        if self._error:
+            raise self._error
+        await uow.products.add(self.product)
+        self.has_ended = True
+
+
+async def abandon(asking: Coroutine[None, None, None], command: Slow) -> None:
+    request = asyncio.create_task(asking)
+    await command.begun.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+
+
+async def test_a_command_answers_once_it_is_committed() -> None:
+    database = MemoryDatabase()
+    product = a_product()
+
+    async def command(uow: UnitOfWork) -> str:
+        await uow.products.add(product)
+        return "done"
+
+    async with Work(database) as work:
+        assert await work.write(command) == "done"
+        assert product.id in database.state.products.rows
+
+
+async def test_a_write_whose_caller_is_cancelled_is_still_committed() -> None:
+    database, command = MemoryDatabase(), Slow()
+
+    async with Work(database) as work:
+        await abandon(work.write(command), command)
+        assert database.state.products.rows == {}
+        command.go_on.set()
+
+    assert set(database.state.products.rows) == {command.product.id}
+
+
+async def test_a_query_sees_what_is_committed_and_a_refusal_reaches_who_asked() -> None:
+    database, product = MemoryDatabase(), a_product()
+    database.state.products.rows[product.id] = product
+
+    async def refuse(_: UnitOfWork) -> None:
+        raise NotFound
+
+    async with Work(database) as work:
+        assert await work.read(lambda uow: uow.products.get(product.id)) == product
+        with pytest.raises(NotFound):
+            await work.read(refuse)
+
+
+async def test_a_read_whose_caller_is_cancelled_is_waited_for_at_the_end() -> None:
+    query = Slow()
+
+    async with Work(MemoryDatabase()) as work:
+        await abandon(work.read(query), query)
+        asyncio.get_running_loop().call_soon(query.go_on.set)
+
+    assert query.has_ended
+
+
+@pytest.mark.parametrize(
+    ("error", "event"), [(None, "finished"), (NotFound(), "refused"), (ZeroDivisionError(), "failed")]
+)
+async def test_how_an_abandoned_work_ends_is_logged(error: Exception | None, event: str) -> None:
+    command = Slow(error)
+
+    with capture_logs() as logs:
+        async with Work(MemoryDatabase()) as work:
+            await abandon(work.write(command), command)
+            command.go_on.set()
+        await asyncio.sleep(0)  # the callback of the task that has just ended
+
+    assert [entry["event"] for entry in logs] == [f"abandoned_work_{event}"]
+
+
+async def test_what_is_one_too_many_is_refused() -> None:
+    command = Slow()
+
+    async with Work(MemoryDatabase(), limit=1) as work:
+        await abandon(work.write(command), command)
+        with pytest.raises(Unavailable):
+            await work.write(Slow())
+        with pytest.raises(Unavailable):
+            await work.read(Slow())
+        command.go_on.set()
+
+
+async def test_after_closing_nothing_is_begun() -> None:
+    async with Work(MemoryDatabase(MemoryUnitOfWork())) as work:
+        pass
+
+    with pytest.raises(Unavailable):
+        await work.write(Slow())
