@@ -2,6 +2,10 @@
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
 rises, with no setting for it.
+
+Others go first: after a slice the loop turns until a turn brought nothing else to do, at the latest until the others
+have had three times as long as the slice. An event passes some twenty awaits on its way to the hub; if each of them
+had to wait for a slice, a large channel would delay its next publication by many times what a round takes.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ from realtime.channel import Subscriber
 from realtime.metrics import RealtimeMetrics
 
 _SLICE_SECONDS: Final = 0.001
-# Also by number: uvloop queues a write and makes the system call (about 6 us) after the slice, where no clock looks.
+# Also by number: uvloop queues a write and makes the system call (about 9 us) after the slice, where no clock looks.
 _SLICE_CLIENTS: Final = 128
+_OTHERS_SHARE: Final = 3
+# A turn of the loop that finds nothing ready takes some 20 us.
+_QUIET_TURN_SECONDS: Final = 0.00005
 
 
 class Flusher:
@@ -29,6 +36,9 @@ class Flusher:
         self._dirty: dict[Subscriber, None] = {}
         self._round: deque[Subscriber] = deque()
         self._is_scheduled = False
+        self._slice_began = 0.0
+        self._turn_began = 0.0
+        self._others_until = 0.0
         # Times of the publications that wait for a round, and of those that the present round writes.
         self._waiting_times: list[int] = []
         self._round_times: list[int] = []
@@ -56,17 +66,34 @@ class Flusher:
     def _slice(self) -> None:
         if not self._round:
             self._begin_round()
-        until = time.monotonic() + _SLICE_SECONDS
+        self._slice_began = time.monotonic()
         for _ in range(min(_SLICE_CLIENTS, len(self._round))):
             self.flush(self._round.popleft())
-            if time.monotonic() > until:
+            if time.monotonic() > self._slice_began + _SLICE_SECONDS:
                 break
         if not self._round:
             self._end_round()
         if self._round or self._dirty:
-            asyncio.get_running_loop().call_soon(self._slice)
+            asyncio.get_running_loop().call_soon(self._written)
         else:
             self._is_scheduled = False
+
+    def _written(self) -> None:
+        """uvloop has made the system calls of the slice: what it cost is known now."""
+        now = time.monotonic()
+        self._others_until = now + _OTHERS_SHARE * (now - self._slice_began)
+        self._let_others(now)
+
+    def _let_others(self, now: float) -> None:
+        self._turn_began = now
+        asyncio.get_running_loop().call_soon(self._turned)
+
+    def _turned(self) -> None:
+        now = time.monotonic()
+        if now - self._turn_began < _QUIET_TURN_SECONDS or now > self._others_until:
+            self._slice()
+        else:
+            self._let_others(now)
 
     def _begin_round(self) -> None:
         self._round.extend(self._dirty)

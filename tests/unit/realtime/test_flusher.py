@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -76,12 +77,26 @@ async def test_between_slices_others_get_their_turn(flusher: Flusher) -> None:
     assert len(seen) > 4
 
 
+async def test_others_that_are_busy_have_three_times_as_long_as_a_slice_and_no_longer(flusher: Flusher) -> None:
+    clients = [Recorder() for _ in range(1000)]
+    give(flusher, clients, b"a")
+    written, turns_taken = 0, 0
+    while written < 1000:
+        until = time.monotonic() + 0.0005
+        while time.monotonic() < until:
+            pass
+        await turns(1)
+        turns_taken += 1
+        written = sum(len(client.writes) for client in clients)
+    assert turns_taken > 3 * (1000 // 128)
+
+
 async def test_what_comes_during_a_round_is_written_after_what_was_there(flusher: Flusher) -> None:
     clients = [Recorder() for _ in range(300)]
     give(flusher, clients, b"a")
     await turns(1)
     give(flusher, clients, b"b")
-    await turns(20)
+    await turns(60)
     assert {b"".join(client.writes) for client in clients} == {b"ab"}
 
 
@@ -102,6 +117,6 @@ async def test_the_latency_of_a_publication_is_measured_once_when_everyone_has_i
     give(flusher, [Recorder() for _ in range(300)], b"a")
     flusher.observe(99_500)
     assert count() == 0
-    await turns(20)
+    await turns(60)
     assert count() == 1
     assert registry.get_sample_value("orderwire_commit_to_client_seconds_sum") == pytest.approx(0.5)
