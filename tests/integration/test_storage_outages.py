@@ -10,6 +10,7 @@ import pytest
 
 from handlers.errors import Unavailable
 from handlers.events import SOURCE, Event
+from handlers.ports.domain import Position
 from handlers.ports.outbox import OutboxAway
 from handlers.ports.streams import Entry, StreamsAway
 from storage.outbox import PostgresOutbox
@@ -126,7 +127,9 @@ async def test_streams_are_away_while_postgresql_is_and_append_and_read_after(
     with pytest.raises(StreamsAway):
         await streams.read("a", after=0, limit=1, max_bytes=1)
     with pytest.raises(StreamsAway):
-        await streams.heads(["a"])
+        await streams.open(["a"])
+    with pytest.raises(StreamsAway):
+        await streams.moved({"a": Position(1, first.epoch)})
 
     await asyncio.to_thread(own_postgres.start)
     [second] = await streams.append([before, Entry("a", "/", "2", b"{}", 0)])
@@ -140,11 +143,12 @@ async def test_frozen_streams_are_away_in_time(own_postgres: Server, streams: Po
     async with asyncio.timeout(AN_ANSWER):
         outcomes = await asyncio.gather(
             streams.append([Entry("a", "/", "2", b"{}", 0)]),
-            streams.heads(["a"]),
+            streams.open(["a"]),
+            streams.moved({}),
             streams.read("a", after=0, limit=1, max_bytes=1),
             return_exceptions=True,
         )
-    assert [type(outcome) for outcome in outcomes] == [StreamsAway] * 3
+    assert [type(outcome) for outcome in outcomes] == [StreamsAway] * 4
 
     await asyncio.to_thread(own_postgres.resume)
     await streams.append([Entry("a", "/", "2", b"{}", 0)])  # whether that one made it nobody knows

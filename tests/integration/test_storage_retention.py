@@ -55,13 +55,13 @@ async def test_old_publications_go_in_batches_and_the_head_stays(
     for channel in ("a", "b"):
         await fill(streams, channel, 30)
     await sql.execute("""UPDATE publications SET created_at = now() - interval '61 minutes' WHERE "offset" <= 20""")
-    heads = await streams.heads(["a", "b"])
+    heads = await streams.open(["a", "b"])
 
     deleted = await retention.clean()
 
     assert deleted == {"publications": 40, "seen": 0, "answers": 0, "streams": 0}
     assert await offsets(streams, "a") == await offsets(streams, "b") == list(range(21, 31))
-    assert await streams.heads(["a", "b"]) == heads
+    assert await streams.open(["a", "b"]) == heads
 
 
 async def test_a_stream_never_loses_one_from_its_middle(
@@ -125,7 +125,7 @@ async def test_streams_go_when_unused_for_a_month_unless_they_have_publications(
         await fill(streams, channel, 1)
     await sql.execute("DELETE FROM publications WHERE channel <> 'full'")
     await sql.execute("UPDATE streams SET updated_at = now() - interval '31 days' WHERE channel <> 'empty'")
-    epoch = (await streams.heads(["unused"]))["unused"].epoch
+    epoch = (await streams.open(["unused"]))["unused"].epoch
 
     assert (await retention.clean())["streams"] == 1
     assert await sql.fetchval("SELECT array_agg(channel ORDER BY channel) FROM streams") == ["empty", "full"]
