@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import asyncpg
+
 from handlers.errors import KeyInFlight
 from handlers.ports.domain import Answer
 from storage.queries import load
@@ -19,11 +21,16 @@ class PostgresAnswers:
     connection: Connection
 
     async def claim(self, account_id: UUID, key: str) -> Answer | None:
-        if not await self.connection.fetchval(SQL["claim"], account_id, key):
+        row = await self.connection.fetchrow(SQL["claim"], account_id, key)
+        if row is None or not row["is_ours"]:
             raise KeyInFlight
-        # A statement of its own: one that takes the lock sees the table as it was before it had the lock.
-        row = await self.connection.fetchrow(SQL["get"], account_id, key)
-        return None if row is None else Answer(row["fingerprint"], row["status"], row["body"])
+        return None if row["status"] is None else Answer(row["fingerprint"], row["status"], row["body"])
 
     async def keep(self, account_id: UUID, key: str, answer: Answer) -> None:
-        await self.connection.execute(SQL["keep"], account_id, key, answer.fingerprint, answer.status, answer.body)
+        values = (account_id, key, answer.fingerprint, answer.status, answer.body)
+        try:
+            await self.connection.execute(SQL["keep"], *values)
+        except asyncpg.UniqueViolationError as error:
+            # The statement that claims sees the table as it was before it had the lock: the key's holder may have
+            # committed and let go in between.
+            raise KeyInFlight from error

@@ -37,27 +37,19 @@ class PostgresProducts:
             raise Conflict("There is a product with this SKU or id already.") from error
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
-        locked = await self._lock(quantities)
-        _check(quantities, locked)
-        await self._change_stock([(wanted.product_id, -wanted.quantity) for wanted in quantities])
-        products = [locked[wanted.product_id] for wanted in quantities]
-        return [
-            replace(product, stock=product.stock - wanted.quantity)
-            for product, wanted in zip(products, quantities, strict=True)
-        ]
+        before = await self._change_stock([(wanted.product_id, -wanted.quantity) for wanted in quantities])
+        _check(quantities, before)
+        taken = ((before[wanted.product_id], wanted.quantity) for wanted in quantities)
+        return [replace(product, stock=product.stock - pieces) for product, pieces in taken]
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
-        await self._lock(quantities)
         await self._change_stock([(returned.product_id, returned.quantity) for returned in quantities])
 
-    async def _lock(self, quantities: Sequence[Quantity]) -> Mapping[UUID, Product]:
-        rows = await self.connection.fetch(SQL["lock"], [quantity.product_id for quantity in quantities])
+    async def _change_stock(self, changes: Sequence[tuple[UUID, int]]) -> Mapping[UUID, Product]:
+        """The products as they were before. What would fall below zero is left as it is."""
+        ids, pieces = [product_id for product_id, _ in changes], [count for _, count in changes]
+        rows = await self.connection.fetch(SQL["change_stock"], ids, pieces)
         return {row["id"]: _product(row) for row in rows}
-
-    async def _change_stock(self, changes: Sequence[tuple[UUID, int]]) -> None:
-        await self.connection.execute(
-            SQL["change_stock"], [product_id for product_id, _ in changes], [pieces for _, pieces in changes]
-        )
 
 
 def _check(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:

@@ -1,12 +1,8 @@
 -- name: claim
--- Take an idempotency key for this transaction unless another one has it; never waits.
-SELECT pg_try_advisory_xact_lock(hashtextextended($2, hashtextextended($1::uuid::text, 0)));
-
--- name: get
--- The answer that was given under a key before.
-SELECT fingerprint, status, body
-FROM idempotency_answers
-WHERE account_id = $1 AND key = $2;
+-- Take an idempotency key for this transaction unless another one has it, never waiting; the answer given before, if any.
+SELECT c.is_ours, a.fingerprint, a.status, a.body
+FROM (SELECT pg_try_advisory_xact_lock(hashtextextended($2, hashtextextended($1::uuid::text, 0)))) AS c (is_ours)
+LEFT JOIN idempotency_answers AS a ON a.account_id = $1 AND a.key = $2;
 
 -- name: keep
 -- Keep the answer to the request that claimed the key.
