@@ -28,10 +28,10 @@ class ModelStreams:
     is_held: bool = False
     epochs: int = 0
 
-    def publish(self, channel: str) -> Published:
+    def publish(self, channel: str, data: bytes = b"") -> Published:
         stream = self._begun(channel)
         stream.top += 1
-        data = b'"%b %b %d"' % (channel.encode(), stream.epoch.encode(), stream.top)
+        data = data or b'"%b %b %d"' % (channel.encode(), stream.epoch.encode(), stream.top)
         self.history[channel, stream.epoch, stream.top] = data
         publication = Publication(stream.top, data, 0)
         stream.publications.append(publication)
@@ -60,7 +60,7 @@ class ModelStreams:
                 waiter.set_result(None)
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Published]:
-        return [self.publish(entry.channel) for entry in entries]
+        return [self.publish(entry.channel, entry.data) for entry in entries]
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         stream = self.streams.get(channel, Stream())

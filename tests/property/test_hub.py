@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
@@ -412,3 +413,10 @@ def test_only_what_the_bus_lost_counts_as_repaired(path: LossyPath) -> None:
     path.bus_loses(1)
     path.settle()
     assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 1
+
+
+def test_a_delivery_can_be_followed_to_the_sockets(path: LossyPath) -> None:
+    path.begin(0, 0, {0, 2})
+    with capture_logs() as logs:
+        path.publish("a", 1, True)
+    assert logs == [{"event": "delivered", "log_level": "debug", "channel": "a", "offset": 1, "subscribers": 2}]

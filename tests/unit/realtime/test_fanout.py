@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from handlers.events import SOURCE, Event, OwnType
-from handlers.ports.broker import Delivery
+from handlers.ports.broker import Deliveries, Delivery, Message
+from realtime.bus_memory import MemoryExchange
 from realtime.cloudevents import BadEvent
-from realtime.fanout import BATCH_BYTES, batches, entries_for, judge
+from realtime.fanout import BATCH_BYTES, FanOut, FanOutOptions, batches, entries_for, judge
+from realtime.metrics import RealtimeMetrics
+from tests.property.streams_model import ModelStreams
 
 NOW, NOW_MS = datetime(2026, 1, 31, 9, 30, tzinfo=UTC), 1769851800000
 ORDER, CUSTOMER = UUID("019c0000-0000-7000-8000-000000000001"), UUID("019c0000-0000-7000-8000-000000000002")
@@ -77,3 +85,49 @@ def test_batches_are_bounded_in_bytes_and_keep_the_order() -> None:
     cut = list(batches([*deliveries, Delivery(10, bytes(2 * BATCH_BYTES), None)]))
     assert [len(batch) for batch in cut] == [4, 4, 2, 1]
     assert [one.tag for batch in cut for one in batch] == list(range(11))
+
+
+class OneBatch:
+    """A broker whose queue holds these; afterwards nothing comes."""
+
+    def __init__(self, *batch: Delivery) -> None:
+        self.batch: Sequence[Delivery] = batch
+        self.is_through = asyncio.Event()
+
+    @asynccontextmanager
+    async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Deliveries]:  # noqa: ARG002
+        yield self
+
+    async def receive(self) -> Sequence[Delivery]:
+        batch, self.batch = self.batch, ()
+        if not batch:
+            self.is_through.set()
+            await asyncio.Event().wait()
+        return batch
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        raise NotImplementedError
+
+    async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:
+        raise NotImplementedError
+
+    async def is_reachable(self) -> bool:
+        raise NotImplementedError
+
+
+async def test_an_event_can_be_followed_to_where_its_channels_have_it() -> None:
+    paid = Event("7", SOURCE, "order.paid", str(ORDER), NOW, {}, recipient=CUSTOMER)
+    broker = OneBatch(delivery(event(channel="orders:feed"), trusted=False), delivery(paid, trusted=True))
+    metrics = RealtimeMetrics(CollectorRegistry())
+    options = FanOutOptions("queue", 400, {})
+    with capture_logs() as logs:
+        running = asyncio.create_task(FanOut(broker, ModelStreams(), MemoryExchange().bus(), metrics, options).run())
+        await broker.is_through.wait()
+        running.cancel()
+        await asyncio.wait([running])
+    assert [(line["source"], line["event_id"], line["places"]) for line in logs] == [
+        ("/billing", "7", [("orders:feed", 1)]),
+        (SOURCE, "7", [("orders:feed", 2), (f"order:{ORDER}", 1), (f"#{CUSTOMER}", 1)]),
+    ]

@@ -1,0 +1,105 @@
+"""Looking at the heads of many channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from prometheus_client import CollectorRegistry
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.bus import Receiver
+from realtime.channel import Ticket
+from realtime.channels import Channels
+from realtime.flusher import Flusher
+from realtime.metrics import RealtimeMetrics
+from realtime.repair import Repairs
+from tests import virtual_time
+from tests.property.streams_model import ModelStreams
+
+INTERVAL, INTERVAL_WITHOUT_BUS = 2.0, 0.25
+
+
+@dataclass
+class Streams(ModelStreams):
+    """Notes when it was asked for how many heads."""
+
+    looks: list[tuple[float, int]] = field(default_factory=list)
+
+    async def moved(self, known: Mapping[str, Position]) -> Mapping[str, Position]:
+        self.looks.append((asyncio.get_running_loop().time(), len(known)))
+        return await super().moved(known)
+
+
+@dataclass
+class Bus:
+    is_connected: bool = True
+
+    async def publish(self, message: bytes) -> None:
+        raise NotImplementedError
+
+    async def run(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+
+class NoEncoding:
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Silent:
+    pending: list[bytes] = field(default_factory=list)
+    encoding: NoEncoding = field(default_factory=NoEncoding)
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def writable(self) -> None:
+        raise NotImplementedError
+
+    def dropped(self, channel: str) -> None:
+        raise NotImplementedError
+
+
+async def watched(count: int, bus: Bus, streams: Streams, work: float) -> None:
+    """Look at so many open channels for `work` seconds; then the bus goes, and as long again."""
+    metrics = RealtimeMetrics(CollectorRegistry())
+    channels = Channels(Flusher(metrics), metrics)
+    heads = await streams.open([f"c{number}" for number in range(count)])
+    for name in heads:
+        channels.begin(channels.enter(name, Ticket(Silent(), None, lambda _: None)), heads[name])
+    repairs = Repairs(channels, streams, bus, metrics, interval=INTERVAL, interval_without_bus=INTERVAL_WITHOUT_BUS)
+    streams.looks.clear()
+    upkeep = asyncio.create_task(repairs.run())
+    await asyncio.sleep(work)
+    bus.is_connected = False
+    await asyncio.sleep(work)
+    upkeep.cancel()
+    await asyncio.wait([upkeep])
+
+
+def test_a_round_takes_an_interval_in_looks_of_bounded_size() -> None:
+    streams, bus = Streams(), Bus()
+    virtual_time.run(watched(1200, bus, streams, INTERVAL_WITHOUT_BUS + 3 * INTERVAL))
+    calm = [(at, size) for at, size in streams.looks if INTERVAL_WITHOUT_BUS <= at < INTERVAL_WITHOUT_BUS + 6]
+    assert [size for _, size in calm] == [500, 500, 200] * 3
+    pauses = [after - before for (before, _), (after, _) in pairwise(calm)]
+    assert all(abs(pause - INTERVAL / 3) < 0.001 for pause in pauses)
+
+
+def test_looks_come_faster_from_when_the_bus_goes() -> None:
+    streams, bus = Streams(), Bus()
+    virtual_time.run(watched(1, bus, streams, 5.0))
+    after = [at for at, _ in streams.looks if at >= 5.0]
+    assert after[0] <= 5.0 + INTERVAL_WITHOUT_BUS
+    assert len(after) >= 5.0 / INTERVAL_WITHOUT_BUS - 2
+
+
+def test_a_node_with_nobody_on_it_asks_nothing() -> None:
+    streams, bus = Streams(), Bus()
+    virtual_time.run(watched(0, bus, streams, 5.0))
+    assert streams.looks == []
