@@ -66,13 +66,13 @@ async def _measure(stage: Stage, load: Load, seconds: float, listeners: Listener
     server, clients = cpu_seconds(stage.node.pid) - used[0], cpu_seconds(listeners.pid) - used[1]
     stolen, ticks = (now - then for now, then in zip(machine_ticks(), before, strict=True))
     findings = await listeners.finish(len(posted))
-    replied = {order.order_id: order.replied for order in posted}
+    committed = await stage.committed(order.order_id for order in posted)
     return Result(
         load,
         len(posted),
         sum(findings.heard),
         len(posted) * load.subscribers - sum(findings.heard),
-        latency(findings.samples, replied),
+        latency(findings.samples, committed),
         server / elapsed,
         clients / elapsed,
         resident_bytes(stage.node.pid),

@@ -21,12 +21,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """`commit`: from the event's time, taken when the request's handler begins, so the transaction is included;
-    `reply`: from the reply's arrival at whoever placed the order, below zero where the clients were told first;
-    `first_third`, `last_third`: medians of `commit` at the start and at the end of the run."""
+    """To a client's receipt. `commit`: from PostgreSQL's commit, by its own record; `request`: from the event's time,
+    taken when the request's handler begins, so the transaction is included; `first_third`, `last_third`: medians of
+    `commit` at the start and at the end of the run."""
 
     commit: Spread
-    reply: Spread
+    request: Spread
     first_third: float
     last_third: float
 
@@ -36,13 +36,13 @@ class Latency:
         return self.last_third > max(1.5 * self.first_third, self.first_third + 2.0)
 
 
-def latency(samples: Sequence[Sample], replied: Mapping[str, float]) -> Latency:
-    """`replied`: Unix time of each order's reply. Raises ValueError without samples."""
+def latency(samples: Sequence[Sample], committed: Mapping[str, float]) -> Latency:
+    """`committed`: Unix time of each order's commit. Raises ValueError without samples."""
     ordered = sorted((moment, datetime.fromisoformat(time).timestamp(), order) for order, time, moment in samples)
-    commit = [1000 * (moment - at) for moment, at, _ in ordered]
-    reply = [1000 * (moment - replied[order]) for moment, _, order in ordered]
+    commit = [1000 * (moment - committed[order]) for moment, _, order in ordered]
+    request = [1000 * (moment - at) for moment, at, _ in ordered]
     third = max(1, len(commit) // 3)
-    return Latency(spread(commit), spread(reply), percentile(commit[:third], 50), percentile(commit[-third:], 50))
+    return Latency(spread(commit), spread(request), percentile(commit[:third], 50), percentile(commit[-third:], 50))
 
 
 def spread(values: Sequence[float]) -> Spread:

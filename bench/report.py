@@ -43,7 +43,7 @@ async def servers(database_url: str) -> dict[str, str]:
 
 def latency_table(results: Sequence[Result]) -> str:
     head = (
-        "| subscribers | orders/s | commit to client p50 / p99 / longest | reply to client p50 / p99 "
+        "| subscribers | orders/s | commit to client p50 / p99 / longest | request to client p50 / p99 "
         "| first, last third p50 | deliveries | lost | server CPU | listeners CPU | server memory | stolen |\n|"
         + "---|"
         * 11
@@ -92,7 +92,7 @@ def _row(result: Result) -> str:
     goal = f" (goal {load.goal:g})" if load.goal else ""
     return (
         f"| {load.subscribers:,} | {load.rate} | {_three(times.commit)}{goal} "
-        f"| {times.reply.p50:.1f} / {times.reply.p99:.1f} | {times.first_third:.1f}, {times.last_third:.1f} "
+        f"| {times.request.p50:.1f} / {times.request.p99:.1f} | {times.first_third:.1f}, {times.last_third:.1f} "
         f"| {result.deliveries:,} | {result.lost} "
         f"| {result.server_cpu:.0%} | {result.listeners_cpu:.0%} | {_mib(result.server_bytes)} | {result.stolen:.0%} |"
     )

@@ -84,7 +84,7 @@ async def _run(stage: Stage, listeners: Listeners, poster: Poster, seconds: floa
             await asyncio.sleep(0.1)
         posted = posting.result()
     findings = await listeners.finish(len(posted))
-    times = latency(findings.samples, {order.order_id: order.replied for order in posted})
+    times = latency(findings.samples, await stage.committed(order.order_id for order in posted))
     lost = len(posted) * (CLIENTS - 1) - sum(findings.heard)
     return Run(times.commit.p99, lost, peak - before, await _closed(stage) - closed)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import orjson
 
 from bench.listeners import Findings
@@ -30,12 +31,26 @@ class Stage:
     shop: Shop
     database_url: str
 
+    async def committed(self, order_ids: Iterable[str]) -> Mapping[str, float]:
+        """When PostgreSQL committed each order, Unix time: its commit record, written before the disk has it."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            rows = await connection.fetch(
+                "SELECT id::text, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at"
+                " FROM orders WHERE id = ANY ($1::uuid[])",
+                list(order_ids),
+            )
+        finally:
+            await connection.close()
+        return {row["id"]: row["at"] for row in rows}
+
 
 @asynccontextmanager
 async def open_stage() -> AsyncIterator[Stage]:
     """Raises tests.services.server.Unavailable where a server cannot be had."""
     with ExitStack() as stack:
         postgres, redis, rabbitmq = (stack.enter_context(kind()) for kind in (Postgres, Redis, RabbitMQ))
+        await _remember_commits(postgres)
         await migrate(postgres.url)
         environment = {
             "ORDERWIRE_DATABASE__URL": postgres.url,
@@ -49,6 +64,15 @@ async def open_stage() -> AsyncIterator[Stage]:
         node.spawn()
         await node.ready()
         yield Stage(node, await furnish(postgres.url, [node], seed=1), postgres.url)
+
+
+async def _remember_commits(postgres: Postgres) -> None:
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+    finally:
+        await connection.close()
+    await asyncio.to_thread(postgres.restart)
 
 
 class Listeners:
