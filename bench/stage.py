@@ -49,7 +49,8 @@ class Stage:
 async def open_stage() -> AsyncIterator[Stage]:
     """Raises tests.services.server.Unavailable where a server cannot be had."""
     with ExitStack() as stack:
-        postgres, redis, rabbitmq = (stack.enter_context(kind()) for kind in (Postgres, Redis, RabbitMQ))
+        postgres = stack.enter_context(Postgres())
+        redis, rabbitmq = stack.enter_context(Redis()), stack.enter_context(RabbitMQ())
         await _remember_commits(postgres)
         await migrate(postgres.url)
         environment = {

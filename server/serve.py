@@ -73,7 +73,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     runner = web.AppRunner(
         node.app,
-        handler_cancellation=True,  # an abandoned socket must not stay in the hub; writes are shielded
+        handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
         access_log=None,
         shutdown_timeout=_LAST_REPLIES,
     )
