@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import uvloop
 
 from bench import latency, report, slow_client
+from bench.calibrate import microseconds_per_send
 from bench.stage import open_stage
 from tests.services.server import Unavailable
 
@@ -33,6 +34,7 @@ async def _measure(what: str, *, quick: bool) -> int:
             "on": datetime.now(UTC).date().isoformat(),
             **report.machine(),
             **await report.servers(stage.database_url),
+            "microseconds of one bare send": round(await microseconds_per_send(), 1),
         }
         if what == "latency":
             results = await latency.measure(stage, seconds=5.0 if quick else 20.0)

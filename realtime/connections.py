@@ -24,6 +24,7 @@ from realtime.tokens import TokenAuthority
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05
+_SMALLEST_WAVE: Final = 50  # a node of few clients is gone at once: Ctrl-C is no rolling deploy
 
 
 class Connections:
@@ -113,7 +114,7 @@ class Connections:
         self._is_draining = True
         leaving = list(self._open)
         waves = max(1, int(seconds / 2 / _WAVE_SECONDS))
-        size = max(1, math.ceil(len(leaving) / waves))
+        size = max(_SMALLEST_WAVE, math.ceil(len(leaving) / waves))
         try:
             async with asyncio.timeout(seconds):
                 for start in range(0, len(leaving), size):

@@ -5,6 +5,7 @@ One pinned algorithm and no key lookup, so a token's header chooses nothing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,6 +20,7 @@ from handlers.actor import Actor, Role
 
 _ALGORITHM: Final = "HS256"
 _MAX_LENGTH: Final = 4096
+_MAX_KNOWN: Final = 4096
 _MIN_SECRET_BYTES: Final = 32  # RFC 7518, section 3.2: as long as the hash
 
 
@@ -50,6 +52,8 @@ class TokenAuthority:
         self._key = OctKey.import_key(secret)
         self._issuer = issuer
         self._ttl = timedelta(seconds=ttl)
+        # Tokens that were verified: every request of a client shows the same one, and to check it takes 0.2 ms.
+        self._known: OrderedDict[str, Identity] = OrderedDict()
 
     def issue(self, account: Account, now: datetime) -> AccessToken:
         issued = int(now.timestamp())
@@ -67,6 +71,18 @@ class TokenAuthority:
 
     def verify(self, token: str, now: datetime) -> Identity:
         """Raises TokenExpired, or TokenInvalid for everything else that is not a token for this now."""
+        identity = self._known.get(token)
+        if identity is None:
+            identity = self._verified(token, now)
+            self._known[token] = identity
+            if len(self._known) > _MAX_KNOWN:
+                self._known.popitem(last=False)
+        if now >= identity.expires_at:
+            raise TokenExpired
+        return identity
+
+    def _verified(self, token: str, now: datetime) -> Identity:
+        """The identity in a token of ours, which may have expired."""
         claims = self._claims(token)
         try:
             actor = Actor(UUID(claims["sub"]), Role(claims["role"]))
@@ -77,8 +93,6 @@ class TokenAuthority:
         # A claim `channel` makes it a subscription token: it opens one channel, never a connection.
         if claims.get("iss") != self._issuer or "channel" in claims or now < starts:
             raise TokenInvalid
-        if now >= expires_at:
-            raise TokenExpired
         return Identity(actor, expires_at)
 
     def _claims(self, token: str) -> dict[str, Any]:

@@ -34,6 +34,13 @@ def test_a_token_says_who_and_until_when() -> None:
     assert identity.expires_at == token.expires_at == NOW + timedelta(seconds=900)
 
 
+def test_a_token_that_was_verified_before_still_expires() -> None:
+    token = authority.issue(account, NOW)
+    assert authority.verify(token.value, NOW) == authority.verify(token.value, NOW + timedelta(seconds=1))
+    with pytest.raises(TokenExpired):
+        authority.verify(token.value, token.expires_at)
+
+
 def test_a_token_is_expired_from_its_last_moment_on() -> None:
     token = authority.issue(account, NOW)
     with pytest.raises(TokenExpired):
