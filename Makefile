@@ -16,9 +16,9 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 	@scripts/setup.sh run
 	@exec $(BIN)/orderwire serve --demo
 
-test: lint types  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 2" for two workers
+test: lint types  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
 	@$(BIN)/python -m tests.services fetch
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports
 	@$(BIN)/ruff check .

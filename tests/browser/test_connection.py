@@ -60,7 +60,7 @@ async def test_a_customers_own_channel_is_resumed_as_well(
         proxy.cut()
         await dashboard.reach("offline", timeout=2_000)
         missed = await customer.place_some(2)
-        await staff.act(missed[1], "pay")
+        await customer.published(await staff.act(missed[1], "pay"))
         proxy.restore()
         await dashboard.reach("live", timeout=RECONNECTED)
 
@@ -76,7 +76,7 @@ async def test_a_silent_line_is_noticed_and_what_came_meanwhile_is_caught_up(
         await dashboard.sign_in("staff")
 
         proxy.silence()
-        await customer.place_some(2)
+        await customer.published((await customer.place_some(2))[-1])
         await dashboard.reach("offline", timeout=(PING_INTERVAL + 10 + 5) * 1000)
         proxy.restore()
         await dashboard.reach("live", timeout=RECONNECTED)
@@ -100,6 +100,7 @@ async def test_live_is_not_said_while_it_is_unknown_whether_all_has_come(
         proxy.cut()
         await dashboard.reach("offline", timeout=2_000)
         [missed] = await customer.place_some(1)
+        await customer.published(missed)
         proxy.restore()
 
         await dashboard.reach("catching up", timeout=RECONNECTED)
@@ -117,7 +118,7 @@ async def test_who_missed_more_than_the_stream_replays_loads_again(
 
         proxy.cut()
         await dashboard.reach("offline", timeout=2_000)
-        await customer.place_some(RECOVERY_LIMIT + 1)
+        await customer.published((await customer.place_some(RECOVERY_LIMIT + 1))[-1])
         proxy.restore()
         await dashboard.reach("live", timeout=RECONNECTED)
         [last] = await customer.place_some(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class Person:
 
     async def act(self, order: dict[str, Any], action: str) -> dict[str, Any]:
         return await self.call("POST", f"orders/{order['id']}/{action}")
+
+    async def published(self, order: dict[str, Any]) -> None:
+        """Wait until this version of the order is in its streams: its own has one publication for each version."""
+        while (await self.call("GET", f"orders/{order['id']}"))["stream"]["offset"] < order["version"]:  # noqa: ASYNC110 it is another process
+            await asyncio.sleep(0.02)
 
     async def orders(self) -> list[dict[str, Any]]:
         """All that this account may see, newest first."""
