@@ -279,6 +279,9 @@ async def _publish(channel: UnderlayChannel, item: _Outgoing, patience: float) -
         routing_key=item.routing_key,
         properties=item.properties,
         mandatory=True,
+        # Else the channel's lock is held until the frame is written: some turns of a busy loop for each message of a wave.
+        # What is unwritten is bounded by the wave.
+        wait=False,
         timeout=patience,
     )
 
