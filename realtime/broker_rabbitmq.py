@@ -273,16 +273,16 @@ class _Consumer:
 
 async def _publish(channel: UnderlayChannel, item: _Outgoing, patience: float) -> None:
     """Returns once the message is durable; `mandatory`, because one that no queue took is confirmed as well."""
-    await channel.basic_publish(
+    # Without `wait=False` the channel's lock is held until the frame is written: some turns of a busy loop for each
+    # message of a wave. What is unwritten is bounded by the wave.
+    await channel.basic_publish(  # type: ignore[call-arg]  # the abstract class does not declare `wait`
         item.body,
         exchange=item.exchange,
         routing_key=item.routing_key,
         properties=item.properties,
         mandatory=True,
-        # Else the channel's lock is held until the frame is written: some turns of a busy loop for each message of a wave.
-        # What is unwritten is bounded by the wave.
-        wait=False,
         timeout=patience,
+        wait=False,
     )
 
 
