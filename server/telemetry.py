@@ -29,8 +29,8 @@ from handlers.errors import Unavailable
 
 LogFormat = Literal["json", "console", "auto"]
 
-# Libraries that report each reconnect attempt; our own adapters report each outage once.
-_CHATTY = ("aio_pika", "aiormq", "aiohttp.access", "asyncio")
+# Libraries that report each attempt to reconnect, as an error: our own adapters report each outage once.
+_CHATTY = ("aio_pika", "aiormq")
 
 
 # Without the frames' variables: those of a request hold its password and its token.
@@ -62,7 +62,7 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.server").addFilter(_is_no_clients_fault)
     structlog.configure(
         processors=[

@@ -120,7 +120,10 @@ class WebSocketEndpoint:
             timeout=_GOODBYE_SECONDS,
             decode_text=False,
         )
-        writer = await ws.prepare(request)
+        try:
+            writer = await ws.prepare(request)
+        except ConnectionError:
+            return web.Response(status=400)  # nobody is there to read it: gone during the handshake
         if request.transport is not None:
             await self._serve(ws, request.transport, writer)
         return ws

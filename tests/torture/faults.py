@@ -21,7 +21,7 @@ from tests.torture.ledger import Census, Ledger
 from tests.torture.load import Load
 from tests.torture.victims import AIMED, Aim, Victim
 
-TRIES = 60
+TRIES = 120
 BETWEEN_TRIES = (0.003, 0.06)  # seconds; not a multiple of anything that happens regularly
 REPLIES_ARRIVE = 0.01  # seconds in which the load reads the replies that were sent before the freeze
 
@@ -86,17 +86,19 @@ class Faults:
             for number, plan in enumerate(schedule, 1):
                 await asyncio.sleep(plan.pause)
                 victim = self._victims[plan.victim]
-                await self._until_ready_for(victim)
+                await self._until_ready_for(victim, plan.aim)
                 census, hits = await self._strike(victim, plan.aim)
                 kill = Kill(number, plan, asyncio.get_running_loop().time() - started, census, hits)
                 self.kills.append(kill)
                 _progress(kill)
                 self._returning[plan.victim] = returns.create_task(self._bring_back(victim, plan.outage))
 
-    async def _until_ready_for(self, victim: Victim) -> None:
-        """Outages may overlap, but a kill needs a victim that is up, and the census the database."""
+    async def _until_ready_for(self, victim: Victim, aim: Aim) -> None:
+        """Outages may overlap, but a kill needs a victim that is up, and the census the database. Deliveries are
+        unacknowledged only while everything else works."""
         for name, task in self._returning.items():
-            if not task.done() and self._victims[name].group in victim.waits_for:
+            is_needed = aim is Aim.UNACKNOWLEDGED or self._victims[name].group in victim.waits_for
+            if not task.done() and is_needed:
                 await asyncio.wait([task])
 
     async def _bring_back(self, victim: Victim, outage: float) -> None:
