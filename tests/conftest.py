@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import hypothesis
 import pytest
 import redis
@@ -31,7 +32,10 @@ from tests.services import node as node_service
 from tests.services.chromium import Chromium
 from tests.services.databases import Databases
 from tests.services.loop import new_loop
+from tests.services.orderwire import Orderwire, orderwire
+from tests.services.person import Person
 from tests.services.postgres import Postgres
+from tests.services.proxy import Proxy, open_proxy
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
 from tests.services.server import Server, Unavailable
@@ -243,6 +247,34 @@ def _timeout(item: pytest.Item) -> float:
     """Seconds for each step of a test: setting up, the test, cleaning up."""
     marker = item.get_closest_marker("timeout")
     return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Orderwire]:
+    with orderwire(arguments=["--demo"]) as running:
+        yield running
+
+
+@pytest.fixture
+async def proxy(served: Orderwire) -> AsyncIterator[Proxy]:
+    async with open_proxy(served.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def customer(session: aiohttp.ClientSession, served: Orderwire) -> Person:
+    return await Person.sign_in(session, served.base_url, "customer")
+
+
+@pytest.fixture
+async def staff(session: aiohttp.ClientSession, served: Orderwire) -> Person:
+    return await Person.sign_in(session, served.base_url, "staff")
 
 
 @contextmanager
