@@ -35,10 +35,8 @@ class Subscriber(Protocol):
     @property
     def encoding(self) -> Encoding: ...
 
-    @property
-    def pending(self) -> list[bytes]:
-        """Frames to be written at the next flush, in order."""
-        ...
+    pending: list[bytes]
+    """Frames to be written at the next flush, in order. Flushing puts a new list in its place."""
 
     def write(self, data: bytes) -> None:
         """Never raises: a connection that is gone or too slow closes itself."""

@@ -66,12 +66,14 @@ class _Lead:
         self._metrics = metrics
         self._backoff = Backoff(cap=2.0)  # well below STUCK_SECONDS: several tries before giving up
         self._limit = SMALLEST_BATCH
+        self._published: list[int] = []  # rows that the broker has, removed with the next read
         self._waiting_since: float | None = None  # when the oldest rows were first seen, if none has left since
         self._is_enduring = False
 
     async def relay(self) -> None:
         while True:
-            rows = await self._leadership.pending(self._limit)
+            rows = await self._leadership.pending(self._limit, published=self._published)
+            self._published = []
             if not rows:
                 self._waiting_since = None
                 await self._leadership.wait(POLL_SECONDS)
@@ -85,7 +87,7 @@ class _Lead:
                     break
 
     async def _send(self, wave: Sequence[OutboxRow]) -> bool:
-        """Publish one wave and remove what is durable. False unless that is all of it: then read again."""
+        """Publish one wave and note what is durable. False unless that is all of it: then read again."""
         try:
             durable = await self._broker.publish([row.message for row in wave])
         except BrokerAway as away:
@@ -94,7 +96,7 @@ class _Lead:
         self._waiting_since = None
         self._is_enduring = False
         self._backoff.reset()
-        await self._leadership.remove([row.id for row in wave[:durable]])
+        self._published += [row.id for row in wave[:durable]]
         self._metrics.relayed.inc(durable)
         log.debug("events_relayed", event_ids=[row.message.id for row in wave[:durable]])
         return durable == len(wave)

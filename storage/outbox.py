@@ -66,16 +66,12 @@ class PostgresLeadership:
         self._connection = connection
         self._bell = bell
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
+    async def pending(self, limit: int, *, published: Sequence[int]) -> Sequence[OutboxRow]:
         with raising(OutboxAway):
-            rows = await self._connection.fetch(SQL["pending"], limit)
+            rows = await self._connection.fetch(SQL["pending"], limit, published)
         return [
             OutboxRow(row["id"], Message(row["event_id"], row["type"], row["subject"], row["body"])) for row in rows
         ]
-
-    async def remove(self, ids: Sequence[int]) -> None:
-        with raising(OutboxAway):
-            await self._connection.execute(SQL["remove"], ids)
 
     async def wait(self, timeout: float) -> None:
         with suppress(TimeoutError):

@@ -119,8 +119,10 @@ async def open_streams(options: StreamsOptions) -> AsyncIterator[PostgresStreams
         size=options.writers,
         deadline=options.append_deadline,
         settings={
-            # A plan made for the batch at hand takes 1.5 ms; the cached one for batches of any size took 6 to 10.
-            "plan_cache_mode": "force_custom_plan",
+            # Planned once: planning took longer than appending one event. So the plan must be good for every size of
+            # batch and table: each look-up a probe of an index, each join a hash.
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
             "jit": "off",
             # The size of what was not seen is a guess to the planner; a nested loop over it would be quadratic.
             "enable_nestloop": "off",

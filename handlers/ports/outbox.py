@@ -23,13 +23,13 @@ class OutboxRow:
 class Leadership(Protocol):
     """Held while this node is the one that relays. Every method raises OutboxAway once it is lost."""
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
-        """The oldest rows there are now, in id order; always from the beginning, never from a cursor:
-        an id below the last one seen may become visible later."""
-        ...
+    async def pending(self, limit: int, *, published: Sequence[int]) -> Sequence[OutboxRow]:
+        """Remove the rows that the broker has, and return the oldest others there are now, in id order; always from
+        the beginning, never from a cursor: an id below the last one seen may become visible later.
 
-    async def remove(self, ids: Sequence[int]) -> None:
-        """The broker has these. A removal may be undone by a crash; the events are then published twice."""
+        In one step, because between the two nothing happens. A removal may be undone by a crash; the events are then
+        published twice.
+        """
         ...
 
     async def wait(self, timeout: float) -> None:

@@ -75,7 +75,7 @@ class _Socket:
         return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
-        if self.why is not None or self._ws.closed or self._transport.is_closing():
+        if self.why is not None or self._ws.closed:
             return
         try:
             self._transport.write(data)

@@ -8,16 +8,16 @@ VALUES ($1, $2, $3, $4);
 SELECT pg_try_advisory_lock(28535, 1);
 
 -- name: pending
--- The oldest events there are, always from the beginning.
+-- Forget the events that the broker has, and return the oldest others there are, always from the beginning. Both parts see the
+-- table as it was before, so the others are asked for.
+WITH removed AS (
+    DELETE FROM outbox WHERE id = ANY ($2::bigint[])
+)
 SELECT id, event_id, type, subject, body
 FROM outbox
+WHERE id <> ALL ($2::bigint[])
 ORDER BY id
 LIMIT $1;
-
--- name: remove
--- Forget events that the broker has.
-DELETE FROM outbox
-WHERE id = ANY ($1::bigint[]);
 
 -- name: notify
 -- Wake the relay, wherever it is.

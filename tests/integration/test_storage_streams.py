@@ -85,9 +85,9 @@ async def test_writers_of_the_same_channels_in_any_order_never_deadlock(postgres
         assert {head.offset for head in (await streams.open(channels)).values()} == {100}
 
 
-async def test_batches_are_planned_for_their_own_size_without_compiling(streams: PostgresStreams) -> None:
+async def test_the_append_is_planned_once_and_never_compiled(streams: PostgresStreams) -> None:
     async with streams._writers.connection() as connection:
-        assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+        assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
         assert await connection.fetchval("SHOW jit") == "off"
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,16 +17,28 @@ class NoEncoding:
         return b"%b %d" % (channel.encode(), publication.offset)
 
 
+class Clock:
+    """Seconds that pass when somebody says that they were at work."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass(eq=False)
 class Recorder:
-    """Keeps every write. Two instances are two clients."""
+    """Keeps every write, which takes 10 us. Two instances are two clients."""
 
+    clock: Clock
     writes: list[bytes] = field(default_factory=list)
     pending: list[bytes] = field(default_factory=list)
     encoding: NoEncoding = field(default_factory=NoEncoding)
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
+        self.clock.now += 1e-5
 
     async def writable(self) -> None:
         raise NotImplementedError
@@ -42,8 +53,13 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def flusher(registry: CollectorRegistry) -> Flusher:
-    return Flusher(RealtimeMetrics(registry), wall=lambda: 100.0)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def flusher(registry: CollectorRegistry, clock: Clock) -> Flusher:
+    return Flusher(RealtimeMetrics(registry), clock=clock, wall=lambda: 100.0)
 
 
 def give(flusher: Flusher, clients: list[Recorder], frame: bytes) -> None:
@@ -59,40 +75,52 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_pending_together_is_one_write(flusher: Flusher) -> None:
-    client = Recorder()
+async def test_what_is_pending_together_is_one_write(flusher: Flusher, clock: Clock) -> None:
+    client = Recorder(clock)
     for frame in (b"a", b"b", b"c"):
         give(flusher, [client], frame)
     await turns(2)
     assert client.writes == [b"abc"]
 
 
-async def test_between_slices_others_get_their_turn(flusher: Flusher) -> None:
-    clients = [Recorder() for _ in range(1000)]
+async def test_clients_with_the_same_frames_share_one_joined_copy(flusher: Flusher, clock: Clock) -> None:
+    alike, other = [Recorder(clock), Recorder(clock)], Recorder(clock)
+    for frame in (b"first", b"second"):
+        give(flusher, alike, frame)
+    give(flusher, [other], b"else")
+    give(flusher, [other], b"where")
+    await turns(2)
+    assert alike[0].writes[0] is alike[1].writes[0]
+    assert (alike[0].writes, other.writes) == ([b"firstsecond"], [b"elsewhere"])
+
+
+async def test_between_slices_of_a_millisecond_others_get_their_turn(flusher: Flusher, clock: Clock) -> None:
+    clients = [Recorder(clock) for _ in range(1000)]
     give(flusher, clients, b"a")
     seen: list[int] = []
     while not seen or seen[-1] < 1000:
         await turns(1)
         seen.append(sum(len(client.writes) for client in clients))
-    assert len(seen) > 4
+    slices = [later - earlier for earlier, later in zip([0, *seen], seen, strict=False) if later > earlier]
+    assert len(slices) == 10
+    assert max(slices) <= 101
 
 
-async def test_others_that_are_busy_have_three_times_as_long_as_a_slice_and_no_longer(flusher: Flusher) -> None:
-    clients = [Recorder() for _ in range(1000)]
+async def test_others_that_are_busy_have_three_times_as_long_as_a_slice_and_no_longer(
+    flusher: Flusher, clock: Clock
+) -> None:
+    clients = [Recorder(clock) for _ in range(1000)]
     give(flusher, clients, b"a")
-    written, turns_taken = 0, 0
-    while written < 1000:
-        until = time.monotonic() + 0.0005
-        while time.monotonic() < until:
-            pass
+    others = 0.0
+    while sum(len(client.writes) for client in clients) < 1000:
+        clock.now += 0.0005
+        others += 0.0005
         await turns(1)
-        turns_taken += 1
-        written = sum(len(client.writes) for client in clients)
-    assert turns_taken > 3 * (1000 // 128)
+    assert others == pytest.approx(3 * 0.01, rel=0.25)
 
 
-async def test_what_comes_during_a_round_is_written_after_what_was_there(flusher: Flusher) -> None:
-    clients = [Recorder() for _ in range(300)]
+async def test_what_comes_during_a_round_is_written_after_what_was_there(flusher: Flusher, clock: Clock) -> None:
+    clients = [Recorder(clock) for _ in range(300)]
     give(flusher, clients, b"a")
     await turns(1)
     give(flusher, clients, b"b")
@@ -100,8 +128,8 @@ async def test_what_comes_during_a_round_is_written_after_what_was_there(flusher
     assert {b"".join(client.writes) for client in clients} == {b"ab"}
 
 
-async def test_a_client_that_left_meanwhile_is_passed_over(flusher: Flusher) -> None:
-    gone, here = Recorder(), Recorder()
+async def test_a_client_that_left_meanwhile_is_passed_over(flusher: Flusher, clock: Clock) -> None:
+    gone, here = Recorder(clock), Recorder(clock)
     give(flusher, [gone, here], b"a")
     gone.pending.clear()
     await turns(2)
@@ -109,12 +137,12 @@ async def test_a_client_that_left_meanwhile_is_passed_over(flusher: Flusher) -> 
 
 
 async def test_the_latency_of_a_publication_is_measured_once_when_everyone_has_it(
-    flusher: Flusher, registry: CollectorRegistry
+    flusher: Flusher, registry: CollectorRegistry, clock: Clock
 ) -> None:
     def count() -> float | None:
         return registry.get_sample_value("orderwire_commit_to_client_seconds_count")
 
-    give(flusher, [Recorder() for _ in range(300)], b"a")
+    give(flusher, [Recorder(clock) for _ in range(300)], b"a")
     flusher.observe(99_500)
     assert count() == 0
     await turns(60)

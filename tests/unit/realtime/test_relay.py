@@ -36,16 +36,14 @@ class MemoryOutbox:
         self.leads.append(asyncio.get_running_loop().time())
         yield self
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
+    async def pending(self, limit: int, *, published: Sequence[int]) -> Sequence[OutboxRow]:
         if self.fail_reads:
             self.fail_reads -= 1
             raise OutboxAway
+        for id_ in published:
+            del self.rows[id_]
         self.limits.append(limit)
         return [self.rows[id_] for id_ in sorted(self.rows)[:limit]]
-
-    async def remove(self, ids: Sequence[int]) -> None:
-        for id_ in ids:
-            del self.rows[id_]
 
     async def wait(self, timeout: float) -> None:
         await asyncio.sleep(timeout)
