@@ -26,6 +26,7 @@ import redis
 import uvloop
 from blockbuster import BlockBuster
 
+from tests.peers import PEERS, Peer
 from tests.services import chromium as chromium_service
 from tests.services import leftovers
 from tests.services import node as node_service
@@ -304,3 +305,10 @@ def _emptied(url: str) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture(params=PEERS, ids=["json", "protobuf"])
+def peer(request: pytest.FixtureRequest) -> Peer:
+    """A client of each form of the protocol."""
+    made: Peer = request.param
+    return made

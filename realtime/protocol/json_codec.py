@@ -16,6 +16,7 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
+    REJECT_UNRECOVERED,
     Command,
     Connect,
     Connected,
@@ -42,7 +43,6 @@ T = TypeVar("T")
 
 _UINT32: Final = 2**32 - 1
 _UINT64: Final = 2**64 - 1
-_REJECT_UNRECOVERED: Final = 2  # bit of `flag`; bit 1 offers channel compaction, which is not spoken
 
 
 class JsonCodec:
@@ -123,7 +123,7 @@ def _subscribe(id_: int, body: Object) -> Command:
         id_,
         _channel(body),
         _since(body),
-        reject_unrecovered=bool(_field(body, "flag", int, 0) & _REJECT_UNRECOVERED),
+        reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
         is_filtered=body.get("tf") is not None,
     )

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.codes import Error, Unsubscribed
+
+REJECT_UNRECOVERED: Final = 2
+"""A bit of a subscribe command's `flag`. Bit 1 offers channel compaction, which is not spoken."""
 
 
 class ProtocolError(ValueError):

@@ -1,4 +1,4 @@
-"""`/connection/websocket`: the client protocol over WebSocket (RFC 6455), JSON form.
+"""`/connection/websocket`: the client protocol over WebSocket (RFC 6455), in its JSON and its Protobuf form.
 
 Frames are built here once and written to the socket's transport directly, beside aiohttp's own writer: a server's
 frames are not masked, so the same bytes serve every client.
@@ -21,35 +21,37 @@ from realtime.connections import Connections
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import Codec, Message
+from realtime.protocol.protobuf_codec import ProtobufCodec
 
 _JSON: Final = "centrifuge-json"
 _PROTOBUF: Final = "centrifuge-protobuf"
 _GOODBYE_SECONDS: Final = 5.0
 _GOODBYE_SECONDS_SLOW: Final = 1.0
 _NORMAL: Final = 1000
+_FIN: Final = 0x80
 
 
-def text_frame(payload: bytes) -> bytes:
-    """One whole text message from a server: FIN, opcode 1, not masked (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c%b" % (size, payload)
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x81, 126, size) + payload
-    return struct.pack("!BBQ", 0x81, 127, size) + payload
+class Frames:
+    """A codec in whole WebSocket frames, one message a frame. `kind`, text or binary, is also that of the client's."""
 
-
-class TextFrames:
-    """A codec in WebSocket text frames, one message a frame."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, kind: WSMsgType) -> None:
+        self.codec = codec
+        self.kind = kind
 
     def message(self, message: Message) -> bytes:
-        return text_frame(self._codec.encode(message))
+        return self.frame(self.codec.encode(message))
 
     def publication(self, channel: str, publication: Publication) -> bytes:
-        return text_frame(self._codec.publication(channel, publication))
+        return self.frame(self.codec.publication(channel, publication))
+
+    def frame(self, payload: bytes) -> bytes:
+        """A server's: FIN, the opcode, not masked (RFC 6455, section 5.2)."""
+        first, size = _FIN | self.kind, len(payload)
+        if size < 126:
+            return b"%c%c%b" % (first, size, payload)
+        if size < 1 << 16:
+            return struct.pack("!BBH", first, 126, size) + payload
+        return struct.pack("!BBQ", first, 127, size) + payload
 
 
 class _Socket:
@@ -105,15 +107,15 @@ class WebSocketEndpoint:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._codec = JsonCodec()
-        self._frames = TextFrames(self._codec)
+        self._json = Frames(JsonCodec(), WSMsgType.TEXT)
+        self._protobuf = Frames(ProtobufCodec(), WSMsgType.BINARY)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
         ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
-            protocols=(_JSON,) if _JSON in _offered(request) else (),
+            protocols=[name for name in _offered(request) if name in {_JSON, _PROTOBUF}],
             compress=False,
             max_msg_size=self._connections.options.message_size_limit,
             autoclose=False,
@@ -125,39 +127,50 @@ class WebSocketEndpoint:
         except ConnectionError:
             return web.Response(status=400)  # nobody is there to read it: gone during the handshake
         if request.transport is not None:
-            await self._serve(ws, request.transport, writer)
+            await self._serve(ws, request.transport, writer, self._spoken(ws, request))
         return ws
 
     async def _serve(
-        self, ws: web.WebSocketResponse[bool], transport: asyncio.Transport, writer: AbstractStreamWriter
+        self,
+        ws: web.WebSocketResponse[bool],
+        transport: asyncio.Transport,
+        writer: AbstractStreamWriter,
+        frames: Frames,
     ) -> None:
         reading = asyncio.timeout(None)
         socket = _Socket(ws, transport, writer, reading)
-        with self._connections.open(socket, self._frames, self._codec) as connection:
+        with self._connections.open(socket, frames, frames.codec) as connection:
             try:
                 async with reading:
-                    await self._read(ws, socket, connection)
+                    await self._read(ws, socket, connection, frames.kind)
             except TimeoutError:
                 if socket.why is None:
                     raise
             connection.detach()
             await socket.say_goodbye()
 
-    async def _read(self, ws: web.WebSocketResponse[bool], socket: _Socket, connection: Connection) -> None:
+    async def _read(
+        self, ws: web.WebSocketResponse[bool], socket: _Socket, connection: Connection, kind: WSMsgType
+    ) -> None:
         while socket.why is None:
             message = await ws.receive()
-            if message.type is WSMsgType.TEXT:
+            if message.type is kind:
                 connection.receive(message.data)
-            elif message.type is WSMsgType.BINARY:
+            elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
                 connection.close(Disconnect.BAD_REQUEST)
             else:
                 return
 
+    def _spoken(self, ws: web.WebSocketResponse[bool], request: web.Request) -> Frames:
+        """JSON unless Protobuf was agreed on, or asked for in the address by a client that cannot name subprotocols."""
+        asked = ws.ws_protocol or (
+            "protobuf" in (request.query.get("cf_protocol"), request.query.get("format")) and _PROTOBUF
+        )
+        return self._protobuf if asked == _PROTOBUF else self._json
+
     def _refusal(self, request: web.Request) -> web.Response | None:
         if not self._is_origin_allowed(request):
             return web.Response(status=403, text="This origin is not allowed.\n")
-        if _wants_protobuf(request):
-            return web.Response(status=400, text="Only the JSON form is spoken here.\n")
         if not self._connections.can_take_more:
             return web.Response(status=503, text="No more connections just now.\n", headers={"Retry-After": "1"})
         return None
@@ -178,13 +191,7 @@ def _authority(origin: str) -> str | None:
         return None
 
 
-def _offered(request: web.Request) -> set[str]:
+def _offered(request: web.Request) -> list[str]:
+    """The subprotocols, most wanted first."""
     headers = request.headers.getall("Sec-WebSocket-Protocol", [])
-    return {name.strip() for header in headers for name in header.split(",")}
-
-
-def _wants_protobuf(request: web.Request) -> bool:
-    if "protobuf" in (request.query.get("cf_protocol"), request.query.get("format")):
-        return True
-    offered = _offered(request)
-    return _PROTOBUF in offered and _JSON not in offered
+    return [name.strip() for header in headers for name in header.split(",")]

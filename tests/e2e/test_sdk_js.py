@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from tests.services.person import Person
 from tests.services.proxy import Proxy
 
 SCRIPT = Path(__file__).parent / "js" / "follow.mjs"
+
+
+@dataclass(frozen=True)
+class JavaScript:
+    """A Node.js that finds the SDK, and which form of the protocol the SDK is to speak."""
+
+    program: Path
+    form: str
 
 
 class Follower:
@@ -40,10 +49,13 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(node_program: Path, proxy: Proxy, person: Person, channel: str | None) -> AsyncIterator[Follower]:
+async def following(
+    javascript: JavaScript, proxy: Proxy, person: Person, channel: str | None
+) -> AsyncIterator[Follower]:
     process = await asyncio.create_subprocess_exec(
-        node_program,
+        javascript.program,
         SCRIPT,
+        javascript.form,
         proxy.websocket_url,
         *([channel] if channel else []),
         env={"TOKEN": person.token},
@@ -60,19 +72,20 @@ async def following(node_program: Path, proxy: Proxy, person: Person, channel: s
         assert await process.wait() == 0
 
 
-@pytest.fixture
-def javascript(node: Path, node_modules: Path) -> Path:
-    """A Node.js that finds the SDK."""
-    return node
+@pytest.fixture(params=["json", "protobuf"])
+def javascript(request: pytest.FixtureRequest, node: Path, node_modules: Path) -> JavaScript:
+    return JavaScript(node, request.param)
 
 
-async def test_the_javascript_sdk_hears_what_is_placed_over_rest(javascript: Path, proxy: Proxy, staff: Person) -> None:
+async def test_the_javascript_sdk_hears_what_is_placed_over_rest(
+    javascript: JavaScript, proxy: Proxy, staff: Person
+) -> None:
     async with following(javascript, proxy, staff, "orders:feed") as follower:
         await sdk.hears_what_is_placed(follower, staff)
 
 
 async def test_the_javascript_sdk_is_subscribed_to_a_customers_own_channel(
-    javascript: Path, proxy: Proxy, customer: Person
+    javascript: JavaScript, proxy: Proxy, customer: Person
 ) -> None:
     async with following(javascript, proxy, customer, None) as follower:
         await sdk.hears_what_is_placed(follower, customer)
@@ -80,7 +93,7 @@ async def test_the_javascript_sdk_is_subscribed_to_a_customers_own_channel(
 
 @pytest.mark.parametrize("channel", ["orders:feed", None])
 async def test_the_javascript_sdk_resumes_after_the_server_was_killed(
-    javascript: Path, proxy: Proxy, served: Orderwire, staff: Person, channel: str | None
+    javascript: JavaScript, proxy: Proxy, served: Orderwire, staff: Person, channel: str | None
 ) -> None:
     async with following(javascript, proxy, staff, channel) as follower:
         await sdk.resumes_after_a_kill(follower, staff, served, proxy)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import centrifuge  # type: ignore[import-untyped]
+import orjson
 import pytest
 
 from tests.e2e import sdk
@@ -32,16 +33,26 @@ class Follower(centrifuge.ClientEventHandler, centrifuge.SubscriptionEventHandle
         self._joins.put_nowait(Joined(ctx.was_recovering, ctx.recovered))
 
     async def on_publication(self, ctx: Any) -> None:
-        event = ctx.pub.data
+        # In the Protobuf form the SDK hands payloads on as bytes.
+        event = orjson.loads(ctx.pub.data) if isinstance(ctx.pub.data, bytes) else ctx.pub.data
         self._publications.put_nowait(Heard(ctx.pub.offset, event["id"], event["data"]))
 
 
+@pytest.fixture(params=[False, True], ids=["json", "protobuf"])
+def use_protobuf(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @asynccontextmanager
-async def following(proxy: Proxy, person: Person, channel: str | None) -> AsyncIterator[Follower]:
+async def following(
+    proxy: Proxy, person: Person, channel: str | None, *, use_protobuf: bool
+) -> AsyncIterator[Follower]:
     follower = Follower()
     # What the server subscribes us to would be mixed up with our own subscription.
     events = follower if channel is None else None
-    client = centrifuge.Client(proxy.websocket_url, events=events, token=person.token, max_reconnect_delay=1.0)
+    client = centrifuge.Client(
+        proxy.websocket_url, events=events, token=person.token, max_reconnect_delay=1.0, use_protobuf=use_protobuf
+    )
     if channel is not None:
         await client.new_subscription(channel, events=follower).subscribe()
     await client.connect()
@@ -51,19 +62,21 @@ async def following(proxy: Proxy, person: Person, channel: str | None) -> AsyncI
         await client.disconnect()
 
 
-async def test_the_python_sdk_hears_what_is_placed_over_rest(proxy: Proxy, staff: Person) -> None:
-    async with following(proxy, staff, "orders:feed") as follower:
+async def test_the_python_sdk_hears_what_is_placed_over_rest(proxy: Proxy, staff: Person, use_protobuf: bool) -> None:
+    async with following(proxy, staff, "orders:feed", use_protobuf=use_protobuf) as follower:
         await sdk.hears_what_is_placed(follower, staff)
 
 
-async def test_the_python_sdk_is_subscribed_to_a_customers_own_channel(proxy: Proxy, customer: Person) -> None:
-    async with following(proxy, customer, None) as follower:
+async def test_the_python_sdk_is_subscribed_to_a_customers_own_channel(
+    proxy: Proxy, customer: Person, use_protobuf: bool
+) -> None:
+    async with following(proxy, customer, None, use_protobuf=use_protobuf) as follower:
         await sdk.hears_what_is_placed(follower, customer)
 
 
 @pytest.mark.parametrize("channel", ["orders:feed", None])
 async def test_the_python_sdk_resumes_after_the_server_was_killed(
-    proxy: Proxy, served: Orderwire, staff: Person, channel: str | None
+    proxy: Proxy, served: Orderwire, staff: Person, use_protobuf: bool, channel: str | None
 ) -> None:
-    async with following(proxy, staff, channel) as follower:
+    async with following(proxy, staff, channel, use_protobuf=use_protobuf) as follower:
         await sdk.resumes_after_a_kill(follower, staff, served, proxy)

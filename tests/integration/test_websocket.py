@@ -21,6 +21,7 @@ from handlers.actor import Role
 from realtime.bus_memory import MemoryBus, MemoryExchange
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
 from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
+from tests.peers import JSON, PROTOBUF, Peer
 from tests.realtime_options import CLIENT
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -38,8 +39,10 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-async def node(streams: PostgresStreams, bus: MemoryBus) -> AsyncIterator[Node]:
+async def node(streams: PostgresStreams, bus: MemoryBus, peer: Peer) -> AsyncIterator[Node]:
+    """With clients of each form."""
     async with running(streams, bus) as node:
+        node.peer = peer
         yield node
 
 
@@ -56,7 +59,7 @@ async def test_the_conversation_on_the_page_is_what_is_spoken(node: Node) -> Non
             mark, rest = line.split(" ", 1)
             match mark:
                 case "→":
-                    await client.socket.send_str(filled(rest, bound))
+                    await client.say(orjson.loads(filled(rest, bound)))
                 case "←":
                     matches(orjson.loads(rest), await client.hear(), bound)
                 case "⇒":
@@ -78,7 +81,7 @@ def matches(expected: Any, heard: Any, bound: dict[str, str]) -> None:
         assert bound.setdefault(expected, heard) == heard
     elif isinstance(expected, dict):
         expected = {filled(key, bound): value for key, value in expected.items()}
-        assert list(expected) == list(heard)
+        assert expected.keys() == heard.keys()
         for key, value in expected.items():
             if key == "ttl":  # counts from when the token was made
                 assert value - 10 <= heard[key] <= value
@@ -187,23 +190,29 @@ async def test_commands_of_one_frame_are_answered_in_order(node: Node) -> None:
         assert [(await client.hear())["id"] for _ in range(4)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("frame", [b"{}", b"\x00"])
-async def test_a_binary_frame_is_a_bad_request(node: Node, frame: bytes) -> None:
+@pytest.mark.parametrize(("peer", "other"), [(JSON, PROTOBUF), (PROTOBUF, JSON)], ids=["json", "protobuf"])
+async def test_a_frame_of_the_other_form_is_a_bad_request(node: Node, other: Peer) -> None:
     async with node.socket() as client:
-        await client.socket.send_bytes(frame)
+        await Client(client.socket, other).say({"id": 1, "connect": {"token": node.token()}})
         assert await client.closed() == (3501, "bad request")
 
 
-@pytest.mark.parametrize("frame", ["", "{", "\x00", "[]", '{"id":1,"connect":{"token":7}}'])
-async def test_garbage_is_a_bad_request(node: Node, frame: str) -> None:
+@pytest.mark.parametrize(
+    ("peer", "frame"),
+    [
+        *((JSON, frame) for frame in (b"", b"{", b"\x00", b"[]", b'{"id":1,"connect":{"token":7}}')),
+        *((PROTOBUF, frame) for frame in (b"", b"\x05", b"{}", b"\x02\x08\xff", b"\xff" * 40)),
+    ],
+)
+async def test_garbage_is_a_bad_request(node: Node, frame: bytes) -> None:
     async with node.socket() as client:
-        await client.socket.send_str(frame)
+        await client.send(frame)
         assert await client.closed() == (3501, "bad request")
 
 
 async def test_an_oversized_frame_is_closed_as_too_big(node: Node) -> None:
     async with node.socket() as client:
-        await client.socket.send_str("x" * 70_000)
+        await client.send(b"x" * 70_000)
         assert (await client.closed())[0] == 1009
 
 
@@ -235,16 +244,48 @@ async def test_nothing_is_left_of_a_client_that_vanished(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen"),
+    ("peer", "offered"),
     [
-        (["centrifuge-json"], "centrifuge-json"),
-        (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
-        ([], None),
+        (JSON, ["centrifuge-json"]),
+        (JSON, ["centrifuge-json", "centrifuge-protobuf"]),
+        (PROTOBUF, ["centrifuge-protobuf"]),
+        (PROTOBUF, ["centrifuge-protobuf", "centrifuge-json"]),
+        (PROTOBUF, ["unheard-of", "centrifuge-protobuf"]),
     ],
 )
-async def test_the_json_subprotocol_is_echoed_when_offered(node: Node, offered: list[str], chosen: str | None) -> None:
+async def test_the_form_that_a_client_wants_most_is_spoken(node: Node, peer: Peer, offered: list[str]) -> None:
     async with node.socket(protocols=offered) as client:
-        assert client.socket.protocol == chosen
+        assert client.socket.protocol == peer.subprotocol
+        assert "connect" in await connected(client, node)
+
+
+@pytest.mark.parametrize(
+    ("peer", "query"),
+    [
+        (JSON, {}),
+        (JSON, {"cf_protocol_version": "v2"}),
+        (PROTOBUF, {"cf_protocol": "protobuf"}),
+        (PROTOBUF, {"format": "protobuf"}),
+    ],
+)
+async def test_a_client_without_a_subprotocol_says_in_the_address_what_it_speaks(
+    node: Node, query: dict[str, str]
+) -> None:
+    async with node.socket(protocols=[], params=query) as client:
+        assert client.socket.protocol is None
+        assert "connect" in await connected(client, node)
+
+
+async def test_clients_of_both_forms_hear_the_same(node: Node) -> None:
+    payload = orjson.dumps({"ä": ["\n", 1.5, None]})
+    async with node.socket(peer=JSON) as first, node.socket(peer=PROTOBUF) as second:
+        for client in (first, second):
+            await connected(client, node)
+            await client.ask({"id": 2, "subscribe": {"channel": FEED}})
+        await node.publish(FEED, payload)
+        heard = [await client.hear() for client in (first, second)]
+    push = {"push": {"channel": FEED, "pub": {"data": orjson.loads(payload), "offset": 1}}}
+    assert heard == [push, push]
 
 
 async def refused(node: Node, **options: Any) -> int:
@@ -252,11 +293,6 @@ async def refused(node: Node, **options: Any) -> int:
         async with node.socket(**options):
             pass
     return refusal.value.status
-
-
-async def test_protobuf_is_refused_in_words(node: Node) -> None:
-    assert await refused(node, protocols=["centrifuge-protobuf"]) == 400
-    assert await refused(node, params={"format": "protobuf"}) == 400
 
 
 async def test_a_foreign_origin_is_refused_and_an_allowed_one_is_not(streams: PostgresStreams, bus: MemoryBus) -> None:
@@ -276,14 +312,19 @@ async def test_a_full_node_takes_no_more(streams: PostgresStreams, bus: MemoryBu
 
 
 async def test_a_client_that_does_not_pong_is_closed_and_one_that_does_stays(
-    streams: PostgresStreams, bus: MemoryBus
+    streams: PostgresStreams, bus: MemoryBus, peer: Peer
 ) -> None:
     options = replace(CLIENT, ping_interval=0.6, pong_timeout=0.3)
-    async with running(streams, bus, options) as node, node.client() as silent, node.client() as lively:
+    async with running(streams, bus, options) as node:
+        node.peer = peer
+        await the_silent_is_closed(node)
+
+
+async def the_silent_is_closed(node: Node) -> None:
+    async with node.client() as silent, node.client() as lively:
         for _ in range(3):
-            message = await lively.socket.receive(timeout=5)
-            assert message.data == "{}"
-            await lively.socket.send_str("{}")
+            assert await lively.next() == {}
+            await lively.say({})
         assert await silent.closed() == (3012, "no pong")
         assert (await lively.ask({"id": 9, "rpc": {}}))["id"] == 9
 

@@ -29,6 +29,7 @@ from realtime.metrics import RealtimeMetrics
 from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
 from realtime.transports.websocket import WebSocketEndpoint
+from tests.peers import JSON, Object, Peer
 from tests.realtime_options import CLIENT, HUB
 
 PATH = "/connection/websocket"
@@ -46,23 +47,37 @@ class StaffOnly:
 
 
 class Client:
-    """A WebSocket that speaks JSON."""
+    """A WebSocket that says and understands one form of the protocol."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: Peer) -> None:
         self.socket = socket
+        self._peer = peer
 
-    async def say(self, *commands: dict[str, Any]) -> None:
-        await self.socket.send_str("\n".join(orjson.dumps(command).decode() for command in commands))
+    async def send(self, payload: bytes) -> None:
+        """As the form's kind of frame."""
+        if self._peer.kind is aiohttp.WSMsgType.TEXT:
+            await self.socket.send_str(payload.decode())
+        else:
+            await self.socket.send_bytes(payload)
+
+    async def say(self, *commands: Object) -> None:
+        await self.send(self._peer.say(commands))
+
+    async def next(self) -> Any:
+        """The next message."""
+        message = await self.socket.receive(timeout=10)
+        assert message.type is self._peer.kind, message
+        payload = message.data.encode() if isinstance(message.data, str) else message.data
+        [understood] = self._peer.understand(payload)
+        return understood
 
     async def hear(self) -> Any:
         """The next message that is no ping."""
-        while True:
-            message = await self.socket.receive(timeout=10)
-            assert message.type is aiohttp.WSMsgType.TEXT, message
-            if message.data != "{}":
-                return orjson.loads(message.data)
+        while not (message := await self.next()):
+            pass
+        return message
 
-    async def ask(self, command: dict[str, Any]) -> Any:
+    async def ask(self, command: Object) -> Any:
         await self.say(command)
         return await self.hear()
 
@@ -72,7 +87,7 @@ class Client:
             message = await self.socket.receive(timeout=10)
             if message.type is aiohttp.WSMsgType.CLOSE:
                 return int(message.data), str(message.extra)
-            assert message.type is aiohttp.WSMsgType.TEXT, message
+            assert message.type is self._peer.kind, message
 
     async def offsets(self, channel: str, up_to: int) -> list[int]:
         """Offsets of the pushes on `channel`, until `up_to` was heard."""
@@ -95,20 +110,24 @@ class Node:
     metrics: RealtimeMetrics
     registry: CollectorRegistry
     http: aiohttp.ClientSession
+    peer: Peer = JSON
 
     def token(self, account: Account = STAFF) -> str:
         return self.authority.issue(account, utc_now()).value
 
     @asynccontextmanager
-    async def socket(self, **options: Any) -> AsyncIterator[Client]:
+    async def socket(self, *, peer: Peer | None = None, **options: Any) -> AsyncIterator[Client]:
+        """A client that has said nothing yet; of the node's form, unless another is given."""
+        peer = peer or self.peer
+        options = {"protocols": [peer.subprotocol], **options}
         async with self.http.ws_connect(self.url, autoclose=False, max_msg_size=0, **options) as socket:
-            yield Client(socket)
+            yield Client(socket, peer)
 
     @asynccontextmanager
     async def client(self, channel: str | None = None, *, subs: dict[str, Any] | None = None) -> AsyncIterator[Client]:
         """Connected, and subscribed to `channel`."""
         async with self.socket() as client:
-            connected = await client.ask({"id": 1, "connect": {"token": self.token(), "subs": subs}})
+            connected = await client.ask({"id": 1, "connect": {"token": self.token(), "subs": subs or {}}})
             assert "connect" in connected, connected
             if channel is not None:
                 assert "subscribe" in await client.ask({"id": 2, "subscribe": {"channel": channel}})

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import replace
 from uuid import UUID
 
-import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -14,7 +13,6 @@ from handlers.actor import Actor, Role
 from handlers.audience import personal_channel
 from handlers.ports.domain import Position
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import Reply, Subscribed
 from realtime.session import (
     Answer,
@@ -28,6 +26,7 @@ from realtime.session import (
     Say,
     Session,
 )
+from tests.peers import PEERS, Peer
 from tests.realtime_options import CLIENT
 
 ACTORS = [Actor(UUID(int=n), role) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
@@ -53,10 +52,11 @@ bodies = st.one_of(
 class Conversation(RuleBasedStateMachine):
     """`owed`: ids of commands that have no reply yet, oldest first."""
 
-    @initialize(is_connected=st.booleans())
-    def open(self, is_connected: bool) -> None:
+    @initialize(peer=st.sampled_from(PEERS), is_connected=st.booleans())
+    def open(self, peer: Peer, is_connected: bool) -> None:
         self.now = 0.0
-        self.session = Session("me", "v", JsonCodec(), OPTIONS, now=0.0, random=lambda: 0.0)
+        self.peer = peer
+        self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
         self.question: Authenticate | Join | None = None
@@ -94,9 +94,14 @@ class Conversation(RuleBasedStateMachine):
         for line in lines:
             if not self.is_closed and not self.has_failed:
                 self.owed.append(int(str(line["id"])))
-        self.observe(self.session.receive(b"\n".join(orjson.dumps(line) for line in lines)))
+        self.observe(self.session.receive(self.peer.say(lines)))
 
-    @rule(frame=st.sampled_from([b"{}", b'{"send":{}}', b"", b"{}\n{}"]) | st.binary(max_size=20), really=seldom)
+    @rule(said=st.sampled_from([[{}], [{"send": {}}], [{}, {}], []]), really=seldom)
+    def pongs_and_messages(self, said: list[dict[str, object]], really: bool) -> None:
+        if really:
+            self.observe(self.session.receive(self.peer.say(said)))
+
+    @rule(frame=st.binary(max_size=20), really=seldom)
     def noise(self, frame: bytes, really: bool) -> None:
         if really:
             self.observe(self.session.receive(frame))

@@ -1,0 +1,194 @@
+"""The Protobuf form: binary frames of messages, each behind its length. The schema is client.proto.
+
+The same messages as in the JSON form, field by field, and the same payloads: JSON, in `bytes` fields. What the schema
+cannot express cannot be wrong, so reading checks only what is left: ranges, and that a channel has a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Part
+from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.protocol import client_pb2 as pb
+from realtime.protocol.codes import Error
+from realtime.protocol.messages import (
+    REJECT_UNRECOVERED,
+    Command,
+    Connect,
+    Connected,
+    Ended,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    ProtocolError,
+    Refresh,
+    Refreshed,
+    Reply,
+    Send,
+    SubRefresh,
+    Subscribe,
+    Subscribed,
+    Unspoken,
+    Unsubscribe,
+)
+
+# What parsing raises for bytes that are no messages; the last two for lengths that end early or are absurd.
+_NO_MESSAGE: Final = (DecodeError, ValueError, EOFError, OverflowError)
+
+
+class ProtobufCodec:
+    """A `Codec`."""
+
+    def decode(self, frame: bytes) -> list[Command]:
+        try:
+            commands = [_command(part) for part in _parts(frame)]
+        except _NO_MESSAGE:
+            raise ProtocolError("not Protobuf") from None
+        if not commands:
+            raise ProtocolError("empty")
+        return commands
+
+    def encode(self, message: Message) -> bytes:
+        match message:
+            case Reply(id, result):
+                return _written(_reply(id, result))
+            case Ended(channel, why):
+                ended = pb.Unsubscribe(code=why.code, reason=why.reason)
+                return _written(pb.Reply(push=pb.Push(channel=channel, unsubscribe=ended)))
+            case Ping():
+                return _written(pb.Reply())
+
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        return _written(pb.Reply(push=pb.Push(channel=channel, pub=_publication(publication))))
+
+
+# Reading.
+
+
+def _parts(frame: bytes) -> Iterator[pb.Command]:
+    rest = BytesIO(frame)
+    while (part := parse_length_prefixed(pb.Command, rest)) is not None:
+        yield part
+
+
+def _named(channel: str) -> str:
+    if not channel:
+        raise ProtocolError("no channel")
+    return channel
+
+
+def _since(request: pb.SubscribeRequest) -> Position | None:
+    return Position(request.offset, request.epoch) if request.recover else None
+
+
+def _connect(id_: int, request: pb.ConnectRequest) -> Command:
+    since = {channel: position for channel, sub in request.subs.items() if (position := _since(sub)) is not None}
+    return Connect(id_, request.token, since)
+
+
+def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
+    return Subscribe(
+        id_,
+        _named(request.channel),
+        _since(request),
+        reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
+        is_plain=request.type == 0,
+        is_filtered=request.HasField("tf"),
+    )
+
+
+def _unspoken_on_channel(id_: int, request: Any) -> Command:
+    _named(request.channel)
+    return Unspoken(id_)
+
+
+def _unspoken(id_: int, _: object) -> Command:
+    return Unspoken(id_)
+
+
+# Where a command has several of these fields the first one counts.
+_METHODS: Final[Mapping[str, Callable[[int, Any], Command]]] = {
+    "connect": _connect,
+    "ping": _unspoken,
+    "subscribe": _subscribe,
+    "unsubscribe": lambda id_, request: Unsubscribe(id_, _named(request.channel)),
+    "publish": _unspoken_on_channel,
+    "presence": _unspoken_on_channel,
+    "presence_stats": _unspoken_on_channel,
+    "history": _unspoken_on_channel,
+    "rpc": _unspoken,
+    "send": lambda _id, _request: Send(),
+    "refresh": lambda id_, request: Refresh(id_, request.token),
+    "sub_refresh": lambda id_, request: SubRefresh(id_, _named(request.channel), request.token),
+}
+
+
+def _command(command: pb.Command) -> Command:
+    if command.id == 0 and not command.HasField("send"):
+        return Pong()
+    for method, read in _METHODS.items():
+        if command.HasField(method):
+            return read(command.id, getattr(command, method))
+    raise ProtocolError("no known method")
+
+
+# Writing.
+
+
+def _written(reply: Part) -> bytes:
+    output = BytesIO()
+    serialize_length_prefixed(reply, output)
+    return output.getvalue()
+
+
+def _reply(id_: int, result: Error | Connected | Subscribed | Left | Refreshed) -> pb.Reply:
+    # Given as an argument, a result is there even when it is empty; clients look for it.
+    match result:
+        case Error():
+            error = pb.Error(code=result.code, message=result.message, temporary=result.temporary)
+            return pb.Reply(id=id_, error=error)
+        case Connected():
+            return pb.Reply(id=id_, connect=_connected(result))
+        case Subscribed():
+            return pb.Reply(id=id_, subscribe=_subscribed(result))
+        case Refreshed(client, version, ttl):
+            refreshed = pb.RefreshResult(client=client, version=version, expires=True, ttl=ttl)
+            return pb.Reply(id=id_, refresh=refreshed)
+        case Left():
+            return pb.Reply(id=id_, unsubscribe=pb.UnsubscribeResult())
+
+
+def _connected(result: Connected) -> pb.ConnectResult:
+    return pb.ConnectResult(
+        client=result.client,
+        version=result.version,
+        expires=True,
+        ttl=result.ttl,
+        ping=result.ping,
+        pong=True,
+        subs={channel: _subscribed(sub) for channel, sub in result.subs.items()},
+    )
+
+
+def _subscribed(result: Subscribed) -> pb.SubscribeResult:
+    return pb.SubscribeResult(
+        recoverable=True,
+        positioned=True,
+        epoch=result.position.epoch,
+        offset=result.position.offset,
+        was_recovering=result.was_recovering,
+        recovered=result.recovered,
+        publications=map(_publication, result.publications),
+    )
+
+
+def _publication(publication: Publication) -> pb.Publication:
+    return pb.Publication(data=publication.data, offset=publication.offset)

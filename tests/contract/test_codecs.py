@@ -1,0 +1,203 @@
+"""One suite over both forms of the client protocol: the same commands are read, and the same messages are said."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.messages import (
+    Command,
+    Connect,
+    Connected,
+    Ended,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    ProtocolError,
+    Refresh,
+    Refreshed,
+    Reply,
+    Send,
+    SubRefresh,
+    Subscribe,
+    Subscribed,
+    Unspoken,
+    Unsubscribe,
+)
+from tests.peers import PEERS, JsonPeer, Object, Peer
+
+EMPTY: Object = {}
+
+
+peers = st.sampled_from(PEERS)
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ({"connect": {"token": "t", "name": "js"}, "id": 1}, Connect(1, "t")),
+        (
+            {"id": 1, "connect": {"subs": {"#1": {"recover": True, "offset": 4, "epoch": "e"}, "#2": {}}}},
+            Connect(1, "", {"#1": Position(4, "e")}),
+        ),
+        ({"id": 2, "subscribe": {"channel": "c", "flag": 1}}, Subscribe(2, "c")),
+        ({"id": 2, "subscribe": {"channel": "c", "recover": True}}, Subscribe(2, "c", Position(0, ""))),
+        (
+            {"id": 2, "subscribe": {"channel": "c", "recover": True, "offset": 2**63, "epoch": "e"}},
+            Subscribe(2, "c", Position(2**63, "e")),
+        ),
+        ({"id": 2, "subscribe": {"channel": "c", "flag": 3}}, Subscribe(2, "c", reject_unrecovered=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "type": 1}}, Subscribe(2, "c", is_plain=False)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {"key": "a"}}}, Subscribe(2, "c", is_filtered=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {}}}, Subscribe(2, "c", is_filtered=True)),
+        ({"id": 3, "unsubscribe": {"channel": "c"}}, Unsubscribe(3, "c")),
+        ({"id": 4294967295, "refresh": {"token": "t"}}, Refresh(4294967295, "t")),
+        ({"id": 4, "sub_refresh": {"channel": "c", "token": "t"}}, SubRefresh(4, "c", "t")),
+        ({"id": 5, "publish": {"channel": "c", "data": [1]}}, Unspoken(5)),
+        ({"id": 5, "presence": {"channel": "c"}}, Unspoken(5)),
+        ({"id": 5, "presence_stats": {"channel": "c"}}, Unspoken(5)),
+        ({"id": 5, "history": {"channel": "c", "limit": -1}}, Unspoken(5)),
+        ({"id": 5, "rpc": {"method": "m"}}, Unspoken(5)),
+        ({"id": 5, "ping": {}}, Unspoken(5)),
+        ({"id": 5, "refresh": {}, "subscribe": {"channel": "c"}}, Subscribe(5, "c")),
+        ({"send": {"data": 1}}, Send()),
+        ({}, Pong()),
+        ({"id": 0, "connect": {}}, Pong()),
+    ],
+)
+def test_a_command_is_read(peer: Peer, said: Object, command: Command) -> None:
+    assert peer.codec.decode(peer.say([said])) == [command]
+
+
+def test_a_frame_may_hold_several_commands(peer: Peer) -> None:
+    assert peer.codec.decode(peer.say([{}, {"id": 1, "connect": {}}])) == [Pong(), Connect(1, "")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"id": 1},
+        {"id": 1, "subscribe": {}},
+        {"id": 1, "subscribe": {"channel": ""}},
+        {"id": 1, "unsubscribe": {}},
+        {"id": 1, "publish": {"data": 1}},
+        {"id": 1, "presence": {}},
+        {"id": 1, "presence_stats": {}},
+        {"id": 1, "history": {}},
+        {"id": 1, "sub_refresh": {"token": "t"}},
+    ],
+)
+def test_a_command_that_no_client_sends_is_a_protocol_error(peer: Peer, said: Object) -> None:
+    with pytest.raises(ProtocolError):
+        peer.codec.decode(peer.say([said]))
+
+
+def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
+    with pytest.raises(ProtocolError):
+        peer.codec.decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("message", "understood"),
+    [
+        (Ping(), EMPTY),
+        (Reply(3, Left()), {"id": 3, "unsubscribe": EMPTY}),
+        (
+            Reply(3, Error.INTERNAL),
+            {"id": 3, "error": {"code": 100, "message": "internal server error", "temporary": True}},
+        ),
+        (Reply(3, Error.NOT_AVAILABLE), {"id": 3, "error": {"code": 108, "message": "not available"}}),
+        (
+            Reply(1, Connected("c", "v", 900, 25, {"#1": Subscribed(Position(0, "e"))})),
+            {
+                "id": 1,
+                "connect": {
+                    "client": "c",
+                    "version": "v",
+                    "expires": True,
+                    "ttl": 900,
+                    "ping": 25,
+                    "pong": True,
+                    "subs": {"#1": {"recoverable": True, "positioned": True, "epoch": "e"}},
+                },
+            },
+        ),
+        (
+            Reply(2, Refreshed("c", "v", 9)),
+            {"id": 2, "refresh": {"client": "c", "version": "v", "expires": True, "ttl": 9}},
+        ),
+        (
+            Reply(4, Subscribed(Position(1, "e"), True, True, [Publication(2, b'{"a": 1}', 7)])),
+            {
+                "id": 4,
+                "subscribe": {
+                    "recoverable": True,
+                    "positioned": True,
+                    "epoch": "e",
+                    "offset": 1,
+                    "was_recovering": True,
+                    "recovered": True,
+                    "publications": [{"data": {"a": 1}, "offset": 2}],
+                },
+            },
+        ),
+        (
+            Ended('a"b', Unsubscribed.INSUFFICIENT_STATE),
+            {"push": {"channel": 'a"b', "unsubscribe": {"code": 2500, "reason": "insufficient state"}}},
+        ),
+    ],
+)
+def test_a_message_has_the_keys_that_sdks_need(peer: Peer, message: Message, understood: object) -> None:
+    assert peer.understand(peer.codec.encode(message)) == [understood]
+
+
+@given(peers, st.text(min_size=1), st.integers(1, 2**63), st.recursive(st.none() | st.text(), st.lists))
+def test_a_payload_is_copied_as_it_is(peer: Peer, channel: str, offset: int, data: object) -> None:
+    raw = orjson.dumps(data)
+    encoded = peer.codec.publication(channel, Publication(offset, raw, 0))
+    assert raw in encoded
+    assert peer.understand(encoded) == [{"push": {"channel": channel, "pub": {"data": data, "offset": offset}}}]
+
+
+@given(peers, st.lists(st.sampled_from([Ping(), Reply(3, Left()), Reply(4, Error.NOT_AVAILABLE)]), min_size=1))
+def test_messages_can_be_told_apart_when_they_are_written_together(peer: Peer, messages: list[Message]) -> None:
+    """As streams of bytes carry them; a line or a length of its own says where each ends."""
+    separator = b"\n" if isinstance(peer, JsonPeer) else b""
+    together = separator.join(map(peer.codec.encode, messages))
+    assert len(peer.understand(together)) == len(messages)
+
+
+_noise = st.binary(max_size=300) | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(
+    lambda value: repr(value).encode()
+)
+
+
+@given(peers, _noise)
+def test_no_frame_raises_anything_but_a_protocol_error(peer: Peer, frame: bytes) -> None:
+    try:
+        assert peer.codec.decode(frame)
+    except ProtocolError:
+        return
+
+
+@given(st.data())
+def test_a_frame_that_was_damaged_on_its_way_raises_nothing_but_a_protocol_error(data: st.DataObject) -> None:
+    peer = data.draw(peers)
+    said: list[Object] = [
+        {"id": 1, "connect": {"token": "t" * 200}},
+        {"id": 2, "subscribe": {"channel": "c", "flag": 1}},
+    ]
+    frame = bytearray(peer.say(said))
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(frame[: data.draw(st.integers(0, len(frame)))])
+    try:
+        assert peer.codec.decode(cut)
+    except ProtocolError:
+        return
