@@ -63,14 +63,16 @@ async def test_what_was_under_way_for_one_session_never_reaches_the_next(
     [foreign] = await staff.place_some(1)
     [own] = await customer.place_some(1)
     async with open_dashboard(browser, served.base_url) as dashboard:
-        is_asked, may_answer = asyncio.Event(), asyncio.Event()
+        is_asked, may_answer, has_answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def hold_first(route: Route) -> None:
             if is_asked.is_set():
                 return await route.continue_()
             is_asked.set()
             await may_answer.wait()
-            return await route.fulfill(response=await route.fetch())
+            await route.fulfill(response=await route.fetch())
+            has_answered.set()
+            return None
 
         await dashboard.page.route("**/api/v1/orders?limit=50", hold_first)
         await dashboard.choose("staff")
@@ -78,6 +80,7 @@ async def test_what_was_under_way_for_one_session_never_reaches_the_next(
         await dashboard.page.get_by_role("button", name="Sign out").click()
         await dashboard.sign_in("customer")
         may_answer.set()
+        await has_answered.wait()
         await customer.act(own, "cancel")
         await dashboard.shows(own, "cancelled")
 

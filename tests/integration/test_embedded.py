@@ -34,6 +34,7 @@ from server.embedded import (
     embedded_valkey,
     secret,
 )
+from tests.services.orderwire import reachable_folder
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("embedded_program.py")
@@ -77,23 +78,45 @@ def copied(seed: Path, folder: Path) -> Path:
 def program(folder: Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """embedded_program.py on `folder`; as root, `user` runs it."""
     account = pwd.getpwnam(user) if user else None
-    process = subprocess.Popen(
-        [interpreter(account), str(PROGRAM), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])},
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=[] if account else None,
-    )
+    with reachable_folder() as place:
+        code = [ROOT / "server", PROGRAM, *map(Path, site.getsitepackages())]
+        if account is not None and not all(map(is_open_to_all, code)):
+            place.chmod(0o755)  # Python finds only what it can list
+            code = [linked(path, place / path.name) for path in code]
+        package, script, *libraries = code
+        process = subprocess.Popen(
+            [interpreter(account), str(script), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [package.parent, *libraries]))},
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def linked(path: Path, copy: Path) -> Path:
+    """The same files once more, for somebody who may not enter the folder that the checkout is in."""
+    if path.is_dir():
+        shutil.copytree(path, copy, symlinks=True, copy_function=link_or_copy)
+    else:
+        link_or_copy(path, copy)
+    return copy
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
     try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copy2(source, target)
 
 
 def interpreter(account: pwd.struct_passwd | None) -> str:
