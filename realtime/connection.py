@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -19,7 +19,7 @@ from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import Message, Reply, Subscribed
+from realtime.protocol.messages import HistoryPage, Message, Reply, Subscribed
 from realtime.session import (
     Authenticate,
     ClientOptions,
@@ -28,6 +28,7 @@ from realtime.session import (
     Identified,
     Join,
     Leave,
+    Recall,
     Refused,
     Rejected,
     Say,
@@ -36,6 +37,8 @@ from realtime.session import (
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # A client that is catching up and takes nothing for this long is slow.
 _CATCH_UP_PATIENCE: Final = 10.0
@@ -85,13 +88,13 @@ class Surroundings:
 class Connection:
     """A `Subscriber`. `bucket` is where the timer wheel has it."""
 
-    __slots__ = ("_joins", "_session", "_shared", "_wire", "bucket", "encoding", "pending")
+    __slots__ = ("_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending")
 
     def __init__(self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings) -> None:
         self._session = session
         self._wire = wire
         self._shared = shared
-        self._joins: set[asyncio.Task[None]] | None = None
+        self._tasks: set[asyncio.Task[None]] | None = None
         self.encoding = encoding
         self.pending: list[bytes] = []
         self.bucket: int | None = None
@@ -138,8 +141,8 @@ class Connection:
         """Hear nothing more, ask nothing more. Idempotent."""
         for channel in self._session.channels:
             self._shared.hub.leave(self, channel)
-        for join in self._joins or ():
-            join.cancel()
+        for task in self._tasks or ():
+            task.cancel()
         self.pending.clear()
 
     def _perform(self, effects: Iterable[Effect]) -> None:
@@ -151,6 +154,8 @@ class Connection:
                     self._perform(self._session.answered(self._identify(token), self._shared.clock()))
                 case Join():
                     self._start(self._join(effect))
+                case Recall():
+                    self._start(self._recall(effect))
                 case Leave(channel):
                     self._shared.hub.leave(self, channel)
                 case Close(why):
@@ -181,15 +186,15 @@ class Connection:
             return Rejected.INVALID
         return Identified(identity.actor, (identity.expires_at - now).total_seconds())
 
-    def _start(self, join: Coroutine[None, None, None]) -> None:
-        task = self._shared.spawn(join)
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._shared.spawn(work)
         if task is None:
             self.close(Disconnect.SHUTDOWN)
             return
-        if self._joins is None:
-            self._joins = set()
-        self._joins.add(task)
-        task.add_done_callback(self._joins.discard)
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _join(self, question: Join) -> None:
         has_replied = False
@@ -199,26 +204,42 @@ class Connection:
             has_replied = True
             self._perform(self._session.answered(joined, self._shared.clock()))
 
-        try:
-            error = await self._admit(question, reply)
-        except Exception:
-            # A bug here is one client's misfortune, not everybody's.
-            log.exception("join_failed", client=self._session.client, channel=question.channel)
-            if has_replied:
-                self.close(Disconnect.SERVER_ERROR)
-                return
-            error = Error.INTERNAL
-        if error is not None:
+        error = await self._attempt(question.channel, self._admit(question, reply))
+        if error is not None and has_replied:
+            self.close(Disconnect.SERVER_ERROR)
+        elif error is not None:
             self._perform(self._session.answered(Refused(error), self._shared.clock()))
 
     async def _admit(self, question: Join, reply: Callable[[Subscribed], None]) -> Error | None:
         """Join, or return why not."""
+        if not await self._may(question):
+            return Error.PERMISSION_DENIED
+        await self._shared.hub.join(self, question.channel, question.since, reply)
+        return None
+
+    async def _recall(self, question: Recall) -> None:
+        found = await self._attempt(question.channel, self._look_back(question))
+        answer = Refused(found) if isinstance(found, Error) else found
+        self._perform(self._session.answered(answer, self._shared.clock()))
+
+    async def _look_back(self, question: Recall) -> HistoryPage | Error:
+        if not await self._may(question):
+            return Error.PERMISSION_DENIED
+        page = await self._shared.hub.history(question.channel, question.span)
+        return Error.UNRECOVERABLE_POSITION if page is None else page
+
+    async def _may(self, question: Join | Recall) -> bool:
+        """Who may hear a channel may also read what it was."""
+        return not question.ask or await self._shared.admission.may_join(question.actor, question.channel)
+
+    async def _attempt(self, channel: str, work: Coroutine[None, None, T]) -> T | Error:
         try:
-            if question.ask and not await self._shared.admission.may_join(question.actor, question.channel):
-                return Error.PERMISSION_DENIED
-            await self._shared.hub.join(self, question.channel, question.since, reply)
+            return await work
         except UnknownChannel:
             return Error.UNKNOWN_CHANNEL
         except (Unavailable, StreamsAway):
             return Error.INTERNAL
-        return None
+        except Exception:
+            # A bug here is one client's misfortune, not everybody's.
+            log.exception("command_failed", client=self._session.client, channel=channel)
+            return Error.INTERNAL

@@ -15,9 +15,10 @@ from realtime.bus import Bus
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
+from realtime.history import read_history
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
-from realtime.protocol.messages import Subscribed
+from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
 
@@ -44,6 +45,7 @@ class Hub:
         self, streams: Streams, bus: Bus, flusher: Flusher, metrics: RealtimeMetrics, options: HubOptions
     ) -> None:
         self._metrics = metrics
+        self._streams = streams
         self._channels = Channels(flusher, metrics)
         self._repairs = Repairs(
             self._channels,
@@ -96,6 +98,10 @@ class Hub:
                 is_settled = True
             finally:
                 self._channels.exit(channel, ticket)
+
+    async def history(self, channel: str, span: Span) -> HistoryPage | None:
+        """A part of the channel's stream; None when it begins at a position of another epoch. Raises StreamsAway."""
+        return await read_history(self._streams, channel, span)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""

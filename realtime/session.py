@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -26,6 +26,8 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    History,
+    HistoryPage,
     Left,
     Message,
     Ping,
@@ -34,6 +36,7 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Reply,
+    Span,
     SubRefresh,
     Subscribe,
     Subscribed,
@@ -55,6 +58,7 @@ class ClientOptions:
     queue_max_size: int
     message_size_limit: int
     connection_limit: int
+    history_max_publication_limit: int
 
 
 # Effects.
@@ -88,6 +92,19 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Read a part of `channel`'s stream, with a `limit` that is not below 0; answer with HistoryPage or Refused.
+
+    Without `ask` the actor hears the channel already and needs no admission.
+    """
+
+    actor: Actor
+    channel: str
+    span: Span
+    ask: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The client no longer hears `channel`. No answer."""
 
@@ -101,7 +118,7 @@ class Close:
     why: Disconnect
 
 
-Effect = Say | Authenticate | Join | Leave | Close
+Effect = Say | Authenticate | Join | Recall | Leave | Close
 
 
 # Answers.
@@ -125,7 +142,7 @@ class Refused:
     error: Error
 
 
-Answer = Identified | Rejected | Subscribed | Refused
+Answer = Identified | Rejected | Subscribed | HistoryPage | Refused
 
 
 class _Phase(Enum):
@@ -139,7 +156,7 @@ class _Phase(Enum):
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe
+_Asking = Connect | Refresh | Subscribe | History
 
 
 class Session:
@@ -245,6 +262,10 @@ class Session:
             case Subscribe(), Refused(error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
+            case History(id), HistoryPage():
+                effects = [Say(Reply(id, answer))]
+            case History(id), Refused(error):
+                effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
         return effects + self._advance()
@@ -317,6 +338,8 @@ class Session:
                 left: list[Effect] = [Leave(channel)] if channel in self._channels else []
                 self._channels.discard(channel)
                 return [*left, Say(Reply(id, Left()))]
+            case History():
+                return self._history(command)
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
@@ -326,7 +349,7 @@ class Session:
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Join) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Join | Recall) -> list[Effect]:
         self._asked = command
         return [question]
 
@@ -383,7 +406,7 @@ class Session:
 
     def _why_not(self, command: Subscribe) -> Error | None:
         channel = command.channel
-        if len(channel) > MAX_CHANNEL_LENGTH or not channel.isascii() or command.is_filtered:
+        if not _is_name(channel) or command.is_filtered:
             return Error.BAD_REQUEST
         if not command.is_plain:
             return Error.NOT_AVAILABLE
@@ -391,6 +414,15 @@ class Session:
             return Error.ALREADY_SUBSCRIBED
         own = self._channels - {self._personal}
         return Error.LIMIT_EXCEEDED if len(own) >= self._options.channel_limit else None
+
+    def _history(self, command: History) -> list[Effect]:
+        span, channel = command.span, command.channel
+        is_before_all = span.is_reverse and span.since is not None and span.since.offset == 0
+        if self._actor is None or is_before_all or not _is_name(channel):
+            return [Say(Reply(command.id, Error.BAD_REQUEST))]
+        most = self._options.history_max_publication_limit
+        span = replace(span, limit=most if span.limit < 0 else min(span.limit, most))
+        return self._ask(command, Recall(self._actor, channel, span, ask=channel not in self._channels))
 
     def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
         """There are no subscription tokens: a channel is judged by who the connection is."""
@@ -406,3 +438,7 @@ class Session:
 
     def _ttl(self, now: float) -> int:
         return max(1, math.ceil(self._expires_at - now))
+
+
+def _is_name(channel: str) -> bool:
+    return len(channel) <= MAX_CHANNEL_LENGTH and channel.isascii()

@@ -147,6 +147,7 @@ class Client(_Section):
     stale_close_delay: Seconds = 10.0
     expired_close_delay: Seconds = 25.0
     channel_limit: Count = 128
+    history_max_publication_limit: Count = 300
     queue_max_size: Size = 1_048_576
     message_size_limit: Size = 65_536
     connection_limit: Count = 20_000

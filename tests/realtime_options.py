@@ -17,6 +17,7 @@ CLIENT: Final = ClientOptions(
     queue_max_size=1024 * 1024,
     message_size_limit=64 * 1024,
     connection_limit=20_000,
+    history_max_publication_limit=300,
 )
 
 HUB: Final = HubOptions(recovery_limit=10_000, head_check_interval=2.0, head_check_interval_without_bus=0.25)

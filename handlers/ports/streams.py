@@ -64,6 +64,10 @@ class Streams(Protocol):
         unless the first alone is larger. Retention may have taken the first ones: look at the first offset."""
         ...
 
+    async def read_back(self, channel: str, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        """Like `read`, but publications with offset < `before` (any, if None), newest first."""
+        ...
+
     async def open(self, channels: Sequence[str]) -> Mapping[str, Position]:
         """The heads of these streams; one that is not there begins now, so that it has an epoch before its first
         publication. Safe with any number of concurrent callers, of `append` too."""

@@ -21,6 +21,8 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    History,
+    HistoryPage,
     Left,
     Message,
     Ping,
@@ -31,6 +33,7 @@ from realtime.protocol.messages import (
     Reply,
     Result,
     Send,
+    Span,
     SubRefresh,
     Subscribe,
     Subscribed,
@@ -129,6 +132,14 @@ def _subscribe(id_: int, body: Object) -> Command:
     )
 
 
+def _history(id_: int, body: Object) -> Command:
+    channel, since = _channel(body), None
+    if body.get("since") is not None:
+        position = _field(body, "since", dict, {})
+        since = Position(_unsigned(position, "offset", _UINT64), _field(position, "epoch", str, ""))
+    return History(id_, channel, Span(_field(body, "limit", int, 0), since, _field(body, "reverse", bool, False)))
+
+
 def _unspoken_on_channel(id_: int, body: Object) -> Command:
     _channel(body)
     return Unspoken(id_)
@@ -147,7 +158,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
     "publish": _unspoken_on_channel,
     "presence": _unspoken_on_channel,
     "presence_stats": _unspoken_on_channel,
-    "history": _unspoken_on_channel,
+    "history": _history,
     "rpc": _unspoken,
     "send": lambda _id, _body: Send(),
     "refresh": lambda id_, body: Refresh(id_, _field(body, "token", str, "")),
@@ -189,6 +200,10 @@ def _result(result: Result) -> bytes:
             return b'"subscribe":' + _object(_subscribed(result))
         case Refreshed():
             return b'"refresh":' + _object(_identity(result))
+        case HistoryPage(position, publications):
+            found = b",".join(map(_publication, publications))
+            head = b'"epoch":%b,"offset":%d' % (_quoted(position.epoch), position.offset)
+            return b'"history":{"publications":[%b],%b}' % (found, head)
         case Left():
             return b'"unsubscribe":{}'
 

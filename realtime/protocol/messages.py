@@ -59,6 +59,24 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of a stream: at most `limit` publications (0: only the position; below 0: as many as are given at
+    once), after `since`, oldest first; `is_reverse`: before it, newest first. Without `since` from the end that it
+    begins with."""
+
+    limit: int = 0
+    since: Position | None = None
+    is_reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    id: int
+    channel: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class SubRefresh:
     id: int
     channel: str
@@ -82,7 +100,7 @@ class Pong:
     pass
 
 
-Command = Connect | Refresh | Subscribe | Unsubscribe | SubRefresh | Unspoken | Send | Pong
+Command = Connect | Refresh | Subscribe | Unsubscribe | History | SubRefresh | Unspoken | Send | Pong
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +132,19 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """`position` is the stream's head at the moment of reading."""
+
+    position: Position
+    publications: Sequence[Publication] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Not subscribed, or no longer."""
 
 
-Result = Connected | Subscribed | Left | Refreshed
+Result = Connected | Subscribed | Left | Refreshed | HistoryPage
 
 
 @dataclass(frozen=True, slots=True)

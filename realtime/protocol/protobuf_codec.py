@@ -24,6 +24,8 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    History,
+    HistoryPage,
     Left,
     Message,
     Ping,
@@ -32,7 +34,9 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Reply,
+    Result,
     Send,
+    Span,
     SubRefresh,
     Subscribe,
     Subscribed,
@@ -105,6 +109,11 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
     )
 
 
+def _history(id_: int, request: pb.HistoryRequest) -> Command:
+    since = Position(request.since.offset, request.since.epoch) if request.HasField("since") else None
+    return History(id_, _named(request.channel), Span(request.limit, since, request.reverse))
+
+
 def _unspoken_on_channel(id_: int, request: Any) -> Command:
     _named(request.channel)
     return Unspoken(id_)
@@ -123,7 +132,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Any], Command]]] = {
     "publish": _unspoken_on_channel,
     "presence": _unspoken_on_channel,
     "presence_stats": _unspoken_on_channel,
-    "history": _unspoken_on_channel,
+    "history": _history,
     "rpc": _unspoken,
     "send": lambda _id, _request: Send(),
     "refresh": lambda id_, request: Refresh(id_, request.token),
@@ -149,7 +158,7 @@ def _written(reply: Part) -> bytes:
     return output.getvalue()
 
 
-def _reply(id_: int, result: Error | Connected | Subscribed | Left | Refreshed) -> pb.Reply:
+def _reply(id_: int, result: Result | Error) -> pb.Reply:
     # Given as an argument, a result is there even when it is empty; clients look for it.
     match result:
         case Error():
@@ -162,6 +171,10 @@ def _reply(id_: int, result: Error | Connected | Subscribed | Left | Refreshed) 
         case Refreshed(client, version, ttl):
             refreshed = pb.RefreshResult(client=client, version=version, expires=True, ttl=ttl)
             return pb.Reply(id=id_, refresh=refreshed)
+        case HistoryPage(position, publications):
+            found = map(_publication, publications)
+            page = pb.HistoryResult(publications=found, epoch=position.epoch, offset=position.offset)
+            return pb.Reply(id=id_, history=page)
         case Left():
             return pb.Reply(id=id_, unsubscribe=pb.UnsubscribeResult())
 

@@ -50,6 +50,27 @@ LEFT JOIN LATERAL (
 WHERE s.channel = $1
 ORDER BY p."offset";
 
+-- name: read_back
+-- The same backwards: newest first, from before an offset.
+SELECT s.top, s.salt || '.' || d.generation AS epoch, p."offset", p.data, p.time_ms
+FROM streams AS s
+CROSS JOIN deployment AS d
+LEFT JOIN LATERAL (
+    SELECT
+        sized."offset", sized.data, sized.time_ms,
+        sum(octet_length(sized.data)) OVER (ORDER BY sized."offset" DESC) AS bytes,
+        row_number() OVER (ORDER BY sized."offset" DESC) AS place
+    FROM (
+        SELECT "offset", data, time_ms
+        FROM publications
+        WHERE channel = $1 AND "offset" < $2
+        ORDER BY "offset" DESC
+        LIMIT $3
+    ) AS sized
+) AS p ON p.bytes <= $4 OR p.place = 1
+WHERE s.channel = $1
+ORDER BY p."offset" DESC;
+
 -- name: begin
 -- Begin those of these streams that are not there. In the order of names, as the append does, so that nobody waits in a circle.
 INSERT INTO streams (channel, salt, top)

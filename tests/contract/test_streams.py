@@ -148,6 +148,38 @@ async def test_a_page_holds_at_most_the_bytes_unless_the_first_alone_is_larger(s
     assert [offsets(size) for size in (1, 100, 299, 300, 999)] == [[2], [2], [2, 3], [2, 3, 4], [2, 3, 4, 5]]
 
 
+@pytest.mark.parametrize(
+    ("before", "limit", "offsets"),
+    [(None, 3, [7, 6, 5]), (5, 2, [4, 3]), (3, 10, [2, 1]), (1, 10, []), (2**64 - 1, 1, [7]), (None, 0, [])],
+)
+async def test_reading_back_gives_the_newest_before_an_offset_first(
+    streams: Streams, before: int | None, limit: int, offsets: list[int]
+) -> None:
+    await streams.append([entry(str(n), data=b"%d" % n) for n in range(1, 8)])
+
+    page = await streams.read_back("orders:feed", before=before, limit=limit, max_bytes=1000)
+
+    assert [one.offset for one in page.publications] == offsets
+    assert [one.data for one in page.publications] == [b"%d" % offset for offset in offsets]
+    assert page.top.offset == 7
+
+
+async def test_a_page_back_holds_at_most_the_bytes_unless_the_first_alone_is_larger(streams: Streams) -> None:
+    await streams.append([entry(str(n), data=b"x" * 100) for n in range(5)])
+
+    pages = [
+        await streams.read_back("orders:feed", before=5, limit=10, max_bytes=size) for size in (1, 100, 299, 300, 999)
+    ]
+
+    assert [[one.offset for one in page.publications] for page in pages] == [
+        [4],
+        [4],
+        [4, 3],
+        [4, 3, 2],
+        [4, 3, 2, 1],
+    ]
+
+
 async def test_reading_at_the_head_gives_the_head_alone(streams: Streams) -> None:
     [published] = await streams.append([entry("1")])
 

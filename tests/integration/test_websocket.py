@@ -151,6 +151,75 @@ async def test_the_personal_channel_is_recovered_at_connect(node: Node) -> None:
     assert [publication["offset"] for publication in mine["publications"]] == [2, 3]
 
 
+async def past(client: Client, **asked: Any) -> Any:
+    return await client.ask({"id": 9, "history": {"channel": FEED, **asked}})
+
+
+async def test_the_past_is_read_forwards_and_backwards_without_subscribing(node: Node) -> None:
+    await node.publish(FEED, *texts(5))
+    epoch = await node.epoch(FEED)
+    async with node.client() as client:
+        for asked, offsets in (
+            ({"limit": 2}, [1, 2]),
+            ({"limit": -1}, [1, 2, 3, 4, 5]),
+            ({"limit": 9, "since": {"offset": 3, "epoch": epoch}}, [4, 5]),
+            ({"limit": 9, "since": {"offset": 0, "epoch": ""}}, [1, 2, 3, 4, 5]),
+            ({"limit": 9, "since": {"offset": 5, "epoch": epoch}}, []),
+            ({"limit": 2, "reverse": True}, [5, 4]),
+            ({"limit": -1, "reverse": True, "since": {"offset": 3, "epoch": epoch}}, [2, 1]),
+            ({}, []),
+        ):
+            page = (await past(client, **asked))["history"]
+            assert [item["offset"] for item in page.get("publications", [])] == offsets, asked
+            assert (page["offset"], page["epoch"]) == (5, epoch)
+
+
+async def test_the_past_of_a_stream_that_nobody_wrote_has_a_position_to_subscribe_from(node: Node) -> None:
+    async with node.client() as client:
+        page = (await past(client, limit=-1))["history"]
+        assert page["epoch"] == await node.epoch(FEED)
+        await node.publish(FEED, *texts(1))
+        since = {"recover": True, "offset": page.get("offset", 0), "epoch": page["epoch"]}
+        reply = await client.ask({"id": 10, "subscribe": {"channel": FEED, **since}})
+    assert [item["offset"] for item in reply["subscribe"]["publications"]] == [1]
+
+
+@pytest.mark.parametrize("since", [{"offset": 2, "epoch": "another"}, {"offset": 2}])
+async def test_the_past_after_a_position_of_another_epoch_is_not_known(node: Node, since: dict[str, Any]) -> None:
+    await node.publish(FEED, *texts(3))
+    async with node.client() as client:
+        reply = await past(client, limit=1, since=since)
+    assert reply == {"id": 9, "error": {"code": 112, "message": "unrecoverable position"}}
+
+
+async def test_who_may_not_hear_a_channel_may_not_read_its_past(node: Node) -> None:
+    customer = Account(uuid4(), "c@example.com", "C", Role.CUSTOMER, "hash")
+    async with node.socket() as client:
+        await client.ask({"id": 1, "connect": {"token": node.token(customer)}})
+        assert (await past(client, limit=1))["error"]["code"] == 103
+        reply = await client.ask({"id": 10, "history": {"channel": "nobody:knows", "limit": 1}})
+        assert reply["error"]["code"] == 102
+
+
+async def test_one_reply_holds_as_much_of_the_past_as_the_settings_say(
+    streams: PostgresStreams, bus: MemoryBus
+) -> None:
+    options = replace(CLIENT, history_max_publication_limit=2)
+    async with running(streams, bus, options) as node, node.client() as client:
+        await node.publish(FEED, *texts(5))
+        page = (await past(client, limit=-1))["history"]
+        assert [item["offset"] for item in page["publications"]] == [1, 2]
+
+
+async def test_large_publications_of_the_past_come_in_pages(node: Node) -> None:
+    await node.publish(FEED, *texts(4, size=100_000))
+    epoch = await node.epoch(FEED)
+    async with node.client() as client:
+        first = (await past(client, limit=-1))["history"]
+        then = (await past(client, limit=-1, since={"offset": 2, "epoch": epoch}))["history"]
+    assert [[item["offset"] for item in page["publications"]] for page in (first, then)] == [[1, 2], [3, 4]]
+
+
 async def test_a_stream_that_began_anew_ends_its_subscriptions(node: Node, postgres_url: str) -> None:
     await node.publish(FEED, *texts(1))
     async with node.client(FEED) as client:

@@ -70,6 +70,13 @@ class ModelStreams:
         await self._hold()
         return page
 
+    async def read_back(self, channel: str, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        stream = self.streams.get(channel, Stream())
+        older = [item for item in reversed(stream.publications) if before is None or item.offset < before]
+        page = Page(older[: min(limit, max_bytes)], self.position(channel))
+        await self._hold()
+        return page
+
     async def open(self, channels: Sequence[str]) -> Mapping[str, Position]:
         for channel in channels:
             self._begun(channel)

@@ -13,7 +13,7 @@ from handlers.actor import Actor, Role
 from handlers.audience import personal_channel
 from handlers.ports.domain import Position
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import Reply, Subscribed
+from realtime.protocol.messages import HistoryPage, Reply, Subscribed
 from realtime.session import (
     Answer,
     Authenticate,
@@ -21,6 +21,7 @@ from realtime.session import (
     Effect,
     Identified,
     Join,
+    Recall,
     Refused,
     Rejected,
     Say,
@@ -38,12 +39,22 @@ channel = st.sampled_from(CHANNELS)
 positions = st.builds(Position, st.integers(0, 5), st.sampled_from(["", "e", "f"]))
 joined = st.builds(Subscribed, positions, st.booleans(), st.booleans())
 identified = st.builds(Identified, st.sampled_from(ACTORS), st.floats(-10, 100))
-answers = identified | joined | st.sampled_from(Rejected) | st.builds(Refused, st.sampled_from(Error))
+refusals = st.builds(Refused, st.sampled_from(Error))
+pages = st.builds(HistoryPage, positions)
+FITTING: dict[type, st.SearchStrategy[Answer]] = {
+    Authenticate: st.just(Identified(ACTORS[0], 50)),
+    Join: joined,
+    Recall: pages | refusals,
+}
+answers = identified | joined | pages | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "recover": st.just(True)})}),
     st.fixed_dictionaries({"unsubscribe": st.fixed_dictionaries({"channel": channel})}),
+    st.fixed_dictionaries(
+        {"history": st.fixed_dictionaries({"channel": channel, "limit": st.integers(-2, 9), "reverse": st.booleans()})}
+    ),
     st.fixed_dictionaries({"sub_refresh": st.fixed_dictionaries({"channel": channel})}),
     st.sampled_from([{"rpc": {}}, {"ping": {}}, {"refresh": {}}, {"refresh": {"token": "t"}}]),
 )
@@ -59,7 +70,7 @@ class Conversation(RuleBasedStateMachine):
         self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
-        self.question: Authenticate | Join | None = None
+        self.question: Authenticate | Join | Recall | None = None
         self.is_closed = False
         self.has_failed = False
         if is_connected:
@@ -79,7 +90,7 @@ class Conversation(RuleBasedStateMachine):
                 case Say(Reply(id)):
                     assert self.question is None, "a reply while its question is open"
                     assert id == self.owed.popleft(), "a reply out of order"
-                case Authenticate() | Join():
+                case Authenticate() | Join() | Recall():
                     assert self.question is None, "two questions at once"
                     self.question = effect
                 case Close():
@@ -109,7 +120,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(data=st.data(), is_odd=seldom)
     def answer(self, data: st.DataObject, is_odd: bool) -> None:
         question, self.question = self.question, None
-        fitting = st.just(Identified(ACTORS[0], 50)) if isinstance(question, Authenticate) else joined
+        fitting = FITTING.get(type(question), joined)
         given = data.draw(answers if is_odd else fitting)
         effects = self.session.answered(given, self.now)
         failed = [say for say in effects if isinstance(say, Say) and self.is_connect_error(say)]

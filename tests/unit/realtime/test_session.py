@@ -7,9 +7,10 @@ import pytest
 from handlers.actor import Actor, Role
 from handlers.audience import personal_channel
 from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.json_codec import JsonCodec
-from realtime.protocol.messages import Connected, Ended, Left, Ping, Refreshed, Reply, Subscribed
+from realtime.protocol.messages import Connected, Ended, HistoryPage, Left, Ping, Refreshed, Reply, Span, Subscribed
 from realtime.session import (
     Answer,
     Authenticate,
@@ -18,6 +19,7 @@ from realtime.session import (
     Identified,
     Join,
     Leave,
+    Recall,
     Refused,
     Rejected,
     Say,
@@ -185,7 +187,8 @@ def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
         (b'"publish":{"channel":"c"}', Error.NOT_AVAILABLE),
         (b'"presence":{"channel":"c"}', Error.NOT_AVAILABLE),
         (b'"presence_stats":{"channel":"c"}', Error.NOT_AVAILABLE),
-        (b'"history":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"history":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
+        (b'"history":{"channel":"c","reverse":true,"since":{"offset":0,"epoch":"e"}}', Error.BAD_REQUEST),
         (b'"rpc":{}', Error.NOT_AVAILABLE),
         (b'"ping":{}', Error.NOT_AVAILABLE),
         (b'"refresh":{}', Error.BAD_REQUEST),
@@ -263,6 +266,24 @@ def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
 def test_a_refresh_that_is_not_the_same_user_closes(client: Client, answer: Answer, why: Disconnect) -> None:
     client.says(b'{"id":5,"refresh":{"token":"new"}}')
     assert client.answer(answer) == [Close(why)]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(-1, 300), (-7, 300), (0, 0), (5, 5), (301, 300), (10**18, 300)])
+def test_the_past_is_read_up_to_a_limit(client: Client, asked: int, given: int) -> None:
+    effects = client.says(b'{"id":5,"history":{"channel":"c","limit":%d,"reverse":true}}' % asked)
+    assert effects == [Recall(ACTOR, "c", Span(given, None, is_reverse=True), ask=True)]
+    page = HistoryPage(Position(1, "e"), [Publication(1, b"1", 0)])
+    assert client.answer(page) == [Say(Reply(5, page))]
+
+
+def test_who_hears_a_channel_is_not_asked_again_about_its_past(subscribed: Client) -> None:
+    assert subscribed.says(b'{"id":5,"history":{"channel":"c"}}') == [Recall(ACTOR, "c", Span(), ask=False)]
+
+
+def test_a_refused_past_is_an_error_and_what_waited_goes_on(client: Client) -> None:
+    client.says(b'{"id":5,"history":{"channel":"c"}}\n{"id":6,"rpc":{}}')
+    refused, after = client.answer(Refused(Error.PERMISSION_DENIED))
+    assert (refused, after) == (Say(Reply(5, Error.PERMISSION_DENIED)), Say(Reply(6, Error.NOT_AVAILABLE)))
 
 
 def test_a_dropped_channel_is_unsubscribed_and_can_be_subscribed_again(subscribed: Client) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.json_codec import JsonCodec
-from realtime.protocol.messages import Connect, Pong, ProtocolError, Reply, Subscribe, Subscribed
+from realtime.protocol.messages import Connect, HistoryPage, Pong, ProtocolError, Reply, Subscribe, Subscribed
 
 codec = JsonCodec()
 
@@ -38,6 +39,10 @@ def test_a_frame_may_hold_several_commands_and_end_in_a_newline() -> None:
         b'{"id":1,"connect":{"subs":{"a":1}}}',
         b'{"id":1,"subscribe":{"channel":"c","recover":1}}',
         b'{"id":1,"subscribe":{"channel":"c","offset":-1}}',
+        b'{"id":1,"history":{"channel":"c","limit":"1"}}',
+        b'{"id":1,"history":{"channel":"c","since":1}}',
+        b'{"id":1,"history":{"channel":"c","since":{"offset":-1}}}',
+        b'{"id":1,"history":{"channel":"c","reverse":1}}',
         b'{"id":1,"unheard_of":{}}',
         b"[" * 5000,
     ],
@@ -45,6 +50,12 @@ def test_a_frame_may_hold_several_commands_and_end_in_a_newline() -> None:
 def test_what_no_client_sends_is_a_protocol_error(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         codec.decode(frame)
+
+
+def test_an_empty_page_of_history_has_all_its_keys() -> None:
+    """The other form cannot say so: there, what is empty is absent."""
+    page = Reply(6, HistoryPage(Position(0, "e")))
+    assert orjson.loads(codec.encode(page)) == {"id": 6, "history": {"publications": [], "epoch": "e", "offset": 0}}
 
 
 def test_a_message_is_one_line() -> None:
