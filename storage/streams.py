@@ -69,15 +69,15 @@ class PostgresStreams:
         raise StreamsAway
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
-        return await self._page("read", channel, after, limit, max_bytes)
+        return await self._page(SQL["read"], channel, after, limit, max_bytes)
 
     async def read_back(self, channel: str, *, before: int | None, limit: int, max_bytes: int) -> Page:
-        return await self._page("read_back", channel, _NEWEST if before is None else before, limit, max_bytes)
+        return await self._page(SQL["read_back"], channel, _NEWEST if before is None else before, limit, max_bytes)
 
     async def _page(self, query: str, channel: str, edge: int, limit: int, max_bytes: int) -> Page:
         with raising(StreamsAway):
             async with self._readers.connection() as connection:
-                rows = await connection.fetch(SQL[query], channel, min(edge, _NEWEST), limit, max_bytes)
+                rows = await connection.fetch(query, channel, min(edge, _NEWEST), limit, max_bytes)
         if not rows:
             return Page((), NEVER_WRITTEN)
         publications = [

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from handlers.ports.domain import Position
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 from tests.services.proxy import Proxy
@@ -32,7 +33,9 @@ class Joined:
 
 
 class Follower(Protocol):
-    """An application that follows one channel through an SDK."""
+    """An application that follows one channel through an SDK; `epoch` is the one that it joined with last."""
+
+    epoch: str
 
     async def joined(self) -> Joined:
         """The next time that the SDK reports that it is subscribed."""
@@ -42,6 +45,10 @@ class Follower(Protocol):
         """The next publication."""
         ...
 
+    async def past(self, *, limit: int, reverse: bool, since: Position | None = None) -> list[Heard]:
+        """What the SDK gives as the history of the channel that the application subscribed to."""
+        ...
+
 
 async def hears_what_is_placed(follower: Follower, person: Person) -> None:
     await soon(follower.joined())
@@ -49,6 +56,20 @@ async def hears_what_is_placed(follower: Follower, person: Person) -> None:
     [order] = await person.place_some(1)
 
     assert (await soon(follower.heard())).order == order
+
+
+async def reads_the_past(follower: Follower, person: Person) -> None:
+    await soon(follower.joined())
+    placed = await person.place_some(4)
+    heard = [await soon(follower.heard()) for _ in placed]
+
+    newest = await soon(follower.past(limit=3, reverse=True))
+    before = await soon(follower.past(limit=9, reverse=True, since=Position(heard[1].offset, follower.epoch)))
+    after = await soon(follower.past(limit=-1, reverse=False, since=Position(heard[1].offset, follower.epoch)))
+
+    assert newest == heard[:0:-1]
+    assert before[0] == heard[0]
+    assert after == heard[2:]
 
 
 async def resumes_after_a_kill(follower: Follower, person: Person, node: Orderwire, proxy: Proxy) -> None:

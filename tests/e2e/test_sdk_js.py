@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from handlers.ports.domain import Position
 from tests.e2e import sdk
 from tests.e2e.sdk import Heard, Joined
 from tests.services.orderwire import Orderwire
@@ -30,22 +31,32 @@ class JavaScript:
 class Follower:
     """Reads what the script says; fails when it says that the SDK has given up."""
 
-    def __init__(self, lines: asyncio.StreamReader) -> None:
+    def __init__(self, lines: asyncio.StreamReader, questions: asyncio.StreamWriter) -> None:
+        self.epoch = ""
         self._lines = lines
+        self._questions = questions
 
     async def joined(self) -> Joined:
         said = await self._next("joined")
+        self.epoch = said["epoch"]
         return Joined(said["wasRecovering"], said["recovered"])
 
     async def heard(self) -> Heard:
-        said = await self._next("heard")
-        return Heard(said["offset"], said["id"], said["order"])
+        return _heard(await self._next("heard"))
 
-    async def _next(self, kind: str) -> dict[str, Any]:
+    async def past(self, *, limit: int, reverse: bool, since: Position | None = None) -> list[Heard]:
+        position = {"since": {"offset": since.offset, "epoch": since.epoch}} if since else {}
+        self._questions.write(orjson.dumps({"limit": limit, "reverse": reverse, **position}) + b"\n")
+        return [_heard(said) for said in await self._next("past")]
+
+    async def _next(self, kind: str) -> Any:
         said = orjson.loads(await self._lines.readline())
         assert list(said) == [kind], said
-        found: dict[str, Any] = said[kind]
-        return found
+        return said[kind]
+
+
+def _heard(said: dict[str, Any]) -> Heard:
+    return Heard(said["offset"], said["id"], said["order"])
 
 
 @asynccontextmanager
@@ -65,7 +76,7 @@ async def following(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield Follower(process.stdout)
+        yield Follower(process.stdout, process.stdin)
     finally:
         process.stdin.close()
         await process.stdout.read()
@@ -89,6 +100,11 @@ async def test_the_javascript_sdk_is_subscribed_to_a_customers_own_channel(
 ) -> None:
     async with following(javascript, proxy, customer, None) as follower:
         await sdk.hears_what_is_placed(follower, customer)
+
+
+async def test_the_javascript_sdk_reads_the_past(javascript: JavaScript, proxy: Proxy, staff: Person) -> None:
+    async with following(javascript, proxy, staff, "orders:feed") as follower:
+        await sdk.reads_the_past(follower, staff)
 
 
 @pytest.mark.parametrize("channel", ["orders:feed", None])
