@@ -38,10 +38,16 @@ async def publish_together(
 
     Mandatory, because a message that no queue took is confirmed as well.
     """
+    frames = [frame for message in wave for frame in _frames(message, channel.max_content_size)]
+    written = ChannelFrame.marshall(channel.number, frames)
     async with channel.lock:
+        before = channel.delivery_tag
         confirmations = [_expect(channel, message.properties.message_id) for message in wave]
-        frames = [frame for message in wave for frame in _frames(message, channel.max_content_size)]
-        await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
+        try:
+            await channel.write_queue.put(written)
+        except BaseException:
+            _take_back(channel, before, confirmations)
+            raise
     try:
         _, unanswered = await asyncio.wait(confirmations, timeout=patience)
         return [TimeoutError() if each in unanswered else _outcome(each) for each in confirmations]
@@ -60,6 +66,16 @@ def _expect(channel: Channel, message_id: str | None) -> asyncio.Future[object]:
     channel.message_id_delivery_tag[message_id] = tag
     confirmation.add_done_callback(lambda _: _forget(channel, message_id, tag))
     return confirmation
+
+
+def _take_back(channel: Channel, before: int, confirmations: Sequence[asyncio.Future[object]]) -> None:
+    """RabbitMQ counts what it gets: what it never got must not keep a number, or every later confirm would be
+    another's."""
+    for tag in range(before + 1, channel.delivery_tag + 1):
+        del channel.confirmations[tag]
+    channel.delivery_tag = before
+    for confirmation in confirmations:
+        confirmation.cancel()
 
 
 def _forget(channel: Channel, message_id: str, tag: int) -> None:

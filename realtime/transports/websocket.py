@@ -127,7 +127,8 @@ class WebSocketEndpoint:
         except ConnectionError:
             return web.Response(status=400)  # nobody is there to read it: gone during the handshake
         if request.transport is not None:
-            await self._serve(ws, request.transport, writer, self._spoken(ws, request))
+            frames = self._protobuf if _speaks_protobuf(ws.ws_protocol, request) else self._json
+            await self._serve(ws, request.transport, writer, frames)
         return ws
 
     async def _serve(
@@ -161,13 +162,6 @@ class WebSocketEndpoint:
             else:
                 return
 
-    def _spoken(self, ws: web.WebSocketResponse[bool], request: web.Request) -> Frames:
-        """JSON unless Protobuf was agreed on, or asked for in the address by a client that cannot name subprotocols."""
-        asked = ws.ws_protocol or (
-            "protobuf" in (request.query.get("cf_protocol"), request.query.get("format")) and _PROTOBUF
-        )
-        return self._protobuf if asked == _PROTOBUF else self._json
-
     def _refusal(self, request: web.Request) -> web.Response | None:
         if not self._is_origin_allowed(request):
             return web.Response(status=403, text="This origin is not allowed.\n")
@@ -189,6 +183,13 @@ def _authority(origin: str) -> str | None:
         return urlsplit(origin).netloc
     except ValueError:
         return None
+
+
+def _speaks_protobuf(agreed: str | None, request: web.Request) -> bool:
+    """By the subprotocol; a client that cannot name one may ask in the address."""
+    if agreed is not None:
+        return agreed == _PROTOBUF
+    return "protobuf" in (request.query.get("cf_protocol"), request.query.get("format"))
 
 
 def _offered(request: web.Request) -> list[str]:
