@@ -32,16 +32,16 @@ class Bus(Protocol):
         ...
 
 
-_HEAD = struct.Struct("!HHIQQ")  # bytes of channel, epoch and data; offset; time in ms
+_HEAD = struct.Struct("!HHIIIQQ")  # bytes of channel, epoch, info, tags and data; offset; time in ms
 
 
 def encode(published: Iterable[Published]) -> bytes:
     """One bus message for one appended batch. Lengths are explicit, so payloads are never parsed on the way."""
     parts: list[bytes] = []
     for item in published:
-        channel, epoch, publication = item.channel.encode(), item.epoch.encode(), item.publication
-        head = _HEAD.pack(len(channel), len(epoch), len(publication.data), publication.offset, publication.time_ms)
-        parts += (head, channel, epoch, publication.data)
+        one = item.publication
+        fields = (item.channel.encode(), item.epoch.encode(), one.info, one.tags, one.data)
+        parts += (_HEAD.pack(*map(len, fields), one.offset, one.time_ms), *fields)
     return b"".join(parts)
 
 
@@ -50,14 +50,15 @@ def decode(message: bytes) -> Iterator[Published]:
     at = 0
     while at < len(message):
         try:
-            channel_size, epoch_size, data_size, offset, time_ms = _HEAD.unpack_from(message, at)
+            *sizes, offset, time_ms = _HEAD.unpack_from(message, at)
         except struct.error:
             raise ValueError("truncated bus message") from None
         at += _HEAD.size
-        end = at + channel_size + epoch_size + data_size
-        if end > len(message):
+        fields: list[bytes] = []
+        for size in sizes:
+            fields.append(message[at : at + size])
+            at += size
+        if at > len(message):
             raise ValueError("truncated bus message")
-        channel = message[at : at + channel_size].decode()
-        epoch = message[at + channel_size : at + channel_size + epoch_size].decode()
-        yield Published(channel, epoch, Publication(offset, message[end - data_size : end], time_ms))
-        at = end
+        channel, epoch, info, tags, data = fields
+        yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))

@@ -70,11 +70,11 @@ class FanOut:
         if entries:
             published = await self._append(entries)
             _trace(entries, published)
-            await self._publish(published)
+            await self._publish(list(published.values()))
         if bad:
             await self._put_aside(bad)
 
-    async def _append(self, entries: Sequence[Entry]) -> Sequence[Published]:
+    async def _append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
         backoff = Backoff(cap=2.0)
         while True:
             try:
@@ -106,17 +106,15 @@ class FanOut:
                 return
 
 
-def _trace(entries: Sequence[Entry], published: Sequence[Published]) -> None:
+def _trace(entries: Sequence[Entry], published: Mapping[int, Published]) -> None:
     """Say where each event went, so that one can be followed to the sockets; nowhere if all its channels had it."""
     if not log.is_enabled_for(logging.DEBUG):
         return
-    # The data of an event has its id in it.
-    offsets = {(item.channel, item.publication.data): item.publication.offset for item in published}
     places: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for entry in entries:
+    for index, entry in enumerate(entries):
         went = places.setdefault((entry.source, entry.id), [])
-        if (offset := offsets.get((entry.channel, entry.data))) is not None:
-            went.append((entry.channel, offset))
+        if (item := published.get(index)) is not None:
+            went.append((item.channel, item.publication.offset))
     for (source, id_), went in places.items():
         log.debug("event_appended", source=source, event_id=id_, places=went)
 

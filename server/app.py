@@ -79,9 +79,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         connections = Connections(
             hub, flusher, Admission(work), authority, metrics, _client_options(settings), version=VERSION
         )
-        retention = Retention(
-            RetentionOptions(places.database_url, settings.streams.retention, settings.streams.seen_retention)
-        )
+        retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
             helpful={"rabbitmq" if settings.broker.url else "broker": broker.is_reachable, "redis": _is_connected(bus)},

@@ -32,10 +32,10 @@ ROUNDS_PER_LOOK_AT_STREAMS = 60  # it reads the whole table, which has no index 
 
 @dataclass(frozen=True, slots=True)
 class RetentionOptions:
-    """Ages and the interval are seconds. A stream is forgotten later than any of its identities."""
+    """Ages and the interval are seconds. A stream is forgotten later than any of its identities; a publication's own
+    time was fixed when it was appended."""
 
     url: str = field(repr=False)
-    publications: float
     seen: float
     interval: float = 60.0
     batch: int = 5_000
@@ -45,7 +45,7 @@ class Retention:
     def __init__(self, options: RetentionOptions) -> None:
         self._options = options
         self._ages = {
-            "publications": timedelta(seconds=options.publications),
+            "publications": timedelta(0),
             "seen": timedelta(seconds=options.seen),
             "answers": ANSWERS_KEPT,
             "streams": max(UNUSED_STREAMS_KEPT, timedelta(seconds=options.seen)),

@@ -6,8 +6,8 @@ import asyncio
 import random
 import secrets
 import string
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 SQL = load("streams")
 
 ATTEMPTS = 8
+TRIM_EVERY = 64  # publications of one stream
 JITTER = 0.005  # seconds, times the attempt
 _BASE62 = string.ascii_letters + string.digits
 _SALT_LENGTH = 10
@@ -52,21 +53,35 @@ class PostgresStreams:
         self._writers = writers
         self._readers = readers
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Published]:
-        first: dict[tuple[str, str, str], Entry] = {}
-        for entry in entries:
-            first.setdefault((entry.channel, entry.source, entry.id), entry)
-        unique = list(first.values())
+    async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
+        unique = _first_of_each(entries)
         if not unique:
-            return []
+            return {}
         with raising(StreamsAway):
             for attempt in range(ATTEMPTS):
                 try:
                     async with self._writers.connection() as connection:
-                        return await _append(connection, unique)
+                        appended = await _append(connection, unique)
                 except SeenMeanwhile:
                     await asyncio.sleep(random.uniform(0, JITTER * attempt))  # noqa: S311 jitter
+                else:
+                    await self._trim({item.channel for n, item in appended.items() if _is_full(unique[n], item)})
+                    return appended
         raise StreamsAway
+
+    async def _trim(self, channels: Collection[str]) -> None:
+        """The append stands, whatever becomes of this: next time will do. By the readers, whose plans suit it."""
+        if not channels:
+            return
+        with suppress(StreamsAway), raising(StreamsAway):
+            async with self._readers.connection() as connection:
+                await connection.execute(SQL["trim"], list(channels))
+
+    async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
+        with raising(StreamsAway):
+            async with self._readers.connection() as connection:
+                row = await connection.fetchrow(SQL["find"], channel, source, entry_id)
+        return None if row is None else Position(row["offset"], row["epoch"])
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         return await self._page(SQL["read"], channel, after, limit, max_bytes)
@@ -81,7 +96,9 @@ class PostgresStreams:
         if not rows:
             return Page((), NEVER_WRITTEN)
         publications = [
-            Publication(row["offset"], row["data"], row["time_ms"]) for row in rows if row["offset"] is not None
+            Publication(row["offset"], row["data"], row["time_ms"], row["info"] or b"", row["tags"] or b"")
+            for row in rows
+            if row["offset"] is not None
         ]
         return Page(publications, Position(rows[0]["top"], rows[0]["epoch"]))
 
@@ -151,7 +168,21 @@ def _new_salt() -> str:
     return "".join(secrets.choice(_BASE62) for _ in range(_SALT_LENGTH))
 
 
-async def _append(connection: Connection, entries: Sequence[Entry]) -> Sequence[Published]:
+def _first_of_each(entries: Sequence[Entry]) -> Mapping[int, Entry]:
+    """By index; without repeats of an identity."""
+    known: set[tuple[str, str, str]] = set()
+    unique: dict[int, Entry] = {}
+    for index, entry in enumerate(entries):
+        identity = (entry.channel, entry.source, entry.id)
+        if entry.id and identity in known:
+            continue
+        known.add(identity)
+        unique[index] = entry
+    return unique
+
+
+async def _append(connection: Connection, unique: Mapping[int, Entry]) -> Mapping[int, Published]:
+    indexes, entries = list(unique), unique.values()
     try:
         rows = await connection.fetch(
             SQL["append"],
@@ -160,17 +191,31 @@ async def _append(connection: Connection, entries: Sequence[Entry]) -> Sequence[
             [entry.id for entry in entries],
             [entry.data for entry in entries],
             [entry.time_ms for entry in entries],
+            [entry.info or None for entry in entries],
+            [entry.tags or None for entry in entries],
+            [entry.keep.size for entry in entries],
+            [entry.keep.ttl for entry in entries],
             _new_salt(),
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "seen_pkey":
             raise
         raise SeenMeanwhile from error
-    return [_published(entries[row["n"] - 1], row["offset"], row["epoch"]) for row in rows]
+    appended: dict[int, Published] = {}
+    for row in rows:
+        index = indexes[row["n"] - 1]
+        appended[index] = _published(unique[index], row["offset"], row["epoch"])
+    return appended
 
 
 def _published(entry: Entry, offset: int, epoch: str) -> Published:
-    return Published(entry.channel, epoch, Publication(offset, entry.data, entry.time_ms))
+    publication = Publication(offset, entry.data, entry.time_ms, entry.info, entry.tags)
+    return Published(entry.channel, epoch, publication)
+
+
+def _is_full(entry: Entry, item: Published) -> bool:
+    """Should the stream be trimmed now? Every so often is enough: what is beyond its size is not read any more."""
+    return item.publication.offset > entry.keep.size and item.publication.offset % TRIM_EVERY == 0
 
 
 async def _moved(connection: Connection, known: Mapping[str, Position]) -> Mapping[str, Position]:

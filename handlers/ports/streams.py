@@ -14,10 +14,31 @@ class StreamsAway(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """A connection as others see it. `user` is empty for an anonymous one; `conn_info` and `chan_info` are one JSON
+    value each, or empty."""
+
+    user: str
+    client: str
+    conn_info: bytes = b""
+    chan_info: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of a stream is kept: its last `size` publications, each for `ttl` seconds."""
+
+    size: int = 2**63 - 1
+    ttl: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What to append to one channel. (channel, source, id) is its identity: a second entry with the same is dropped.
+    An empty `id` is nobody's: such an entry is always new.
 
-    `data` is one JSON value on one line; `time_ms` is when it happened, Unix milliseconds.
+    `data` is one JSON value on one line; `time_ms` is when it happened, Unix milliseconds. `info` (who published it)
+    and `tags` (strings by name) are JSON objects as clients get them, or empty.
     """
 
     channel: str
@@ -25,15 +46,21 @@ class Entry:
     id: str
     data: bytes
     time_ms: int
+    info: bytes = b""
+    tags: bytes = b""
+    keep: Keep = Keep()
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One element of a stream; offsets count 1, 2, 3 ... without a gap."""
+    """One element of a stream; offsets count 1, 2, 3 ... without a gap. Offset 0 is in no stream: it goes to whoever
+    hears the channel now, and is gone. `info` and `tags` as in `Entry`."""
 
     offset: int
     data: bytes
     time_ms: int
+    info: bytes = b""
+    tags: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +81,13 @@ class Page:
 class Streams(Protocol):
     """Every method raises StreamsAway when PostgreSQL cannot be reached or answers too late."""
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Published]:
-        """Append in order, all or none, durable on return; mints the offsets. What was known before is left out
-        of the result. Safe with any number of concurrent callers."""
+    async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
+        """Append in order, all or none, durable on return; mints the offsets. The result is by index in `entries`;
+        what was known before is left out of it. Safe with any number of concurrent callers."""
+        ...
+
+    async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
+        """Where the entry of this identity was appended; None if that is not known (any more)."""
         ...
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:

@@ -3,10 +3,10 @@
 SELECT pg_try_advisory_lock(28535, 3);
 
 -- name: publications
--- Delete a batch of publications older than $1. A stream loses its first ones only, never one from the middle: what is
--- deleted is everything up to an old one, for a slow transaction's time of creation can be before its predecessor's.
+-- Delete a batch of publications whose time was over $1 ago. A stream loses its first ones only, never one from the middle: what is
+-- deleted is everything up to an old one, for a slow transaction's time can be before its predecessor's.
 WITH old AS MATERIALIZED (
-    SELECT channel, "offset" FROM publications WHERE created_at < now() - $1::interval ORDER BY created_at LIMIT $2
+    SELECT channel, "offset" FROM publications WHERE expires_at < now() - $1::interval ORDER BY expires_at LIMIT $2
 ), reach AS (
     SELECT channel, max("offset") AS "offset" FROM old GROUP BY channel
 )

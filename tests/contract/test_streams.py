@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import pytest
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Entry, Published, Streams
+from handlers.ports.streams import Entry, Keep, Published, Streams
 from storage.streams import StreamsOptions, open_streams
 
 
@@ -24,7 +25,7 @@ def entry(name: str, channel: str = "orders:feed", *, source: str = "/orderwire"
     return Entry(channel, source, name, data, time_ms=1_700_000_000_123)
 
 
-def where(published: Sequence[Published]) -> list[tuple[str, int]]:
+def where(published: Iterable[Published]) -> list[tuple[str, int]]:
     return [(item.channel, item.publication.offset) for item in published]
 
 
@@ -36,15 +37,17 @@ async def ids(streams: Streams, channel: str) -> list[str]:
 
 
 async def test_offsets_count_from_one_in_each_channel_in_batch_order(streams: Streams) -> None:
-    published = await streams.append([entry("1", "b"), entry("1", "a"), entry("2", "b"), entry("2", "a")])
+    published = list(
+        (await streams.append([entry("1", "b"), entry("1", "a"), entry("2", "b"), entry("2", "a")])).values()
+    )
 
     assert where(published) == [("b", 1), ("a", 1), ("b", 2), ("a", 2)]
-    assert where(await streams.append([entry("3", "a")])) == [("a", 3)]
+    assert where((await streams.append([entry("3", "a")])).values()) == [("a", 3)]
 
 
 async def test_data_and_time_come_back_as_they_were(streams: Streams) -> None:
     data = '{"name":"Gürtel","n":1.0}'.encode()
-    [published] = await streams.append([entry("1", data=data)])
+    [published] = (await streams.append([entry("1", data=data)])).values()
 
     page = await streams.read("orders:feed", after=0, limit=10, max_bytes=1000)
 
@@ -55,30 +58,77 @@ async def test_data_and_time_come_back_as_they_were(streams: Streams) -> None:
 async def test_what_a_channel_has_had_is_left_out(streams: Streams) -> None:
     await streams.append([entry("1"), entry("2")])
 
-    published = await streams.append([entry("2"), entry("3"), entry("1"), entry("4")])
+    published = list((await streams.append([entry("2"), entry("3"), entry("1"), entry("4")])).values())
 
     assert where(published) == [("orders:feed", 3), ("orders:feed", 4)]
-    assert await streams.append([entry("1"), entry("4")]) == []
+    assert await streams.append([entry("1"), entry("4")]) == {}
 
 
 async def test_repeats_inside_a_batch_are_left_out_and_the_first_counts(streams: Streams) -> None:
-    published = await streams.append([entry("1", data=b"1"), entry("2", data=b"2"), entry("1", data=b"9")])
+    published = list(
+        (await streams.append([entry("1", data=b"1"), entry("2", data=b"2"), entry("1", data=b"9")])).values()
+    )
 
     assert [item.publication.data for item in published] == [b"1", b"2"]
 
 
 async def test_identity_is_channel_and_source_and_id_together(streams: Streams) -> None:
-    published = await streams.append([entry("1"), entry("1", source="/other"), entry("1", "order:1")])
+    published = list((await streams.append([entry("1"), entry("1", source="/other"), entry("1", "order:1")])).values())
 
     assert len(published) == 3
 
 
+async def test_an_entry_without_an_id_is_always_new(streams: Streams) -> None:
+    await streams.append([entry("")])
+
+    published = (await streams.append([entry(""), entry(""), entry("1")])).values()
+
+    assert where(published) == [("orders:feed", 2), ("orders:feed", 3), ("orders:feed", 4)]
+
+
+async def test_the_result_tells_which_of_the_entries_were_new(streams: Streams) -> None:
+    await streams.append([entry("1")])
+
+    published = await streams.append([entry("1"), entry("2"), entry("2"), entry("3")])
+
+    assert {index: item.publication.offset for index, item in published.items()} == {1: 2, 3: 3}
+
+
+async def test_a_repeated_entry_can_be_found(streams: Streams) -> None:
+    [_, second] = (await streams.append([entry("1"), entry("2")])).values()
+
+    assert await streams.find("orders:feed", "/orderwire", "2") == Position(2, second.epoch)
+    assert await streams.find("orders:feed", "/orderwire", "3") is None
+
+
+async def test_publisher_and_tags_come_back_as_they_were(streams: Streams) -> None:
+    info, tags = b'{"user":"42","client":"c"}', b'{"lang":"en"}'
+    [published] = (await streams.append([replace(entry("1"), info=info, tags=tags)])).values()
+
+    page = await streams.read("orders:feed", after=0, limit=10, max_bytes=1000)
+
+    assert list(page.publications) == [published.publication]
+    assert (published.publication.info, published.publication.tags) == (info, tags)
+
+
+async def test_of_a_stream_with_a_size_the_last_ones_can_be_read(streams: Streams) -> None:
+    small = [replace(entry(str(n), data=b"%d" % n), keep=Keep(size=3)) for n in range(1, 101)]
+    await streams.append(small)
+
+    forwards = await streams.read("orders:feed", after=0, limit=10, max_bytes=1000)
+    backwards = await streams.read_back("orders:feed", before=None, limit=10, max_bytes=1000)
+
+    assert [one.offset for one in forwards.publications] == [98, 99, 100]
+    assert [one.offset for one in backwards.publications] == [100, 99, 98]
+    assert forwards.top.offset == 100
+
+
 async def test_an_empty_batch_publishes_nothing(streams: Streams) -> None:
-    assert await streams.append([]) == []
+    assert await streams.append([]) == {}
 
 
 async def test_publications_and_heads_agree_on_the_epoch(streams: Streams) -> None:
-    [published] = await streams.append([entry("1")])
+    [published] = (await streams.append([entry("1")])).values()
 
     assert await streams.open(["orders:feed"]) == {"orders:feed": Position(1, published.epoch)}
     salt, _, generation = published.epoch.partition(".")
@@ -92,7 +142,7 @@ async def test_a_stream_that_was_never_written_begins_when_it_is_opened(streams:
     assert {head.offset for head in opened.values()} == {0}
     assert all(head.epoch for head in opened.values())
     assert await streams.open(["a", "b", "orders:feed"]) == opened
-    [published] = await streams.append([entry("1")])
+    [published] = (await streams.append([entry("1")])).values()
     assert (published.publication.offset, published.epoch) == (1, opened["orders:feed"].epoch)
 
 
@@ -100,7 +150,9 @@ async def test_a_stream_that_is_opened_and_appended_to_by_many_at_once_begins_on
     channels = [f"channel:{n}" for n in range(30)]
 
     async def append(name: str) -> set[tuple[str, str]]:
-        published = await streams.append([entry(name, channel) for channel in random.sample(channels, 20)])
+        published = list(
+            (await streams.append([entry(name, channel) for channel in random.sample(channels, 20)])).values()
+        )
         return {(item.channel, item.epoch) for item in published}
 
     async def open_some() -> set[tuple[str, str]]:
@@ -181,7 +233,7 @@ async def test_a_page_back_holds_at_most_the_bytes_unless_the_first_alone_is_lar
 
 
 async def test_reading_at_the_head_gives_the_head_alone(streams: Streams) -> None:
-    [published] = await streams.append([entry("1")])
+    [published] = (await streams.append([entry("1")])).values()
 
     page = await streams.read("orders:feed", after=1, limit=10, max_bytes=1000)
 
@@ -199,7 +251,7 @@ async def test_the_same_batch_from_many_at_once_is_appended_once(streams: Stream
 
     results = await asyncio.gather(*(streams.append(batch) for _ in range(8)))
 
-    assert sorted(spot for published in results for spot in where(published)) == [
+    assert sorted(spot for published in results for spot in where(published.values())) == [
         (f"channel:{channel}", offset) for channel in range(3) for offset in range(1, 11)
     ]
 
@@ -222,13 +274,13 @@ async def test_overlapping_writers_on_hot_channels_leave_no_gap_no_double_and_no
         at = 0
         while at < len(log):
             size = rng.randrange(1, 60)
-            results.extend(await streams.append(log[at : at + size]))
+            results.extend((await streams.append(log[at : at + size])).values())
             at += size
 
     async def chat(user: int) -> None:
         for n in range(40):
             name = f"{user}-{n}"
-            results.extend(await streams.append([entry(name, rng.choice(channels), data=name.encode())]))
+            results.extend((await streams.append([entry(name, rng.choice(channels), data=name.encode())])).values())
 
     async with asyncio.TaskGroup() as group:
         for _ in range(3):

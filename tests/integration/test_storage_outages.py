@@ -119,7 +119,7 @@ async def test_streams_are_away_while_postgresql_is_and_append_and_read_after(
     own_postgres: Server, streams: PostgresStreams
 ) -> None:
     before = Entry("a", "/", "1", b"{}", 0)
-    [first] = await streams.append([before])
+    [first] = (await streams.append([before])).values()
     await asyncio.to_thread(own_postgres.kill)
 
     with pytest.raises(StreamsAway):
@@ -132,7 +132,7 @@ async def test_streams_are_away_while_postgresql_is_and_append_and_read_after(
         await streams.moved({"a": Position(1, first.epoch)})
 
     await asyncio.to_thread(own_postgres.start)
-    [second] = await streams.append([before, Entry("a", "/", "2", b"{}", 0)])
+    [second] = (await streams.append([before, Entry("a", "/", "2", b"{}", 0)])).values()
     assert (second.publication.offset, second.epoch) == (2, first.epoch)  # a crash alone loses no offset
 
 
@@ -182,7 +182,7 @@ async def test_telling_another_node_and_cleaning_up_outlive_an_outage(
     own_postgres: Server, postgres: Postgres, own_postgres_url: str
 ) -> None:
     outbox = PostgresOutbox(own_postgres_url, postgres.pool, postgres.bell)
-    retention = Retention(RetentionOptions(own_postgres_url, publications=60, seen=60, interval=0.01))
+    retention = Retention(RetentionOptions(own_postgres_url, seen=60, interval=0.01))
     running = [asyncio.create_task(outbox.run()), asyncio.create_task(retention.run())]
     await asyncio.to_thread(own_postgres.kill)
     postgres.bell.ring()

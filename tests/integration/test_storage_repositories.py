@@ -316,7 +316,7 @@ async def test_the_bell_rings_after_a_commit_with_events_only(postgres: Postgres
 
 async def test_the_position_of_a_stream_is_its_head(database: Database, postgres_url: str) -> None:
     async with open_streams(StreamsOptions(postgres_url)) as streams:
-        [_, last] = await streams.append([Entry("orders:feed", "/", str(n), b"{}", 0) for n in range(2)])
+        [_, last] = (await streams.append([Entry("orders:feed", "/", str(n), b"{}", 0) for n in range(2)])).values()
 
     async with database.read() as unit:
         assert await unit.positions.position("orders:feed") == Position(2, last.epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TypeAlias
 from uuid import uuid4
 
@@ -11,11 +12,11 @@ import asyncpg
 import orjson
 import pytest
 
-from handlers.ports.streams import Entry
+from handlers.ports.streams import Entry, Keep
 from storage.retention import SQL as RETENTION
 from storage.retention import Retention, RetentionOptions
 from storage.streams import SQL as STREAMS
-from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from storage.streams import TRIM_EVERY, PostgresStreams, StreamsOptions, open_streams
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -37,7 +38,7 @@ async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
 
 @pytest.fixture
 def retention(postgres_url: str) -> Retention:
-    return Retention(RetentionOptions(postgres_url, publications=HOUR, seen=2 * HOUR, batch=7))
+    return Retention(RetentionOptions(postgres_url, seen=2 * HOUR, batch=7))
 
 
 async def fill(streams: PostgresStreams, channel: str, count: int) -> None:
@@ -54,7 +55,7 @@ async def test_old_publications_go_in_batches_and_the_head_stays(
 ) -> None:
     for channel in ("a", "b"):
         await fill(streams, channel, 30)
-    await sql.execute("""UPDATE publications SET created_at = now() - interval '61 minutes' WHERE "offset" <= 20""")
+    await sql.execute("""UPDATE publications SET expires_at = now() - interval '1 minute' WHERE "offset" <= 20""")
     heads = await streams.open(["a", "b"])
 
     deleted = await retention.clean()
@@ -64,12 +65,33 @@ async def test_old_publications_go_in_batches_and_the_head_stays(
     assert await streams.open(["a", "b"]) == heads
 
 
+async def test_a_publication_lives_as_long_as_its_entry_said(
+    streams: PostgresStreams, sql: Connection, retention: Retention
+) -> None:
+    await streams.append([Entry("a", "/", str(ttl), b"{}", 0, keep=Keep(ttl=ttl)) for ttl in (0.001, HOUR)])
+
+    await retention.clean()
+
+    assert await offsets(streams, "a") == [2]
+    left = await sql.fetchval("SELECT expires_at - now() FROM publications")
+    assert timedelta(minutes=59) < left < timedelta(minutes=61)
+
+
+async def test_what_no_longer_can_be_read_of_a_small_stream_goes_as_it_grows(
+    streams: PostgresStreams, sql: Connection
+) -> None:
+    for n in range(TRIM_EVERY):
+        await streams.append([Entry("a", "/", str(n), b"{}", 0, keep=Keep(size=5))])
+
+    assert await sql.fetchval("SELECT count(*) FROM publications") == 5
+
+
 async def test_a_stream_never_loses_one_from_its_middle(
     streams: PostgresStreams, sql: Connection, retention: Retention
 ) -> None:
     await fill(streams, "a", 10)
     # A transaction that waited for the stream's lock is dated before the one that it waited for.
-    await sql.execute("""UPDATE publications SET created_at = now() - interval '61 minutes' WHERE "offset" IN (2, 5)""")
+    await sql.execute("""UPDATE publications SET expires_at = now() - interval '1 minute' WHERE "offset" IN (2, 5)""")
 
     await retention.clean()
 
@@ -80,9 +102,9 @@ async def test_a_batch_that_ends_within_a_stream_leaves_its_newer_part(
     streams: PostgresStreams, sql: Connection
 ) -> None:
     await fill(streams, "a", 20)
-    await sql.execute("UPDATE publications SET created_at = now() - interval '61 minutes'")
+    await sql.execute("UPDATE publications SET expires_at = now() - interval '1 minute'")
 
-    await sql.execute(RETENTION["publications"].replace("$1", "'1 hour'").replace("$2", "7"))
+    await sql.execute(RETENTION["publications"].replace("$1", "'0'").replace("$2", "7"))
 
     left = await offsets(streams, "a")
     assert left == list(range(21 - len(left), 21))
@@ -93,10 +115,10 @@ async def test_an_event_is_recognized_after_its_publication_went(
     streams: PostgresStreams, sql: Connection, retention: Retention
 ) -> None:
     await fill(streams, "a", 3)
-    await sql.execute("UPDATE publications SET created_at = now() - interval '61 minutes'")
+    await sql.execute("UPDATE publications SET expires_at = now() - interval '1 minute'")
     await sql.execute("UPDATE seen SET seen_at = now() - interval '61 minutes'")
     await retention.clean()
-    assert await streams.append([Entry("a", "/", "1", b"{}", 0)]) == []
+    assert await streams.append([Entry("a", "/", "1", b"{}", 0)]) == {}
 
     await sql.execute("UPDATE seen SET seen_at = now() - interval '121 minutes'")
     assert (await retention.clean())["seen"] == 3
@@ -130,7 +152,7 @@ async def test_streams_go_when_unused_for_a_month_unless_they_have_publications(
     assert (await retention.clean())["streams"] == 1
     assert await sql.fetchval("SELECT array_agg(channel ORDER BY channel) FROM streams") == ["empty", "full"]
 
-    [again] = await streams.append([Entry("unused", "/", "new", b"{}", 0)])
+    [again] = (await streams.append([Entry("unused", "/", "new", b"{}", 0)])).values()
     assert again.publication.offset == 1
     assert again.epoch != epoch
 
@@ -141,7 +163,9 @@ async def test_a_stream_that_is_appended_to_while_it_is_looked_at_is_kept(
     await fill(streams, "a", 1)
     await sql.execute("DELETE FROM publications; UPDATE streams SET updated_at = now() - interval '31 days'")
     async with sql.transaction():
-        await sql.fetch(STREAMS["append"], ["a"], ["/"], ["new"], [b"{}"], [0], "saltsaltsa")
+        await sql.fetch(
+            STREAMS["append"], ["a"], ["/"], ["new"], [b"{}"], [0], [None], [None], [9], [9.0], "saltsaltsa"
+        )
         cleaning = asyncio.create_task(retention.clean())
         async with asyncio.timeout(20):
             while not await _is_waiting(postgres_url):
@@ -151,7 +175,7 @@ async def test_a_stream_that_is_appended_to_while_it_is_looked_at_is_kept(
     assert await offsets(streams, "a") == [2]
 
 
-@pytest.mark.parametrize(("table", "at"), [("publications", "created_at"), ("seen", "seen_at")])
+@pytest.mark.parametrize(("table", "at"), [("publications", "expires_at"), ("seen", "seen_at")])
 async def test_looking_for_old_rows_in_vain_reads_few_pages(sql: Connection, table: str, at: str) -> None:
     columns = {
         "publications": f"""("offset", channel, data, time_ms, {at}) SELECT $1 + n, 'a', repeat('x', 300)::bytea, 0""",

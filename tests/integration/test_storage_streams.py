@@ -58,6 +58,10 @@ async def test_the_append_is_linear_whatever_the_planner_knows(
         [str(200_000 - 300 + n) for n in range(size)],  # a third is known
         [b"{}"] * size,
         [0] * size,
+        [None] * size,
+        [None] * size,
+        [10_000] * size,
+        [60.0] * size,
     )
 
     async with streams._writers.connection() as connection:
@@ -144,11 +148,11 @@ async def test_another_timeline_changes_every_epoch(
 async def test_a_new_connection_follows_the_database_before_it_mints_offsets(
     streams: PostgresStreams, sql: asyncpg.Connection[asyncpg.Record], postgres_url: str
 ) -> None:
-    [first] = await streams.append([Entry("a", "/", "1", b"{}", 0)])
+    [first] = (await streams.append([Entry("a", "/", "1", b"{}", 0)])).values()
     await sql.execute("UPDATE deployment SET timeline = timeline + 1")
 
     async with open_streams(StreamsOptions(postgres_url)) as restarted:
-        [second] = await restarted.append([Entry("a", "/", "2", b"{}", 0)])
+        [second] = (await restarted.append([Entry("a", "/", "2", b"{}", 0)])).values()
 
     assert second.epoch != first.epoch
     assert second.publication.offset == 2
@@ -163,7 +167,7 @@ async def test_an_operator_can_change_every_epoch(streams: PostgresStreams) -> N
 
 
 async def test_streams_begun_by_different_batches_have_different_epochs(streams: PostgresStreams) -> None:
-    [first] = await streams.append([Entry("a", "/", "1", b"{}", 0)])
-    [second] = await streams.append([Entry("b", "/", "1", b"{}", 0)])
+    [first] = (await streams.append([Entry("a", "/", "1", b"{}", 0)])).values()
+    [second] = (await streams.append([Entry("b", "/", "1", b"{}", 0)])).values()
 
     assert first.epoch != second.epoch

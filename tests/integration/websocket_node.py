@@ -136,7 +136,7 @@ class Node:
     async def publish(self, channel: str, *payloads: bytes, lose: bool = False) -> None:
         """As the fan-out does: append, then tell the nodes (or lose that)."""
         entries = [Entry(channel, "/tests", str(uuid4()), data, int(utc_now().timestamp() * 1000)) for data in payloads]
-        published = await self.streams.append(entries)
+        published = list((await self.streams.append(entries)).values())
         if not lose:
             await self.bus.publish(wire.encode(published))
 

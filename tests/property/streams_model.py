@@ -59,8 +59,11 @@ class ModelStreams:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Published]:
-        return [self.publish(entry.channel, entry.data) for entry in entries]
+    async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
+        return {index: self.publish(entry.channel, entry.data) for index, entry in enumerate(entries)}
+
+    async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
+        raise NotImplementedError(channel, source, entry_id)
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         stream = self.streams.get(channel, Stream())
