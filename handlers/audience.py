@@ -35,6 +35,10 @@ class UnknownChannel(ValueError):
     """No channel of ours has this name."""
 
 
+def is_channel_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_CHANNEL_LENGTH and text.isascii()
+
+
 def orders_feed() -> str:
     return "orders:feed"
 
@@ -73,9 +77,8 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     """The channels whose subscribers hear `event`; empty when nobody is addressed.
 
     Our own types have fixed audiences. Another service's event names its channel in the extension attribute
-    `channel`, or `configured` maps its type to one ("{subject}" stands for the event's subject).
-
-    Raises UnknownChannel when the channel so named is none of ours.
+    `channel`, or `configured` maps its type to one ("{subject}" stands for the event's subject). Whether there is such
+    a channel is not looked at.
     """
     if event.is_own_type:
         own = (orders_feed(), order_channel(UUID(event.subject)))
@@ -83,8 +86,7 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     template = event.channel or configured.get(event.type)
     if template is None:
         return ()
-    name = template if event.channel else template.replace("{subject}", event.subject)
-    return (parse_channel(name).name,)
+    return (template if event.channel else template.replace("{subject}", event.subject),)
 
 
 def _canonical_uuid(text: str) -> UUID:

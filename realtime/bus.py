@@ -22,8 +22,9 @@ class Bus(Protocol):
         """Is the subscription confirmed, so that messages published from now on will arrive?"""
         ...
 
-    async def publish(self, message: bytes) -> None:
-        """Send to every node, this one too. Never raises and never waits longer than a second; a loss is counted."""
+    async def publish(self, message: bytes) -> bool:
+        """Send to every node, this one too. Never raises and never waits longer than a second. False: it is lost,
+        or nobody knows; that is counted."""
         ...
 
     async def run(self, receiver: Receiver) -> None:

@@ -40,12 +40,13 @@ class MemoryBus:
         if self._is_running:
             self._listening.add(self._queue)
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, message: bytes) -> bool:
         if self._is_cut:
-            return
+            return False
         for queue in self._listening:
             if not queue.full():
                 queue.put_nowait(message)
+        return True
 
     async def run(self, receiver: Receiver) -> None:
         self._is_running = True

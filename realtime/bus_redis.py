@@ -55,11 +55,13 @@ class RedisBus:
     def is_connected(self) -> bool:
         return self._is_subscribed and not self._is_doubted
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, message: bytes) -> bool:
         # Away as far as we know: waiting for a timeout with each batch would hold up the fan-out. The subscription
         # finds out when Redis is back, and hears a sign of life within SILENCE_SECONDS when it was never away.
-        if self._is_doubted or not await self._send(message):
+        is_sent = not self._is_doubted and await self._send(message)
+        if not is_sent:
             self._metrics.bus_lost.inc()
+        return is_sent
 
     async def run(self, receiver: Receiver) -> None:
         backoff = Backoff(cap=2.0)

@@ -65,7 +65,9 @@ class Ticket:
 
 
 class Channel:
-    """`epoch` and `last` mean nothing before it `is_open`; what the bus says until then is `early`, the newest of it.
+    """`is_stream`: what is published here has offsets and is kept. Else it is never open, and delivers what comes.
+
+    `epoch` and `last` mean nothing before it `is_open`; what the bus says until then is `early`, the newest of it.
 
     `heard` is the highest offset that the bus or a head spoke of.
     `opening` is pending while somebody waits for the channel to open; False means that the streams are away.
@@ -74,12 +76,13 @@ class Channel:
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_suspect",
-        "joining", "last", "live", "name", "opening",
+        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_stream",
+        "is_suspect", "joining", "last", "live", "name", "opening",
     )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_stream: bool = True) -> None:
         self.name = name
+        self.is_stream = is_stream
         self.epoch = ""
         self.last = 0
         self.heard = 0

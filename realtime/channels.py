@@ -33,13 +33,15 @@ class Channels:
         return self._channels.get(name)
 
     def enter(self, name: str, ticket: Ticket) -> Channel:
-        """The channel, made if need be; it stays as long as the ticket."""
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = Channel(name)
-            self._metrics.channels.inc()
+        """The stream's channel, made if need be; it stays as long as the ticket."""
+        channel = self._get_or_make(name, is_stream=True)
         channel.joining[ticket.subscriber] = ticket
         return channel
+
+    def listen(self, name: str, subscriber: Subscriber) -> None:
+        """Live at once: there is nothing to catch up with."""
+        self._get_or_make(name, is_stream=False).add_live(subscriber)
+        self._metrics.subscriptions.inc()
 
     def exit(self, channel: Channel, ticket: Ticket) -> None:
         """The join that the ticket stands for has ended, one way or the other."""
@@ -60,7 +62,10 @@ class Channels:
 
     def hear(self, channel: Channel, item: Published) -> None:
         """The bus says this. Delivered when it is the next one; else the channel may be behind afterwards."""
-        if not channel.is_open:
+        if not item.publication.offset or not channel.is_stream:
+            # In no stream: past the count of offsets, to whoever is there.
+            self._hand_out(channel, item.publication)
+        elif not channel.is_open:
             channel.early = [*channel.early[1 - RING_LENGTH :], item]
         elif item.epoch != channel.epoch:
             channel.is_suspect = True
@@ -72,19 +77,7 @@ class Channels:
     def deliver(self, channel: Channel, publication: Publication) -> None:
         """Hand the next publication of the channel to everyone live."""
         channel.advance(publication)
-        count = 0
-        self._metrics.publications.inc()
-        for encoding, subscribers in channel.live.items():
-            frame = encoding.publication(channel.name, publication)
-            for subscriber in subscribers:
-                subscriber.pending.append(frame)
-            self._flusher.mark(subscribers)
-            count += len(subscribers)
-        if count:
-            self._metrics.deliveries.inc(count)
-            self._flusher.observe(publication.time_ms)
-        if log.is_enabled_for(logging.DEBUG):
-            log.debug("delivered", channel=channel.name, offset=publication.offset, subscribers=count)
+        self._hand_out(channel, publication)
 
     def absorb(self, channel: Channel, page: Page) -> bool:
         """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:
@@ -147,6 +140,28 @@ class Channels:
         for ticket in [ticket for ticket in channel.joining.values() if ticket.has_replied]:
             ticket.is_over = True
             ticket.subscriber.dropped(channel.name)
+
+    def _hand_out(self, channel: Channel, publication: Publication) -> None:
+        count = 0
+        self._metrics.publications.inc()
+        for encoding, subscribers in channel.live.items():
+            frame = encoding.publication(channel.name, publication)
+            for subscriber in subscribers:
+                subscriber.pending.append(frame)
+            self._flusher.mark(subscribers)
+            count += len(subscribers)
+        if count:
+            self._metrics.deliveries.inc(count)
+            self._flusher.observe(publication.time_ms)
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug("delivered", channel=channel.name, offset=publication.offset, subscribers=count)
+
+    def _get_or_make(self, name: str, *, is_stream: bool) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name, is_stream=is_stream)
+            self._metrics.channels.inc()
+        return channel
 
     def _push(self, channel: Channel, subscriber: Subscriber, publications: Iterable[Publication]) -> None:
         encoding = subscriber.encoding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,16 +11,15 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from handlers.audience import UnknownChannel
-from handlers.errors import Unavailable
-from handlers.ports.streams import StreamsAway
-from realtime.admission import Admission
+from handlers.audience import personal_channel
 from realtime.channel import Encoding
+from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
+from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import HistoryPage, Message, Reply, Subscribed
+from realtime.protocol.messages import Listening, Message, Reply, Subscribed
 from realtime.session import (
     Authenticate,
     ClientOptions,
@@ -28,7 +28,7 @@ from realtime.session import (
     Identified,
     Join,
     Leave,
-    Recall,
+    Perform,
     Refused,
     Rejected,
     Say,
@@ -75,7 +75,7 @@ class Surroundings:
 
     hub: Hub
     flusher: Flusher
-    admission: Admission
+    operations: Operations
     authority: TokenAuthority
     metrics: RealtimeMetrics
     options: ClientOptions
@@ -154,8 +154,8 @@ class Connection:
                     self._perform(self._session.answered(self._identify(token), self._shared.clock()))
                 case Join():
                     self._start(self._join(effect))
-                case Recall():
-                    self._start(self._recall(effect))
+                case Perform():
+                    self._start(self._carry_out(effect))
                 case Leave(channel):
                     self._shared.hub.leave(self, channel)
                 case Close(why):
@@ -177,6 +177,8 @@ class Connection:
         self._wire.end(why)
 
     def _identify(self, token: str) -> Identified | Rejected:
+        if not token:
+            return Identified(ANONYMOUS, math.inf)
         now = self._shared.utc_now()
         try:
             identity = self._shared.authority.verify(token, now)
@@ -184,7 +186,8 @@ class Connection:
             return Rejected.EXPIRED
         except TokenInvalid:
             return Rejected.INVALID
-        return Identified(identity.actor, (identity.expires_at - now).total_seconds())
+        own = personal_channel(identity.actor.account_id)
+        return Identified(credentials_of(identity.actor), (identity.expires_at - now).total_seconds(), (own,))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self._shared.spawn(work)
@@ -199,46 +202,26 @@ class Connection:
     async def _join(self, question: Join) -> None:
         has_replied = False
 
-        def reply(joined: Subscribed) -> None:
+        def reply(joined: Subscribed | Listening) -> None:
             nonlocal has_replied
             has_replied = True
             self._perform(self._session.answered(joined, self._shared.clock()))
 
-        error = await self._attempt(question.channel, self._admit(question, reply))
+        error = await self._attempt(question.channel, self._shared.operations.join(self, question, reply))
         if error is not None and has_replied:
             self.close(Disconnect.SERVER_ERROR)
         elif error is not None:
             self._perform(self._session.answered(Refused(error), self._shared.clock()))
 
-    async def _admit(self, question: Join, reply: Callable[[Subscribed], None]) -> Error | None:
-        """Join, or return why not."""
-        if not await self._may(question):
-            return Error.PERMISSION_DENIED
-        await self._shared.hub.join(self, question.channel, question.since, reply)
-        return None
-
-    async def _recall(self, question: Recall) -> None:
-        found = await self._attempt(question.channel, self._look_back(question))
-        answer = Refused(found) if isinstance(found, Error) else found
+    async def _carry_out(self, question: Perform) -> None:
+        work = self._shared.operations.perform(self._session.client, question)
+        result = await self._attempt(question.command.channel, work)
+        answer = Refused(result) if isinstance(result, Error) else result
         self._perform(self._session.answered(answer, self._shared.clock()))
-
-    async def _look_back(self, question: Recall) -> HistoryPage | Error:
-        if not await self._may(question):
-            return Error.PERMISSION_DENIED
-        page = await self._shared.hub.history(question.channel, question.span)
-        return Error.UNRECOVERABLE_POSITION if page is None else page
-
-    async def _may(self, question: Join | Recall) -> bool:
-        """Who may hear a channel may also read what it was."""
-        return not question.ask or await self._shared.admission.may_join(question.actor, question.channel)
 
     async def _attempt(self, channel: str, work: Coroutine[None, None, T]) -> T | Error:
         try:
             return await work
-        except UnknownChannel:
-            return Error.UNKNOWN_CHANNEL
-        except (Unavailable, StreamsAway):
-            return Error.INTERNAL
         except Exception:
             # A bug here is one client's misfortune, not everybody's.
             log.exception("command_failed", client=self._session.client, channel=channel)

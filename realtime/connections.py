@@ -12,11 +12,11 @@ from typing import Final
 from uuid import uuid4
 
 from handlers.clock import utc_now
-from realtime.admission import Admission
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
+from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.messages import Codec
 from realtime.session import ClientOptions, Session
@@ -34,7 +34,7 @@ class Connections:
         self,
         hub: Hub,
         flusher: Flusher,
-        admission: Admission,
+        operations: Operations,
         authority: TokenAuthority,
         metrics: RealtimeMetrics,
         options: ClientOptions,
@@ -44,7 +44,7 @@ class Connections:
         self._shared = Surroundings(
             hub=hub,
             flusher=flusher,
-            admission=admission,
+            operations=operations,
             authority=authority,
             metrics=metrics,
             options=options,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -19,11 +19,12 @@ from handlers.audience import UnknownChannel, channels_for
 from handlers.clock import utc_now
 from handlers.events import SOURCE, Event
 from handlers.ports.broker import Broker, BrokerAway, Delivery
-from handlers.ports.streams import Entry, Published, Streams, StreamsAway
+from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.backoff import Backoff
 from realtime.bus import Bus, encode
 from realtime.cloudevents import BadEvent, Reason, parse, publication_data
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import Namespaces
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,16 @@ class FanOutOptions:
     queue: str
     prefetch: int
     configured_channels: Mapping[str, str]
+    namespaces: Namespaces
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """A batch by what becomes of it: into streams, past them to whoever hears a channel without history, aside."""
+
+    entries: list[Entry] = field(default_factory=list)
+    passing: list[Published] = field(default_factory=list)
+    bad: list[tuple[Delivery, BadEvent]] = field(default_factory=list)
 
 
 class FanOut:
@@ -58,21 +69,32 @@ class FanOut:
 
     async def _move(self, batch: Sequence[Delivery]) -> None:
         """The good ones first: a bad event delays nobody."""
+        found = self._sort(batch)
+        published: list[Published] = found.passing
+        if found.entries:
+            appended = await self._append(found.entries)
+            _trace(found.entries, appended)
+            self._metrics.appended.inc(len(appended))
+            published = [*appended.values(), *found.passing]
+        if published:
+            await self._bus.publish(encode(published))
+        if found.bad:
+            await self._put_aside(found.bad)
+
+    def _sort(self, batch: Sequence[Delivery]) -> _Sorted:
         now = utc_now()
-        entries: list[Entry] = []
-        bad: list[tuple[Delivery, BadEvent]] = []
+        found = _Sorted()
         for delivery in batch:
             try:
                 event = judge(delivery, now)
-                entries += entries_for(event, self._options.configured_channels, now)
+                for entry in entries_for(event, self._options, now):
+                    if entry.keep.size:
+                        found.entries.append(entry)
+                    else:
+                        found.passing.append(Published(entry.channel, "", Publication(0, entry.data, entry.time_ms)))
             except BadEvent as verdict:
-                bad.append((delivery, verdict))
-        if entries:
-            published = await self._append(entries)
-            _trace(entries, published)
-            await self._publish(list(published.values()))
-        if bad:
-            await self._put_aside(bad)
+                found.bad.append((delivery, verdict))
+        return found
 
     async def _append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
         backoff = Backoff(cap=2.0)
@@ -82,11 +104,6 @@ class FanOut:
             except StreamsAway:
                 log.warning("fanout_waits_for_streams", entries=len(entries))
                 await asyncio.sleep(backoff.delay())
-
-    async def _publish(self, published: Sequence[Published]) -> None:
-        self._metrics.appended.inc(len(published))
-        if published:
-            await self._bus.publish(encode(published))
 
     async def _put_aside(self, bad: Sequence[tuple[Delivery, BadEvent]]) -> None:
         log.warning("events_put_aside", reasons=dict(Counter(str(verdict) for _, verdict in bad)))
@@ -127,10 +144,11 @@ def judge(delivery: Delivery, now: datetime) -> Event:
     return event
 
 
-def entries_for(event: Event, configured: Mapping[str, str], now: datetime) -> list[Entry]:
+def entries_for(event: Event, options: FanOutOptions, now: datetime) -> list[Entry]:
     """One entry for each channel that hears `event`. Raises BadEvent when there is none."""
+    channels = channels_for(event, options.configured_channels)
     try:
-        channels = channels_for(event, configured)
+        keeps = [options.namespaces.of(channel).keep for channel in channels]
     except UnknownChannel:
         raise BadEvent(Reason.UNKNOWN_CHANNEL) from None
     if not channels:
@@ -139,7 +157,10 @@ def entries_for(event: Event, configured: Mapping[str, str], now: datetime) -> l
     # Delays are measured from this. Another service's clock may say anything, so its events begin when they come in.
     began = min(event.time, now) if event.is_own_type else now
     time_ms = int(began.timestamp() * 1000)
-    return [Entry(channel, event.source, event.id, data, time_ms) for channel in channels]
+    return [
+        Entry(channel, event.source, event.id, data, time_ms, keep=keep)
+        for channel, keep in zip(channels, keeps, strict=True)
+    ]
 
 
 def batches(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:

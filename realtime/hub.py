@@ -99,6 +99,10 @@ class Hub:
             finally:
                 self._channels.exit(channel, ticket)
 
+    def listen(self, subscriber: Subscriber, name: str) -> None:
+        """Subscribe to a channel without history: from now on, whatever comes, at most once."""
+        self._channels.listen(name, subscriber)
+
     async def history(self, channel: str, span: Span) -> HistoryPage | None:
         """A part of the channel's stream; None when it begins at a position of another epoch. Raises StreamsAway."""
         return await read_history(self._streams, channel, span)

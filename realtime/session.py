@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from handlers.actor import Actor
-from handlers.audience import MAX_CHANNEL_LENGTH, personal_channel
+from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
+from realtime.credentials import Credentials
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import (
+    Accepted,
     Codec,
     Command,
     Connect,
@@ -29,14 +30,15 @@ from realtime.protocol.messages import (
     History,
     HistoryPage,
     Left,
+    Listening,
     Message,
     Ping,
     Pong,
     ProtocolError,
+    Publish,
     Refresh,
     Refreshed,
     Reply,
-    Span,
     SubRefresh,
     Subscribe,
     Subscribed,
@@ -49,6 +51,8 @@ from realtime.protocol.messages import (
 class ClientOptions:
     """Section [client] of the settings. Seconds, bytes, counts."""
 
+    insecure: bool
+    allow_anonymous_connect_without_token: bool
     allowed_origins: tuple[str, ...]
     ping_interval: float
     pong_timeout: float
@@ -59,6 +63,10 @@ class ClientOptions:
     message_size_limit: int
     connection_limit: int
     history_max_publication_limit: int
+
+    @property
+    def admits_without_token(self) -> bool:
+        return self.insecure or self.allow_anonymous_connect_without_token
 
 
 # Effects.
@@ -73,35 +81,34 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Answer with Identified or Rejected."""
+    """Answer with Identified or Rejected. The token is empty where none is needed and none was shown."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Subscribe the client to `channel`; answer with Subscribed at the moment it is, or with Refused.
+    """Subscribe the client to `channel`; answer with Subscribed or Listening at the moment it is, or with Refused.
 
-    Without `ask` the channel is the actor's own and needs no admission.
+    Without a `request` it is the server that subscribes the client, which needs no admission.
     """
 
-    actor: Actor
+    who: Credentials
     channel: str
     since: Position | None
-    ask: bool
+    request: Subscribe | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
-    """Read a part of `channel`'s stream, with a `limit` that is not below 0; answer with HistoryPage or Refused.
+class Perform:
+    """Carry out `command`; answer with its result or with Refused. `is_subscriber`: the client hears the channel.
 
-    Without `ask` the actor hears the channel already and needs no admission.
+    The limit of a history's span is not below 0.
     """
 
-    actor: Actor
-    channel: str
-    span: Span
-    ask: bool
+    who: Credentials
+    command: Publish | History
+    is_subscriber: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class Close:
     why: Disconnect
 
 
-Effect = Say | Authenticate | Join | Recall | Leave | Close
+Effect = Say | Authenticate | Join | Perform | Leave | Close
 
 
 # Answers.
@@ -126,10 +133,12 @@ Effect = Say | Authenticate | Join | Recall | Leave | Close
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """`lifetime`: seconds until the token expires."""
+    """`lifetime`: seconds until the token expires, infinite if it never does. `channels` are those that the server
+    subscribes the client to."""
 
-    actor: Actor
+    who: Credentials
     lifetime: float
+    channels: tuple[str, ...] = ()
 
 
 class Rejected(Enum):
@@ -142,7 +151,7 @@ class Refused:
     error: Error
 
 
-Answer = Identified | Rejected | Subscribed | HistoryPage | Refused
+Answer = Identified | Rejected | Subscribed | Listening | Accepted | HistoryPage | Refused
 
 
 class _Phase(Enum):
@@ -156,7 +165,7 @@ class _Phase(Enum):
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | History
+_Asking = Connect | Refresh | Subscribe | Publish | History
 
 
 class Session:
@@ -166,8 +175,8 @@ class Session:
     """
 
     __slots__ = (
-        "_actor", "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_personal", "_phase",
-        "_pong_by", "_random", "_stale_at", "_version", "_waiting", "_waiting_bytes", "client",
+        "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_phase", "_pong_by", "_random",
+        "_server_side", "_stale_at", "_version", "_waiting", "_waiting_bytes", "_who", "client",
     )  # fmt: skip
 
     def __init__(
@@ -186,9 +195,10 @@ class Session:
         self._options = options
         self._random = random
         self._phase = _Phase.NEW
-        self._actor: Actor | None = None
-        self._personal = ""
+        self._who: Credentials | None = None
         self._channels: set[str] = set()
+        # Of these the ones that the server chose; None while they are still to be joined.
+        self._server_side: dict[str, Subscribed | Listening | None] = {}
         self._asked: _Asking | None = None
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
         self._waiting: deque[tuple[Command, int]] | None = None
@@ -244,8 +254,8 @@ class Session:
                 return []
             case Connect(), Identified():
                 effects = self._identified(asked, answer, now)
-            case Connect(), Subscribed():
-                effects = self._welcome(asked, answer, now)
+            case Connect(), Subscribed() | Listening():
+                effects = self._joined(asked, answer, now)
             case Connect(), Rejected.INVALID:
                 effects = self.close(Disconnect.INVALID_TOKEN)
             case Connect(), Rejected.EXPIRED:
@@ -257,14 +267,16 @@ class Session:
             case Refresh(), Rejected():
                 expired = answer is Rejected.EXPIRED
                 effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
-            case Subscribe(), Subscribed():
+            case Subscribe(), Subscribed() | Listening():
                 effects = self._subscribed(asked, answer)
             case Subscribe(), Refused(error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
+            case Publish(id), Accepted():
+                effects = [Say(Reply(id, answer))]
             case History(id), HistoryPage():
                 effects = [Say(Reply(id, answer))]
-            case History(id), Refused(error):
+            case ((Publish(id) | History(id)), Refused(error)):
                 effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
@@ -289,7 +301,7 @@ class Session:
         """The server can no longer serve this subscription without a gap."""
         if self._phase is _Phase.CLOSED or channel not in self._channels:
             return []
-        if channel == self._personal:
+        if channel in self._server_side:
             return self.close(Disconnect.INSUFFICIENT_STATE)
         self._channels.discard(channel)
         return [Say(Ended(channel, Unsubscribed.INSUFFICIENT_STATE))]
@@ -338,6 +350,8 @@ class Session:
                 left: list[Effect] = [Leave(channel)] if channel in self._channels else []
                 self._channels.discard(channel)
                 return [*left, Say(Reply(id, Left()))]
+            case Publish():
+                return self._publish(command)
             case History():
                 return self._history(command)
             case Refresh(id, token):
@@ -349,80 +363,106 @@ class Session:
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Join | Recall) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Join | Perform) -> list[Effect]:
         self._asked = command
         return [question]
 
     def _connect(self, command: Connect) -> list[Effect]:
-        # Nobody is anonymous here: no token is a mistake of the program, not a state that passes.
-        if self._phase is not _Phase.NEW or not command.token:
+        # Where nobody is anonymous, no token is a mistake of the program, not a state that passes.
+        is_nobody = not command.token and not self._options.admits_without_token
+        if self._phase is not _Phase.NEW or is_nobody:
             return self.close(Disconnect.BAD_REQUEST)
         self._phase = _Phase.CONNECTING
         return self._ask(command, Authenticate(command.token))
 
     def _identified(self, command: Connect, identity: Identified, now: float) -> list[Effect]:
-        if self._actor is not None:
+        if self._who is not None:
             return self.close(Disconnect.SERVER_ERROR)
-        self._actor = identity.actor
+        self._who = identity.who
         self._expires_at = now + identity.lifetime
-        self._personal = personal_channel(identity.actor.account_id)
-        self._channels.add(self._personal)
-        since = command.since.get(self._personal)
-        return self._ask(command, Join(identity.actor, self._personal, since, ask=False))
+        self._server_side = dict.fromkeys(identity.channels)
+        self._channels.update(identity.channels)
+        return self._join_or_welcome(command, now)
 
-    def _welcome(self, command: Connect, joined: Subscribed, now: float) -> list[Effect]:
-        if self._actor is None:
+    def _joined(self, command: Connect, joined: Subscribed | Listening, now: float) -> list[Effect]:
+        channel = next((name for name, sub in self._server_side.items() if sub is None), None)
+        if channel is None:
             return self.close(Disconnect.SERVER_ERROR)
+        self._server_side[channel] = joined
+        return self._join_or_welcome(command, now)
+
+    def _join_or_welcome(self, command: Connect, now: float) -> list[Effect]:
+        """One channel after the other, and when the client is in all of them the reply."""
+        if self._who is None:
+            return self.close(Disconnect.SERVER_ERROR)
+        joined: dict[str, Subscribed | Listening] = {}
+        for channel, sub in self._server_side.items():
+            if sub is None:
+                return self._ask(command, Join(self._who, channel, command.since.get(channel)))
+            joined[channel] = sub
+        return self._welcome(command, joined, now)
+
+    def _welcome(self, command: Connect, subs: Mapping[str, Subscribed | Listening], now: float) -> list[Effect]:
         self._phase = _Phase.CONNECTED
+        self._server_side = dict.fromkeys(subs)
         interval = self._options.ping_interval
         # The first ping at random: clients that came together shall not all be pinged together for ever.
         self._next_ping = now + interval * (0.5 + self._random() / 2)
         ping = max(1, math.ceil(interval))
-        subs = {self._personal: joined}
         return [Say(Reply(command.id, Connected(self.client, self._version, self._ttl(now), ping, subs)))]
 
     def _turn_away(self, command: Connect, error: Error) -> list[Effect]:
         """The client is expected to close; if it does not, it is stale."""
         self._phase = _Phase.FAILED
+        left: list[Effect] = [Leave(channel) for channel, sub in self._server_side.items() if sub is not None]
+        self._server_side.clear()
         self._channels.clear()
         self._forget_waiting()
-        return [Say(Reply(command.id, error))]
+        return [*left, Say(Reply(command.id, error))]
 
     def _refreshed(self, command: Refresh, identity: Identified, now: float) -> list[Effect]:
-        if self._actor is None or identity.actor.account_id != self._actor.account_id:
+        if self._who is None or identity.who.user != self._who.user:
             return self.close(Disconnect.INVALID_TOKEN)
-        if identity.actor != self._actor:
-            # Another role: what it may hear is judged anew by joining anew.
+        if identity.who != self._who or identity.channels != tuple(self._server_side):
+            # Another role, or other channels: what it may hear is judged anew by joining anew.
             return self.close(Disconnect.FORCE_RECONNECT)
         self._expires_at = now + identity.lifetime
         return [Say(Reply(command.id, Refreshed(self.client, self._version, self._ttl(now))))]
 
     def _subscribe(self, command: Subscribe) -> list[Effect]:
         error = self._why_not(command)
-        if error is not None or self._actor is None:
+        if error is not None or self._who is None:
             return [Say(Reply(command.id, error or Error.INTERNAL))]
         self._channels.add(command.channel)
-        return self._ask(command, Join(self._actor, command.channel, command.since, ask=True))
+        return self._ask(command, Join(self._who, command.channel, command.since, command))
 
     def _why_not(self, command: Subscribe) -> Error | None:
         channel = command.channel
-        if not _is_name(channel) or command.is_filtered:
+        if not is_channel_name(channel) or command.is_filtered:
             return Error.BAD_REQUEST
         if not command.is_plain:
             return Error.NOT_AVAILABLE
         if channel in self._channels:
             return Error.ALREADY_SUBSCRIBED
-        own = self._channels - {self._personal}
+        own = self._channels - self._server_side.keys()
         return Error.LIMIT_EXCEEDED if len(own) >= self._options.channel_limit else None
+
+    def _publish(self, command: Publish) -> list[Effect]:
+        if self._who is None or not command.data or not is_channel_name(command.channel):
+            return [Say(Reply(command.id, Error.BAD_REQUEST))]
+        if not command.is_plain:
+            return [Say(Reply(command.id, Error.NOT_AVAILABLE))]
+        return self._ask(command, Perform(self._who, command, command.channel in self._channels))
 
     def _history(self, command: History) -> list[Effect]:
         span, channel = command.span, command.channel
         is_before_all = span.is_reverse and span.since is not None and span.since.offset == 0
-        if self._actor is None or is_before_all or not _is_name(channel):
+        if self._who is None or is_before_all or not is_channel_name(channel):
             return [Say(Reply(command.id, Error.BAD_REQUEST))]
         most = self._options.history_max_publication_limit
         span = replace(span, limit=most if span.limit < 0 else min(span.limit, most))
-        return self._ask(command, Recall(self._actor, channel, span, ask=channel not in self._channels))
+        question = replace(command, span=span)
+        return self._ask(command, Perform(self._who, question, channel in self._channels))
 
     def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
         """There are no subscription tokens: a channel is judged by who the connection is."""
@@ -430,15 +470,12 @@ class Session:
             return Error.PERMISSION_DENIED
         return Error.NOT_AVAILABLE if command.token else Error.BAD_REQUEST
 
-    def _subscribed(self, command: Subscribe, joined: Subscribed) -> list[Effect]:
-        if command.reject_unrecovered and joined.was_recovering and not joined.recovered:
+    def _subscribed(self, command: Subscribe, joined: Subscribed | Listening) -> list[Effect]:
+        is_recovered = isinstance(joined, Subscribed) and (joined.recovered or not joined.was_recovering)
+        if command.reject_unrecovered and command.since is not None and not is_recovered:
             self._channels.discard(command.channel)
             return [Leave(command.channel), Say(Reply(command.id, Error.UNRECOVERABLE_POSITION))]
         return [Say(Reply(command.id, joined))]
 
     def _ttl(self, now: float) -> int:
-        return max(1, math.ceil(self._expires_at - now))
-
-
-def _is_name(channel: str) -> bool:
-    return len(channel) <= MAX_CHANNEL_LENGTH and channel.isascii()
+        return 0 if self._expires_at == math.inf else max(1, math.ceil(self._expires_at - now))

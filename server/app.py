@@ -24,6 +24,9 @@ from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import Namespaces
+from realtime.operations import Operations
+from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
 from realtime.relay import Relay
 from realtime.session import ClientOptions
@@ -73,11 +76,14 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
     ):
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
-        fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings))
+        namespaces = Namespaces(retention=settings.streams.retention)
+        fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings, namespaces))
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
+        publisher = Publisher(streams, bus, metrics)
+        operations = Operations(namespaces, Admission(work), hub, publisher, insecure=settings.client.insecure)
         connections = Connections(
-            hub, flusher, Admission(work), authority, metrics, _client_options(settings), version=VERSION
+            hub, flusher, operations, authority, metrics, _client_options(settings), version=VERSION
         )
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
@@ -91,6 +97,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(hub.receive),
             "hub": hub.run,
+            "publisher": publisher.run,
             "connections": connections.run,
             "relay": relay.run,
             "outbox": outbox.run,
@@ -184,8 +191,9 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
     return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
 
 
-def _fan_out_options(settings: Settings) -> FanOutOptions:
-    return FanOutOptions(settings.broker.fanout_queue, settings.broker.prefetch, settings.events.channels)
+def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:
+    given = settings.broker
+    return FanOutOptions(given.fanout_queue, given.prefetch, settings.events.channels, namespaces)
 
 
 def _hub_options(settings: Settings) -> HubOptions:

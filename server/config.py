@@ -85,6 +85,7 @@ Patterns = Annotated[
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     Field(description="a list of strings without blanks or commas"),
 ]
+Switch = Annotated[bool, Field(description="true or false")]
 Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 
 
@@ -141,6 +142,8 @@ class Auth(_Section):
 
 
 class Client(_Section):
+    insecure: Switch = False
+    allow_anonymous_connect_without_token: Switch = False
     allowed_origins: Patterns = ()
     ping_interval: Seconds = 25.0
     pong_timeout: Seconds = 8.0

@@ -32,6 +32,9 @@ class Peer(Protocol):
     def understand(self, frame: bytes) -> list[Object]: ...
 
 
+_PAYLOADS: Final = frozenset({"data", "conn_info", "chan_info"})
+
+
 class JsonPeer:
     codec: Codec = JsonCodec()
     subprotocol = "centrifuge-json"
@@ -65,7 +68,7 @@ class ProtobufPeer:
         """Payloads as Protobuf's own JSON mapping wants bytes: in base64."""
         if isinstance(value, dict):
             return {
-                key: base64.b64encode(orjson.dumps(item)).decode() if key == "data" else self._opaque(item)
+                key: base64.b64encode(orjson.dumps(item)).decode() if key in _PAYLOADS else self._opaque(item)
                 for key, item in value.items()
             }
         return value
@@ -77,7 +80,7 @@ class ProtobufPeer:
         return [self._plain(item) for item in value] if isinstance(value, list) else value
 
     def _read(self, key: str, value: Any) -> Any:
-        if key == "data":
+        if key in _PAYLOADS:
             return orjson.loads(base64.b64decode(value))
         return int(value) if key == "offset" else self._plain(value)
 

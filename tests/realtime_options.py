@@ -8,6 +8,8 @@ from realtime.hub import HubOptions
 from realtime.session import ClientOptions
 
 CLIENT: Final = ClientOptions(
+    insecure=False,
+    allow_anonymous_connect_without_token=False,
     allowed_origins=(),
     ping_interval=25.0,
     pong_timeout=8.0,

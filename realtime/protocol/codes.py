@@ -16,6 +16,7 @@ class Error(Enum):
     BAD_REQUEST = 107, "bad request"
     NOT_AVAILABLE = 108, "not available"
     TOKEN_EXPIRED = 109, "token expired"
+    TOO_MANY_REQUESTS = 111, "too many requests", True
     UNRECOVERABLE_POSITION = 112, "unrecoverable position"
 
     def __init__(self, code: int, message: str, temporary: bool = False) -> None:

@@ -13,10 +13,11 @@ from typing import Final, TypeVar
 import orjson
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication
+from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
+    Accepted,
     Command,
     Connect,
     Connected,
@@ -24,10 +25,12 @@ from realtime.protocol.messages import (
     History,
     HistoryPage,
     Left,
+    Listening,
     Message,
     Ping,
     Pong,
     ProtocolError,
+    Publish,
     Refresh,
     Refreshed,
     Reply,
@@ -126,10 +129,17 @@ def _subscribe(id_: int, body: Object) -> Command:
         id_,
         _channel(body),
         _since(body),
+        wants_position=_field(body, "positioned", bool, False),
+        wants_recovery=_field(body, "recoverable", bool, False),
         reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
         is_filtered=body.get("tf") is not None,
     )
+
+
+def _publish(id_: int, body: Object) -> Command:
+    data = orjson.dumps(body["data"]) if "data" in body else b""
+    return Publish(id_, _channel(body), data, is_plain=_field(body, "type", int, 0) == 0)
 
 
 def _history(id_: int, body: Object) -> Command:
@@ -155,7 +165,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
     "ping": _unspoken,
     "subscribe": _subscribe,
     "unsubscribe": lambda id_, body: Unsubscribe(id_, _channel(body)),
-    "publish": _unspoken_on_channel,
+    "publish": _publish,
     "presence": _unspoken_on_channel,
     "presence_stats": _unspoken_on_channel,
     "history": _history,
@@ -196,7 +206,7 @@ def _result(result: Result) -> bytes:
     match result:
         case Connected():
             return b'"connect":' + _object(_connected(result))
-        case Subscribed():
+        case Subscribed() | Listening():
             return b'"subscribe":' + _object(_subscribed(result))
         case Refreshed():
             return b'"refresh":' + _object(_identity(result))
@@ -204,13 +214,15 @@ def _result(result: Result) -> bytes:
             found = b",".join(map(_publication, publications))
             head = b'"epoch":%b,"offset":%d' % (_quoted(position.epoch), position.offset)
             return b'"history":{"publications":[%b],%b}' % (found, head)
+        case Accepted():
+            return b'"publish":{}'
         case Left():
             return b'"unsubscribe":{}'
 
 
 def _identity(result: Connected | Refreshed) -> list[bytes]:
     who = b'"client":%b,"version":%b' % (_quoted(result.client), _quoted(result.version))
-    return [who, b'"expires":true,"ttl":%d' % result.ttl]
+    return [who, b'"expires":true,"ttl":%d' % result.ttl] if result.ttl else [who]
 
 
 def _connected(result: Connected) -> list[bytes]:
@@ -221,9 +233,13 @@ def _connected(result: Connected) -> list[bytes]:
     return fields
 
 
-def _subscribed(result: Subscribed) -> list[bytes]:
-    # An SDK that misses "recoverable" never asks for recovery again.
-    fields = [b'"recoverable":true,"positioned":true,"epoch":' + _quoted(result.position.epoch)]
+def _subscribed(result: Subscribed | Listening) -> list[bytes]:
+    if isinstance(result, Listening):
+        return []
+    fields = [b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
+    if result.is_recoverable:
+        # An SDK that misses it never asks for recovery again.
+        fields.append(b'"recoverable":true')
     if result.position.offset:
         fields.append(b'"offset":%d' % result.position.offset)
     if result.was_recovering:
@@ -235,5 +251,22 @@ def _subscribed(result: Subscribed) -> list[bytes]:
     return fields
 
 
+def client_info(info: ClientInfo) -> bytes:
+    """As it stands in a publication, a join and a leave."""
+    fields = [b'"user":%b,"client":%b' % (_quoted(info.user), _quoted(info.client))]
+    if info.conn_info:
+        fields.append(b'"conn_info":' + info.conn_info)
+    if info.chan_info:
+        fields.append(b'"chan_info":' + info.chan_info)
+    return _object(fields)
+
+
 def _publication(publication: Publication) -> bytes:
-    return b'{"data":%b,"offset":%d}' % (publication.data, publication.offset)
+    fields = [b'"data":' + publication.data]
+    if publication.offset:
+        fields.append(b'"offset":%d' % publication.offset)
+    if publication.info:
+        fields.append(b'"info":' + publication.info)
+    if publication.tags:
+        fields.append(b'"tags":' + publication.tags)
+    return _object(fields)

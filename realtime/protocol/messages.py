@@ -41,12 +41,14 @@ class Subscribe:
     """`since` is None when no recovery is asked for; `reject_unrecovered` wants error 112 rather than a fresh start.
 
     `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filtered` true with a
-    publication filter.
+    publication filter. `wants_position` and `wants_recovery` ask for what the channel's options do not force.
     """
 
     id: int
     channel: str
     since: Position | None = None
+    wants_position: bool = False
+    wants_recovery: bool = False
     reject_unrecovered: bool = False
     is_plain: bool = True
     is_filtered: bool = False
@@ -77,6 +79,17 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """`data` is one JSON value on one line, or empty if the client sent none. `is_plain` is false for one into a
+    map."""
+
+    id: int
+    channel: str
+    data: bytes
+    is_plain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SubRefresh:
     id: int
     channel: str
@@ -100,7 +113,7 @@ class Pong:
     pass
 
 
-Command = Connect | Refresh | Subscribe | Unsubscribe | History | SubRefresh | Unspoken | Send | Pong
+Command = Connect | Refresh | Subscribe | Unsubscribe | Publish | History | SubRefresh | Unspoken | Send | Pong
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +124,24 @@ class Subscribed:
     was_recovering: bool = False
     recovered: bool = False
     publications: Sequence[Publication] = ()
+    is_recoverable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Subscribed without a position: the client hears what comes, and cannot resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """`ttl` is in whole seconds until the token must have been refreshed, `ping` the seconds between pings."""
+    """`ttl` is in whole seconds until the token must have been refreshed, 0 if it need not be; `ping` the seconds
+    between pings."""
 
     client: str
     version: str
     ttl: int
     ping: int
-    subs: Mapping[str, Subscribed]
+    subs: Mapping[str, Subscribed | Listening]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +160,16 @@ class HistoryPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """Published."""
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Not subscribed, or no longer."""
 
 
-Result = Connected | Subscribed | Left | Refreshed | HistoryPage
+Result = Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage
 
 
 @dataclass(frozen=True, slots=True)

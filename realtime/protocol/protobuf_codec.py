@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Any, Final
 
+import orjson
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Part
 from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
@@ -20,6 +21,7 @@ from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
+    Accepted,
     Command,
     Connect,
     Connected,
@@ -27,10 +29,12 @@ from realtime.protocol.messages import (
     History,
     HistoryPage,
     Left,
+    Listening,
     Message,
     Ping,
     Pong,
     ProtocolError,
+    Publish,
     Refresh,
     Refreshed,
     Reply,
@@ -103,10 +107,24 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
         id_,
         _named(request.channel),
         _since(request),
+        wants_position=request.positioned,
+        wants_recovery=request.recoverable,
         reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
         is_plain=request.type == 0,
         is_filtered=request.HasField("tf"),
     )
+
+
+def _publish(id_: int, request: pb.PublishRequest) -> Command:
+    return Publish(id_, _named(request.channel), _payload(request.data), is_plain=request.type == 0)
+
+
+def _payload(data: bytes) -> bytes:
+    """On one line, for JSON clients hear it as well; empty if it is no JSON."""
+    try:
+        return orjson.dumps(orjson.loads(data))
+    except orjson.JSONDecodeError:
+        return b""
 
 
 def _history(id_: int, request: pb.HistoryRequest) -> Command:
@@ -129,7 +147,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Any], Command]]] = {
     "ping": _unspoken,
     "subscribe": _subscribe,
     "unsubscribe": lambda id_, request: Unsubscribe(id_, _named(request.channel)),
-    "publish": _unspoken_on_channel,
+    "publish": _publish,
     "presence": _unspoken_on_channel,
     "presence_stats": _unspoken_on_channel,
     "history": _history,
@@ -166,15 +184,17 @@ def _reply(id_: int, result: Result | Error) -> pb.Reply:
             return pb.Reply(id=id_, error=error)
         case Connected():
             return pb.Reply(id=id_, connect=_connected(result))
-        case Subscribed():
+        case Subscribed() | Listening():
             return pb.Reply(id=id_, subscribe=_subscribed(result))
         case Refreshed(client, version, ttl):
-            refreshed = pb.RefreshResult(client=client, version=version, expires=True, ttl=ttl)
+            refreshed = pb.RefreshResult(client=client, version=version, expires=ttl > 0, ttl=ttl)
             return pb.Reply(id=id_, refresh=refreshed)
         case HistoryPage(position, publications):
             found = map(_publication, publications)
             page = pb.HistoryResult(publications=found, epoch=position.epoch, offset=position.offset)
             return pb.Reply(id=id_, history=page)
+        case Accepted():
+            return pb.Reply(id=id_, publish=pb.PublishResult())
         case Left():
             return pb.Reply(id=id_, unsubscribe=pb.UnsubscribeResult())
 
@@ -183,7 +203,7 @@ def _connected(result: Connected) -> pb.ConnectResult:
     return pb.ConnectResult(
         client=result.client,
         version=result.version,
-        expires=True,
+        expires=result.ttl > 0,
         ttl=result.ttl,
         ping=result.ping,
         pong=True,
@@ -191,9 +211,11 @@ def _connected(result: Connected) -> pb.ConnectResult:
     )
 
 
-def _subscribed(result: Subscribed) -> pb.SubscribeResult:
+def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
+    if isinstance(result, Listening):
+        return pb.SubscribeResult()
     return pb.SubscribeResult(
-        recoverable=True,
+        recoverable=result.is_recoverable,
         positioned=True,
         epoch=result.position.epoch,
         offset=result.position.offset,
@@ -204,4 +226,13 @@ def _subscribed(result: Subscribed) -> pb.SubscribeResult:
 
 
 def _publication(publication: Publication) -> pb.Publication:
-    return pb.Publication(data=publication.data, offset=publication.offset)
+    info = _client_info(publication.info) if publication.info else None
+    tags = orjson.loads(publication.tags) if publication.tags else None
+    return pb.Publication(data=publication.data, offset=publication.offset, info=info, tags=tags)
+
+
+def _client_info(info: bytes) -> pb.ClientInfo:
+    """Of the JSON form, in which it is kept."""
+    fields = orjson.loads(info)
+    payloads = {key: orjson.dumps(fields[key]) for key in ("conn_info", "chan_info") if key in fields}
+    return pb.ClientInfo(user=fields["user"], client=fields["client"], **payloads)

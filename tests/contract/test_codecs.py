@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication
+from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
+    Accepted,
     Command,
     Connect,
     Connected,
@@ -18,10 +20,12 @@ from realtime.protocol.messages import (
     History,
     HistoryPage,
     Left,
+    Listening,
     Message,
     Ping,
     Pong,
     ProtocolError,
+    Publish,
     Refresh,
     Refreshed,
     Reply,
@@ -62,7 +66,14 @@ peers = st.sampled_from(PEERS)
         ({"id": 3, "unsubscribe": {"channel": "c"}}, Unsubscribe(3, "c")),
         ({"id": 4294967295, "refresh": {"token": "t"}}, Refresh(4294967295, "t")),
         ({"id": 4, "sub_refresh": {"channel": "c", "token": "t"}}, SubRefresh(4, "c", "t")),
-        ({"id": 5, "publish": {"channel": "c", "data": [1]}}, Unspoken(5)),
+        ({"id": 5, "publish": {"channel": "c", "data": {"a": [1]}}}, Publish(5, "c", b'{"a":[1]}')),
+        ({"id": 5, "publish": {"channel": "c"}}, Publish(5, "c", b"")),
+        ({"id": 5, "publish": {"channel": "c", "data": None}}, Publish(5, "c", b"null")),
+        ({"id": 5, "publish": {"channel": "c", "data": 1, "type": 1}}, Publish(5, "c", b"1", is_plain=False)),
+        (
+            {"id": 2, "subscribe": {"channel": "c", "positioned": True, "recoverable": True}},
+            Subscribe(2, "c", wants_position=True, wants_recovery=True),
+        ),
         ({"id": 5, "presence": {"channel": "c"}}, Unspoken(5)),
         ({"id": 5, "presence_stats": {"channel": "c"}}, Unspoken(5)),
         ({"id": 5, "history": {"channel": "c"}}, History(5, "c", Span())),
@@ -119,6 +130,16 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
     [
         (Ping(), EMPTY),
         (Reply(3, Left()), {"id": 3, "unsubscribe": EMPTY}),
+        (Reply(3, Accepted()), {"id": 3, "publish": EMPTY}),
+        (Reply(3, Listening()), {"id": 3, "subscribe": EMPTY}),
+        (
+            Reply(3, Subscribed(Position(2, "e"), is_recoverable=False)),
+            {"id": 3, "subscribe": {"positioned": True, "epoch": "e", "offset": 2}},
+        ),
+        (
+            Reply(1, Connected("c", "v", 0, 25, {"#1": Listening()})),
+            {"id": 1, "connect": {"client": "c", "version": "v", "ping": 25, "pong": True, "subs": {"#1": EMPTY}}},
+        ),
         (
             Reply(3, Error.INTERNAL),
             {"id": 3, "error": {"code": 100, "message": "internal server error", "temporary": True}},
@@ -185,6 +206,18 @@ def test_a_payload_is_copied_as_it_is(peer: Peer, channel: str, offset: int, dat
     encoded = peer.codec.publication(channel, Publication(offset, raw, 0))
     assert raw in encoded
     assert peer.understand(encoded) == [{"push": {"channel": channel, "pub": {"data": data, "offset": offset}}}]
+
+
+def test_a_publication_tells_who_published_it_and_its_tags(peer: Peer) -> None:
+    info = client_info(ClientInfo("42", "c", conn_info=b'{"name":"A"}', chan_info=b"7"))
+    encoded = peer.codec.publication("c", Publication(0, b"1", 0, info, b'{"lang":"en"}'))
+
+    [understood] = peer.understand(encoded)
+
+    pub = understood["push"]["pub"]
+    assert pub["info"] == {"user": "42", "client": "c", "conn_info": {"name": "A"}, "chan_info": 7}
+    assert pub["tags"] == {"lang": "en"}
+    assert "offset" not in pub
 
 
 @given(peers, st.lists(st.sampled_from([Ping(), Reply(3, Left()), Reply(4, Error.NOT_AVAILABLE)]), min_size=1))

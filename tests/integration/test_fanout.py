@@ -22,6 +22,7 @@ from realtime.bus import decode
 from realtime.bus_memory import MemoryExchange
 from realtime.fanout import FanOut, FanOutOptions
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import Namespaces
 from realtime.rabbitmq_topology import RabbitMQOptions
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
 from tests.services.postgres import Postgres
@@ -72,7 +73,8 @@ async def running(rabbitmq_url: str, postgres_url: str, name: str) -> AsyncItera
         open_streams(StreamsOptions(postgres_url)) as streams,
         asyncio.TaskGroup() as group,
     ):
-        fan_out_options = FanOutOptions(options.fanout_queue, 100, {"invoice.sent": "order:{subject}"})
+        namespaces = Namespaces(retention=86_400)
+        fan_out_options = FanOutOptions(options.fanout_queue, 100, {"invoice.sent": "order:{subject}"}, namespaces)
         fan_out = FanOut(broker, streams, bus, metrics, fan_out_options)
         tasks = [group.create_task(fan_out.run()), group.create_task(bus.run(receive))]
         yield Path(options, broker, streams, registry, heard)

@@ -26,6 +26,9 @@ from realtime.connections import Connections
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import Namespaces
+from realtime.operations import Operations
+from realtime.publisher import Publisher
 from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
 from realtime.transports.websocket import WebSocketEndpoint
@@ -37,6 +40,7 @@ VERSION = "0.1.0"
 STAFF = Account(UUID(int=42), "staff@example.com", "Staff", Role.STAFF, "hash")
 MINE = personal_channel(STAFF.id)
 FEED = "orders:feed"
+DOMAIN_ONLY = Namespaces(retention=86_400)
 
 
 class StaffOnly:
@@ -148,18 +152,22 @@ class Node:
 
 
 @asynccontextmanager
-async def running(streams: Streams, bus: Bus, options: ClientOptions = CLIENT) -> AsyncIterator[Node]:
+async def running(
+    streams: Streams, bus: Bus, options: ClientOptions = CLIENT, namespaces: Namespaces = DOMAIN_ONLY
+) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
     metrics = RealtimeMetrics(registry)
     flusher = Flusher(metrics)
     hub = Hub(streams, bus, flusher, metrics, replace(HUB, head_check_interval=0.2))
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
-    connections = Connections(hub, flusher, StaffOnly(), authority, metrics, options, version=VERSION)
+    publisher = Publisher(streams, bus, metrics)
+    operations = Operations(namespaces, StaffOnly(), hub, publisher, insecure=options.insecure)
+    connections = Connections(hub, flusher, operations, authority, metrics, options, version=VERSION)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    endless = (bus.run(hub.receive), hub.run(), connections.run())
+    endless = (bus.run(hub.receive), hub.run(), publisher.run(), connections.run())
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
         await runner.setup()

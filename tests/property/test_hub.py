@@ -52,7 +52,7 @@ class SilentBus:
 
     is_connected = True
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, message: bytes) -> bool:
         raise NotImplementedError
 
     async def run(self, receiver: Receiver) -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from handlers.actor import Actor, Role
-from handlers.audience import personal_channel
 from handlers.ports.domain import Position
+from realtime.credentials import credentials_of
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import HistoryPage, Reply, Subscribed
+from realtime.protocol.messages import Accepted, HistoryPage, Listening, Reply, Subscribed
 from realtime.session import (
     Answer,
     Authenticate,
@@ -21,7 +21,7 @@ from realtime.session import (
     Effect,
     Identified,
     Join,
-    Recall,
+    Perform,
     Refused,
     Rejected,
     Say,
@@ -30,27 +30,31 @@ from realtime.session import (
 from tests.peers import PEERS, Peer
 from tests.realtime_options import CLIENT
 
-ACTORS = [Actor(UUID(int=n), role) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
-CHANNELS = ["a", "b", "c", "ü", personal_channel(ACTORS[0].account_id)]
+USERS = [credentials_of(Actor(UUID(int=n), role)) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
+MINE = f"#{USERS[0].user}"
+CHANNELS = ["a", "b", "c", "ü", MINE]
 
 OPTIONS = replace(CLIENT, channel_limit=2, message_size_limit=200)
 
 channel = st.sampled_from(CHANNELS)
 positions = st.builds(Position, st.integers(0, 5), st.sampled_from(["", "e", "f"]))
-joined = st.builds(Subscribed, positions, st.booleans(), st.booleans())
-identified = st.builds(Identified, st.sampled_from(ACTORS), st.floats(-10, 100))
+joined = st.builds(Subscribed, positions, st.booleans(), st.booleans()) | st.just(Listening())
+identified = st.builds(
+    Identified, st.sampled_from(USERS), st.floats(-10, 100), st.sampled_from([(), (MINE,), (MINE, "a")])
+)
 refusals = st.builds(Refused, st.sampled_from(Error))
 pages = st.builds(HistoryPage, positions)
 FITTING: dict[type, st.SearchStrategy[Answer]] = {
-    Authenticate: st.just(Identified(ACTORS[0], 50)),
+    Authenticate: st.just(Identified(USERS[0], 50, (MINE,))),
     Join: joined,
-    Recall: pages | refusals,
+    Perform: pages | refusals | st.just(Accepted()),
 }
-answers = identified | joined | pages | st.sampled_from(Rejected) | refusals
+answers = identified | joined | pages | st.just(Accepted()) | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "recover": st.just(True)})}),
+    st.fixed_dictionaries({"publish": st.fixed_dictionaries({"channel": channel, "data": st.just(1)})}),
     st.fixed_dictionaries({"unsubscribe": st.fixed_dictionaries({"channel": channel})}),
     st.fixed_dictionaries(
         {"history": st.fixed_dictionaries({"channel": channel, "limit": st.integers(-2, 9), "reverse": st.booleans()})}
@@ -70,12 +74,12 @@ class Conversation(RuleBasedStateMachine):
         self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
-        self.question: Authenticate | Join | Recall | None = None
+        self.question: Authenticate | Join | Perform | None = None
         self.is_closed = False
         self.has_failed = False
         if is_connected:
             self.commands(True, [])
-            self.observe(self.session.answered(self.asked(Identified(ACTORS[0], 50)), 0.0))
+            self.observe(self.session.answered(self.asked(Identified(USERS[0], 50, (MINE,))), 0.0))
             self.observe(self.session.answered(self.asked(Subscribed(Position(0, ""))), 0.0))
 
     def asked(self, answer: Answer) -> Answer:
@@ -90,7 +94,7 @@ class Conversation(RuleBasedStateMachine):
                 case Say(Reply(id)):
                     assert self.question is None, "a reply while its question is open"
                     assert id == self.owed.popleft(), "a reply out of order"
-                case Authenticate() | Join() | Recall():
+                case Authenticate() | Join() | Perform():
                     assert self.question is None, "two questions at once"
                     self.question = effect
                 case Close():

@@ -130,10 +130,3 @@ def test_another_services_event_goes_where_it_says_before_where_the_settings_say
     assert channels_for(an_event("invoice.sent", str(order)), configured) == (order_channel(order),)
     named = an_event("invoice.sent", str(order), channel=personal_channel(account))
     assert channels_for(named, configured) == (personal_channel(account),)
-
-
-def test_another_services_event_for_a_channel_that_is_none_is_refused() -> None:
-    with pytest.raises(UnknownChannel):
-        channels_for(an_event("invoice.sent", "17"), {"invoice.sent": "order:{subject}"})
-    with pytest.raises(UnknownChannel):
-        channels_for(an_event("invoice.sent", "17", channel="order:{subject}"), {})

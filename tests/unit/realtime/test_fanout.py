@@ -14,10 +14,13 @@ from structlog.testing import capture_logs
 
 from handlers.events import SOURCE, Event, OwnType
 from handlers.ports.broker import Deliveries, Delivery, Message
+from handlers.ports.streams import Keep, Published
+from realtime.bus import decode
 from realtime.bus_memory import MemoryExchange
 from realtime.cloudevents import BadEvent
 from realtime.fanout import BATCH_BYTES, FanOut, FanOutOptions, batches, entries_for, judge
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import ChannelOptions, Namespaces
 from tests.property.streams_model import ModelStreams
 
 NOW, NOW_MS = datetime(2026, 1, 31, 9, 30, tzinfo=UTC), 1769851800000
@@ -26,6 +29,11 @@ ORDER, CUSTOMER = UUID("019c0000-0000-7000-8000-000000000001"), UUID("019c0000-0
 
 def event(type_: str = "invoice.sent", source: str = "/billing", channel: str | None = None) -> Event:
     return Event("7", source, type_, str(ORDER), NOW, {"version": 1}, channel=channel)
+
+
+def options(configured: dict[str, str] | None = None) -> FanOutOptions:
+    named = {"news": ChannelOptions(history_size=5, history_ttl=60.0), "ticker": ChannelOptions()}
+    return FanOutOptions("queue", 400, configured or {}, Namespaces(retention=86_400, named=named))
 
 
 def delivery(of: Event, *, trusted: bool) -> Delivery:
@@ -44,7 +52,7 @@ def test_anybody_may_send_types_of_their_own() -> None:
 
 
 def test_an_order_is_heard_by_the_feed_the_order_and_its_customer() -> None:
-    entries = entries_for(Event("7", SOURCE, "order.paid", str(ORDER), NOW, {}, recipient=CUSTOMER), {}, NOW)
+    entries = entries_for(Event("7", SOURCE, "order.paid", str(ORDER), NOW, {}, recipient=CUSTOMER), options(), NOW)
     assert [entry.channel for entry in entries] == ["orders:feed", f"order:{ORDER}", f"#{CUSTOMER}"]
     assert {(entry.source, entry.id) for entry in entries} == {(SOURCE, "7")}
 
@@ -56,28 +64,58 @@ def test_an_order_is_heard_by_the_feed_the_order_and_its_customer() -> None:
         (None, {"other.type": "orders:feed"}, "unaddressed"),
         ("nowhere", {}, "unknown_channel"),
         (None, {"invoice.sent": "nowhere:{subject}"}, "unknown_channel"),
+        ("order:{subject}", {}, "unknown_channel"),
+        ("order:17", {}, "unknown_channel"),
+        ("news:ü", {}, "unknown_channel"),
     ],
 )
 def test_an_event_that_nobody_can_hear_is_refused(channel: str | None, configured: dict[str, str], reason: str) -> None:
     with pytest.raises(BadEvent, match=reason):
-        entries_for(event(channel=channel), configured, NOW)
+        entries_for(event(channel=channel), options(configured), NOW)
 
 
 def test_a_type_can_be_given_its_channel_by_configuration() -> None:
-    [entry] = entries_for(event(), {"invoice.sent": "order:{subject}"}, NOW)
+    [entry] = entries_for(event(), options({"invoice.sent": "order:{subject}"}), NOW)
     assert entry.channel == f"order:{ORDER}"
+
+
+def test_an_event_may_go_to_a_configured_channel_which_says_how_much_is_kept() -> None:
+    [entry] = entries_for(event(channel="news:today"), options(), NOW)
+    assert (entry.channel, entry.keep) == ("news:today", Keep(5, 60.0))
+
+
+async def test_an_event_for_a_channel_without_history_goes_to_the_nodes_alone() -> None:
+    broker = OneBatch(delivery(event(channel="ticker:a"), trusted=False))
+    streams, bus = ModelStreams(), MemoryExchange().bus()
+    heard: asyncio.Queue[Published] = asyncio.Queue()
+
+    def receive(message: bytes) -> None:
+        for item in decode(message):
+            heard.put_nowait(item)
+
+    fan_out = FanOut(broker, streams, bus, RealtimeMetrics(CollectorRegistry()), options())
+    running = [
+        asyncio.create_task(bus.run(receive)),
+        asyncio.create_task(fan_out.run()),
+    ]
+    item = await asyncio.wait_for(heard.get(), 5)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    assert (item.channel, item.publication.offset) == ("ticker:a", 0)
+    assert not streams.history
 
 
 @pytest.mark.parametrize("time", [NOW - timedelta(days=400), NOW, NOW + timedelta(days=400)])
 def test_another_services_event_begins_when_it_comes_in_whatever_its_clock_says(time: datetime) -> None:
     of = Event("7", "/billing", "invoice.sent", "", time, None, channel="orders:feed")
-    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [NOW_MS]
+    assert [entry.time_ms for entry in entries_for(of, options(), NOW)] == [NOW_MS]
 
 
 @pytest.mark.parametrize(("age", "time_ms"), [(timedelta(seconds=3), NOW_MS - 3000), (-timedelta(seconds=3), NOW_MS)])
 def test_our_own_event_begins_when_it_happened_and_never_in_the_future(age: timedelta, time_ms: int) -> None:
     of = Event("7", SOURCE, OwnType.ORDER_PAID, str(ORDER), NOW - age, None)
-    assert [entry.time_ms for entry in entries_for(of, {}, NOW)] == [time_ms, time_ms]
+    assert [entry.time_ms for entry in entries_for(of, options(), NOW)] == [time_ms, time_ms]
 
 
 def test_batches_are_bounded_in_bytes_and_keep_the_order() -> None:
@@ -121,9 +159,8 @@ async def test_an_event_can_be_followed_to_where_its_channels_have_it() -> None:
     paid = Event("7", SOURCE, "order.paid", str(ORDER), NOW, {}, recipient=CUSTOMER)
     broker = OneBatch(delivery(event(channel="orders:feed"), trusted=False), delivery(paid, trusted=True))
     metrics = RealtimeMetrics(CollectorRegistry())
-    options = FanOutOptions("queue", 400, {})
     with capture_logs() as logs:
-        running = asyncio.create_task(FanOut(broker, ModelStreams(), MemoryExchange().bus(), metrics, options).run())
+        running = asyncio.create_task(FanOut(broker, ModelStreams(), MemoryExchange().bus(), metrics, options()).run())
         await broker.is_through.wait()
         running.cancel()
         await asyncio.wait([running])

@@ -38,7 +38,7 @@ class Streams(ModelStreams):
 class Bus:
     is_connected: bool = True
 
-    async def publish(self, message: bytes) -> None:
+    async def publish(self, message: bytes) -> bool:
         raise NotImplementedError
 
     async def run(self, receiver: Receiver) -> None:

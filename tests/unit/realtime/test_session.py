@@ -8,18 +8,35 @@ from handlers.actor import Actor, Role
 from handlers.audience import personal_channel
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
+from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.json_codec import JsonCodec
-from realtime.protocol.messages import Connected, Ended, HistoryPage, Left, Ping, Refreshed, Reply, Span, Subscribed
+from realtime.protocol.messages import (
+    Accepted,
+    Connected,
+    Ended,
+    History,
+    HistoryPage,
+    Left,
+    Listening,
+    Ping,
+    Publish,
+    Refreshed,
+    Reply,
+    Span,
+    Subscribe,
+    Subscribed,
+)
 from realtime.session import (
     Answer,
     Authenticate,
+    ClientOptions,
     Close,
     Effect,
     Identified,
     Join,
     Leave,
-    Recall,
+    Perform,
     Refused,
     Rejected,
     Say,
@@ -29,6 +46,8 @@ from tests.realtime_options import CLIENT
 
 ACTOR = Actor(UUID(int=42), Role.STAFF)
 MINE = personal_channel(ACTOR.account_id)
+WHO = credentials_of(ACTOR)
+ME = Identified(WHO, 900, (MINE,))
 HEAD = Subscribed(Position(3, "e"))
 OPTIONS = replace(CLIENT, channel_limit=2)
 CONNECT = b'{"id":1,"connect":{"token":"t"}}'
@@ -40,10 +59,11 @@ class Client:
     """A session and its clock."""
 
     now: float = 100.0
+    options: ClientOptions = OPTIONS
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
-        self.session = Session("me", "0.1.0", JsonCodec(), OPTIONS, now=self.now, random=lambda: 0.5)
+        self.session = Session("me", "0.1.0", JsonCodec(), self.options, now=self.now, random=lambda: 0.5)
 
     def says(self, frame: bytes) -> list[Effect]:
         return self.session.receive(frame)
@@ -66,7 +86,7 @@ def client() -> Client:
     """Connected, with a token that lives for 900 seconds."""
     client = Client()
     client.says(CONNECT)
-    client.answer(Identified(ACTOR, 900), HEAD)
+    client.answer(ME, HEAD)
     return client
 
 
@@ -86,7 +106,7 @@ def errors(effects: list[Effect]) -> list[tuple[int, Error]]:
 
 def test_connecting_asks_who_it_is_then_joins_the_personal_channel_then_replies(fresh: Client) -> None:
     assert fresh.says(CONNECT) == [Authenticate("t")]
-    assert fresh.answer(Identified(ACTOR, 900)) == [Join(ACTOR, MINE, None, ask=False)]
+    assert fresh.answer(ME) == [Join(WHO, MINE, None)]
     assert fresh.answer(HEAD) == [Say(Reply(1, Connected("me", "0.1.0", 900, 25, {MINE: HEAD})))]
 
 
@@ -94,7 +114,7 @@ def test_connecting_again_recovers_the_personal_channel(fresh: Client) -> None:
     fresh.says(
         b'{"id":1,"connect":{"token":"t","subs":{"%b":{"recover":true,"offset":2,"epoch":"e"}}}}' % MINE.encode()
     )
-    assert fresh.answer(Identified(ACTOR, 900)) == [Join(ACTOR, MINE, Position(2, "e"), ask=False)]
+    assert fresh.answer(ME) == [Join(WHO, MINE, Position(2, "e"))]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +122,46 @@ def test_connecting_again_recovers_the_personal_channel(fresh: Client) -> None:
 )
 def test_anything_but_connect_with_a_token_as_the_first_command_is_a_bad_request(fresh: Client, frame: bytes) -> None:
     assert fresh.says(frame) == [Close(Disconnect.BAD_REQUEST)]
+
+
+def connected(options: ClientOptions, frame: bytes, *answers: Answer) -> tuple[Client, list[Effect]]:
+    """A new client of a server with these options, after its first frame."""
+    client = Client(options=options)
+    return client, client.says(frame) + client.answer(*answers)
+
+
+@pytest.mark.parametrize(
+    "options", [replace(OPTIONS, insecure=True), replace(OPTIONS, allow_anonymous_connect_without_token=True)]
+)
+def test_without_a_token_a_client_may_be_anonymous_where_that_is_allowed(options: ClientOptions) -> None:
+    _, effects = connected(options, b'{"id":1,"connect":{}}', Identified(ANONYMOUS, math.inf))
+    assert effects == [Authenticate(""), Say(Reply(1, Connected("me", "0.1.0", 0, 25, {})))]
+
+
+def test_the_server_subscribes_a_client_to_several_channels_one_by_one(fresh: Client) -> None:
+    fresh.says(CONNECT)
+    assert fresh.answer(Identified(WHO, 900, ("a", "b"))) == [Join(WHO, "a", None)]
+    assert fresh.answer(HEAD) == [Join(WHO, "b", None)]
+    welcome = Connected("me", "0.1.0", 900, 25, {"a": HEAD, "b": Listening()})
+    assert fresh.answer(Listening()) == [Say(Reply(1, welcome))]
+
+
+def test_who_is_refused_one_of_the_servers_channels_leaves_the_others(fresh: Client) -> None:
+    fresh.says(CONNECT)
+    effects = fresh.answer(Identified(WHO, 900, ("a", "b")), HEAD, Refused(Error.INTERNAL))
+    assert effects[-2:] == [Leave("a"), Say(Reply(1, Error.INTERNAL))]
+
+
+def test_a_publication_is_carried_out_then_confirmed(subscribed: Client) -> None:
+    command = Publish(5, "c", b'{"a":1}')
+    said = subscribed.says(b'{"id":5,"publish":{"channel":"c","data":{"a": 1}}}')
+    assert said == [Perform(WHO, command, is_subscriber=True)]
+    assert subscribed.answer(Accepted()) == [Say(Reply(5, Accepted()))]
+
+
+def test_a_refused_publication_is_an_error(client: Client) -> None:
+    client.says(b'{"id":5,"publish":{"channel":"c","data":1}}')
+    assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
 
 
 def test_a_second_connect_is_a_bad_request(client: Client) -> None:
@@ -121,7 +181,7 @@ def test_an_expired_token_is_an_error_and_the_rest_of_the_frame_is_ignored(fresh
 
 def test_a_client_that_stays_after_a_failed_connect_is_stale(fresh: Client) -> None:
     fresh.says(CONNECT)
-    fresh.answer(Identified(ACTOR, 900), Refused(Error.INTERNAL))
+    fresh.answer(ME, Refused(Error.INTERNAL))
     assert fresh.session.channels == frozenset()
     assert fresh.after(OPTIONS.stale_close_delay) == [Close(Disconnect.STALE)]
 
@@ -134,8 +194,8 @@ def test_a_client_that_never_connects_is_stale(fresh: Client) -> None:
 def test_commands_sent_with_connect_wait_for_it_and_keep_their_order(fresh: Client) -> None:
     other = b'{"id":3,"unsubscribe":{"channel":"x"}}'
     assert fresh.says(CONNECT + b"\n" + SUBSCRIBE + b"\n" + other) == [Authenticate("t")]
-    effects = fresh.answer(Identified(ACTOR, 900), HEAD)
-    assert effects[-1] == Join(ACTOR, "c", None, ask=True)
+    effects = fresh.answer(ME, HEAD)
+    assert effects[-1] == Join(WHO, "c", None, Subscribe(2, "c"))
     assert fresh.answer(HEAD) == [Say(Reply(2, HEAD)), Say(Reply(3, Left()))]
 
 
@@ -165,7 +225,7 @@ def test_a_subscription_that_cannot_be_is_refused_unasked(client: Client, rest: 
 def test_a_refused_channel_can_be_tried_again(client: Client) -> None:
     client.says(SUBSCRIBE)
     assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(2, Error.PERMISSION_DENIED))]
-    assert client.says(SUBSCRIBE) == [Join(ACTOR, "c", None, ask=True)]
+    assert client.says(SUBSCRIBE) == [Join(WHO, "c", None, Subscribe(2, "c"))]
 
 
 def test_a_client_that_wants_no_fresh_start_is_told_and_not_subscribed(client: Client) -> None:
@@ -184,7 +244,9 @@ def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        (b'"publish":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"publish":{"channel":"c"}', Error.BAD_REQUEST),
+        (b'"publish":{"channel":"%b","data":1}' % (b"c" * 256), Error.BAD_REQUEST),
+        (b'"publish":{"channel":"c","data":1,"type":1}', Error.NOT_AVAILABLE),
         (b'"presence":{"channel":"c"}', Error.NOT_AVAILABLE),
         (b'"presence_stats":{"channel":"c"}', Error.NOT_AVAILABLE),
         (b'"history":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
@@ -249,7 +311,7 @@ def test_a_token_that_is_not_refreshed_ends_the_connection_after_the_grace(clien
 def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
     kept_alive(client, 900)
     assert client.says(b'{"id":5,"refresh":{"token":"new"}}') == [Authenticate("new")]
-    assert client.answer(Identified(ACTOR, 600)) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
+    assert client.answer(Identified(WHO, 600, (MINE,))) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
     assert kept_alive(client, 600) == []
 
 
@@ -258,8 +320,9 @@ def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
     [
         (Rejected.INVALID, Disconnect.INVALID_TOKEN),
         (Rejected.EXPIRED, Disconnect.EXPIRED),
-        (Identified(Actor(uuid4(), Role.STAFF), 900), Disconnect.INVALID_TOKEN),
-        (Identified(Actor(ACTOR.account_id, Role.CUSTOMER), 900), Disconnect.FORCE_RECONNECT),
+        (Identified(credentials_of(Actor(uuid4(), Role.STAFF)), 900, (MINE,)), Disconnect.INVALID_TOKEN),
+        (Identified(credentials_of(Actor(ACTOR.account_id, Role.CUSTOMER)), 900, (MINE,)), Disconnect.FORCE_RECONNECT),
+        (Identified(WHO, 900), Disconnect.FORCE_RECONNECT),
         (HEAD, Disconnect.SERVER_ERROR),
     ],
 )
@@ -271,13 +334,15 @@ def test_a_refresh_that_is_not_the_same_user_closes(client: Client, answer: Answ
 @pytest.mark.parametrize(("asked", "given"), [(-1, 300), (-7, 300), (0, 0), (5, 5), (301, 300), (10**18, 300)])
 def test_the_past_is_read_up_to_a_limit(client: Client, asked: int, given: int) -> None:
     effects = client.says(b'{"id":5,"history":{"channel":"c","limit":%d,"reverse":true}}' % asked)
-    assert effects == [Recall(ACTOR, "c", Span(given, None, is_reverse=True), ask=True)]
+    assert effects == [Perform(WHO, History(5, "c", Span(given, None, is_reverse=True)), is_subscriber=False)]
     page = HistoryPage(Position(1, "e"), [Publication(1, b"1", 0)])
     assert client.answer(page) == [Say(Reply(5, page))]
 
 
 def test_who_hears_a_channel_is_not_asked_again_about_its_past(subscribed: Client) -> None:
-    assert subscribed.says(b'{"id":5,"history":{"channel":"c"}}') == [Recall(ACTOR, "c", Span(), ask=False)]
+    assert subscribed.says(b'{"id":5,"history":{"channel":"c"}}') == [
+        Perform(WHO, History(5, "c", Span()), is_subscriber=True)
+    ]
 
 
 def test_a_refused_past_is_an_error_and_what_waited_goes_on(client: Client) -> None:
@@ -289,7 +354,7 @@ def test_a_refused_past_is_an_error_and_what_waited_goes_on(client: Client) -> N
 def test_a_dropped_channel_is_unsubscribed_and_can_be_subscribed_again(subscribed: Client) -> None:
     assert subscribed.session.dropped("c") == [Say(Ended("c", Unsubscribed.INSUFFICIENT_STATE))]
     assert subscribed.session.dropped("c") == []
-    assert subscribed.says(SUBSCRIBE) == [Join(ACTOR, "c", None, ask=True)]
+    assert subscribed.says(SUBSCRIBE) == [Join(WHO, "c", None, Subscribe(2, "c"))]
 
 
 def test_a_dropped_personal_channel_closes(client: Client) -> None:
@@ -302,7 +367,7 @@ def subscribes(count: int) -> bytes:
 
 def test_of_all_that_an_sdk_subscribes_to_in_its_first_frame_what_is_over_the_limit_is_refused(fresh: Client) -> None:
     fresh.says(CONNECT + b"\n" + subscribes(500))
-    effects = fresh.answer(Identified(ACTOR, 900), HEAD, HEAD, HEAD)
+    effects = fresh.answer(ME, HEAD, HEAD, HEAD)
     assert errors(effects) == [(n + 10, Error.LIMIT_EXCEEDED) for n in range(2, 500)]
 
 

@@ -285,7 +285,9 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     defaults = Settings.model_construct()
     for section, key in NAMES:
         default, stated = getattr(getattr(defaults, section), key), rows.pop(variable(section, key), "")
-        if isinstance(default, (int, float)):
+        if isinstance(default, bool):
+            assert stated == str(default).lower(), (section, key)
+        elif isinstance(default, (int, float)):
             assert float(stated) == default, (section, key)
         else:
             assert stated == (f"`{default}`" if isinstance(default, str) else "none"), (section, key)

@@ -1,0 +1,141 @@
+"""What holds for a channel, by its name: the domain's own channels, and the namespaces that an operator configured.
+
+Option names and meanings are Centrifugo's. Denied by default: a channel in no namespace does not exist. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from handlers.audience import UnknownChannel, is_channel_name, parse_channel
+from handlers.ports.streams import Keep
+from realtime.credentials import Credentials
+
+NAMESPACE_BOUNDARY: Final = ":"
+PRIVATE_PREFIX: Final = "$"
+USER_BOUNDARY: Final = "#"
+USER_SEPARATOR: Final = ","
+
+
+class Operation(Enum):
+    SUBSCRIBE = "subscribe"
+    PUBLISH = "publish"
+    HISTORY = "history"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """What one namespace says about its channels. `history_ttl` is seconds.
+
+    `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
+    """
+
+    history_size: int = 0
+    history_ttl: float = 0.0
+    force_positioning: bool = False
+    force_recovery: bool = False
+    allow_user_limited_channels: bool = False
+    allow_subscribe_for_client: bool = False
+    allow_subscribe_for_anonymous: bool = False
+    allow_publish_for_client: bool = False
+    allow_publish_for_subscriber: bool = False
+    allow_publish_for_anonymous: bool = False
+    allow_history_for_client: bool = False
+    allow_history_for_subscriber: bool = False
+    allow_history_for_anonymous: bool = False
+    is_domain: bool = False
+
+    @property
+    def has_history(self) -> bool:
+        """Whether its channels are streams."""
+        return self.history_size > 0 and self.history_ttl > 0
+
+    @property
+    def keep(self) -> Keep:
+        """Nothing of a channel without history."""
+        return Keep(self.history_size, self.history_ttl) if self.has_history else Keep(0, 0.0)
+
+
+class Namespaces:
+    """`retention` is how long the publications of the domain's channels are kept, seconds. `has_personal`: every user
+    has a channel `#<user>` of the same kind."""
+
+    def __init__(
+        self,
+        *,
+        retention: float,
+        has_personal: bool = False,
+        without_namespace: ChannelOptions | None = None,
+        named: Mapping[str, ChannelOptions] | None = None,
+    ) -> None:
+        forever = Keep().size
+        self._domain = ChannelOptions(forever, retention, force_recovery=True, is_domain=True)
+        personal = ChannelOptions(
+            forever,
+            retention,
+            force_recovery=True,
+            allow_user_limited_channels=True,
+            allow_history_for_subscriber=True,
+        )
+        self._personal = personal if has_personal else None
+        self._without_namespace = without_namespace
+        self._named = dict(named or {})
+
+    def of(self, channel: str) -> ChannelOptions:
+        """Raises UnknownChannel when the name is neither the domain's nor in a namespace."""
+        try:
+            parse_channel(channel)
+        except UnknownChannel:
+            options = self._configured(channel)
+            if options is None:
+                raise
+            return options
+        return self._domain
+
+    def _configured(self, channel: str) -> ChannelOptions | None:
+        if not is_channel_name(channel):
+            return None
+        if channel.startswith(USER_BOUNDARY) and self._personal is not None:
+            return self._personal
+        name, boundary, _ = channel.removeprefix(PRIVATE_PREFIX).partition(NAMESPACE_BOUNDARY)
+        return self._named.get(name) if boundary else self._without_namespace
+
+
+def permits(
+    options: ChannelOptions, operation: Operation, channel: str, who: Credentials, *, is_subscriber: bool = False
+) -> bool:
+    """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
+    if operation is Operation.SUBSCRIBE:
+        if channel.startswith(PRIVATE_PREFIX):
+            return False
+        if options.allow_user_limited_channels and USER_BOUNDARY in channel:
+            return not who.is_anonymous and who.user in _limited_to(channel)
+    for_client, for_subscriber, for_anonymous = _allowed(options, operation)
+    return (for_client or (for_subscriber and is_subscriber)) and (for_anonymous or not who.is_anonymous)
+
+
+def _allowed(options: ChannelOptions, operation: Operation) -> tuple[bool, bool, bool]:
+    """For clients, for subscribers, and of both for anonymous ones."""
+    match operation:
+        case Operation.SUBSCRIBE:
+            return options.allow_subscribe_for_client, False, options.allow_subscribe_for_anonymous
+        case Operation.PUBLISH:
+            return (
+                options.allow_publish_for_client,
+                options.allow_publish_for_subscriber,
+                options.allow_publish_for_anonymous,
+            )
+        case Operation.HISTORY:
+            return (
+                options.allow_history_for_client,
+                options.allow_history_for_subscriber,
+                options.allow_history_for_anonymous,
+            )
+
+
+def _limited_to(channel: str) -> list[str]:
+    """The users of a channel like `dialog#42,43`."""
+    return channel.partition(USER_BOUNDARY)[2].split(USER_SEPARATOR)

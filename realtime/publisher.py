@@ -1,0 +1,115 @@
+"""Publishing for clients and backends: to the stream and then to every node, or without a history to the nodes alone.
+
+Skips the broker: what is published here has no other consumers. Concurrent publications are appended together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from handlers.ports.domain import Position
+from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
+from realtime.bus import Bus, encode
+from realtime.metrics import RealtimeMetrics
+
+_TOGETHER: Final = 500  # publications
+_TOGETHER_BYTES: Final = 1024 * 1024
+_MOST_WAITING: Final = 10_000
+
+
+class BusAway(Exception):
+    """A publication without history could not be handed to the bus; nobody was sent it, or nobody knows."""
+
+
+class PublisherBusy(Exception):
+    """So many publications wait that another would only wait too long; nothing was published."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    entry: Entry
+    outcome: asyncio.Future[Position]
+
+
+class Publisher:
+    """Guarantee: publications of one caller, each awaited before the next, are in that order in their stream.
+
+    The append belongs to `run`, so a caller that goes away changes nothing: it is finished.
+    """
+
+    def __init__(self, streams: Streams, bus: Bus, metrics: RealtimeMetrics) -> None:
+        self._streams = streams
+        self._bus = bus
+        self._metrics = metrics
+        self._waiting: deque[_Waiting] = deque()
+        self._woken = asyncio.Event()
+
+    async def append(self, entry: Entry) -> Position:
+        """Where it is in its stream, durably; for a repeated identity, where the first is. Nodes have been told.
+
+        Raises StreamsAway (then nobody knows whether it is there) and PublisherBusy.
+        """
+        if len(self._waiting) >= _MOST_WAITING:
+            self._metrics.drops.labels("publisher_busy").inc()
+            raise PublisherBusy
+        outcome: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(entry, outcome))
+        self._woken.set()
+        return await outcome
+
+    async def send(self, channel: str, publication: Publication) -> None:
+        """To whoever hears the channel now; at most once. Raises BusAway."""
+        if not await self._bus.publish(encode([Published(channel, "", publication)])):
+            raise BusAway
+
+    async def run(self) -> None:
+        """Append what waits, until cancelled."""
+        while True:
+            await self._woken.wait()
+            while self._waiting:
+                await self._append_some(list(self._next()))
+            self._woken.clear()
+
+    def _next(self) -> Iterator[_Waiting]:
+        size = 0
+        for _ in range(min(len(self._waiting), _TOGETHER)):
+            size += len(self._waiting[0].entry.data)
+            if size > _TOGETHER_BYTES and size > len(self._waiting[0].entry.data):
+                return
+            yield self._waiting.popleft()
+
+    async def _append_some(self, batch: list[_Waiting]) -> None:
+        try:
+            appended = await self._streams.append([waiting.entry for waiting in batch])
+            if appended:
+                self._metrics.appended.inc(len(appended))
+                await self._bus.publish(encode(appended.values()))
+            for index, waiting in enumerate(batch):
+                item = appended.get(index)
+                position = await self._found(waiting.entry) if item is None else _position(item)
+                _settle(waiting, position)
+        except StreamsAway as error:
+            for waiting in batch:
+                _settle(waiting, error)
+
+    async def _found(self, entry: Entry) -> Position | StreamsAway:
+        """Of an entry that its channel has had: rare, so each by itself."""
+        found = await self._streams.find(entry.channel, entry.source, entry.id)
+        return StreamsAway() if found is None else found
+
+
+def _position(item: Published) -> Position:
+    return Position(item.publication.offset, item.epoch)
+
+
+def _settle(waiting: _Waiting, outcome: Position | StreamsAway) -> None:
+    if waiting.outcome.done():
+        return  # its caller is gone
+    if isinstance(outcome, Position):
+        waiting.outcome.set_result(outcome)
+    else:
+        waiting.outcome.set_exception(outcome)

@@ -1,0 +1,225 @@
+"""Configured channels on real sockets, in both forms of the protocol: who may do what, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handlers.ports.streams import Streams
+from realtime.bus_memory import MemoryExchange
+from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.session import ClientOptions
+from storage.streams import StreamsOptions, open_streams
+from tests.integration.websocket_node import FEED, STAFF, Client, Node, running
+from tests.peers import Peer
+from tests.realtime_options import CLIENT
+
+OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_publish_for_client=True)
+KEPT = replace(OPEN, history_size=5, history_ttl=60.0)
+NAMESPACES = Namespaces(
+    retention=86_400,
+    named={
+        "open": OPEN,
+        "kept": KEPT,
+        "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
+        "placed": replace(KEPT, force_positioning=True),
+        "asked": replace(KEPT, allow_history_for_subscriber=True),
+        "read": ChannelOptions(allow_subscribe_for_client=True),
+        "chat": replace(OPEN, allow_publish_for_client=False, allow_publish_for_subscriber=True),
+        "lobby": replace(OPEN, allow_subscribe_for_anonymous=True),
+    },
+)
+
+
+@pytest.fixture
+async def streams(postgres_url: str) -> AsyncIterator[Streams]:
+    async with open_streams(StreamsOptions(postgres_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def node(streams: Streams, peer: Peer) -> AsyncIterator[Node]:
+    async with running(streams, MemoryExchange().bus(), namespaces=NAMESPACES) as started:
+        yield replace(started, peer=peer)
+
+
+def publication(channel: str, data: object) -> dict[str, Any]:
+    return {"id": 9, "publish": {"channel": channel, "data": data}}
+
+
+async def both(client: Client) -> tuple[Any, Any]:
+    """The next push and the next reply, which may come in either order."""
+    first, second = await client.hear(), await client.hear()
+    return (first["push"], second) if "push" in first else (second["push"], first)
+
+
+async def test_who_publishes_hears_it_with_its_own_name_on_it(node: Node) -> None:
+    async with node.client("open:a") as client:
+        await client.say(publication("open:a", {"text": "hi"}))
+        push, reply = await both(client)
+
+    assert push["channel"] == "open:a"
+    assert push["pub"]["data"] == {"text": "hi"}
+    assert push["pub"]["info"]["user"] == str(STAFF.id)
+    assert push["pub"]["info"]["client"]
+    assert "offset" not in push["pub"]
+    assert "publish" in reply
+
+
+async def test_a_channel_without_history_is_subscribed_without_a_position(node: Node) -> None:
+    async with node.client() as client:
+        said = await client.ask({"id": 2, "subscribe": {"channel": "open:a", "recover": True, "epoch": "e"}})
+        past = await client.ask({"id": 3, "history": {"channel": "open:a"}})
+
+    assert not set(said["subscribe"]) & {"recoverable", "positioned", "epoch", "was_recovering"}
+    assert past["error"]["code"] == 108
+
+
+async def test_what_is_published_to_a_stream_is_there_when_the_reply_is(node: Node) -> None:
+    async with node.client() as client:
+        for n in range(7):
+            assert "publish" in await client.ask(publication("safe:a", n))
+        page = (await client.ask({"id": 3, "history": {"channel": "safe:a", "limit": -1}}))["history"]
+        position = {"recover": True, "offset": 4, "epoch": page["epoch"]}
+        said = (await client.ask({"id": 4, "subscribe": {"channel": "safe:a", **position}}))["subscribe"]
+
+    assert [(pub["offset"], pub["data"]) for pub in page["publications"]] == [(n + 1, n) for n in range(2, 7)]
+    assert page["offset"] == 7
+    assert said["recovered"] is True
+    assert [pub["data"] for pub in said["publications"]] == [4, 5, 6]
+    assert said["publications"][0]["info"]["user"] == str(STAFF.id)
+
+
+async def test_who_missed_more_than_the_stream_keeps_is_told(node: Node) -> None:
+    async with node.client() as client:
+        for n in range(200):
+            await client.ask(publication("safe:a", n))
+        position = {"recover": True, "offset": 1, "epoch": await node.epoch("safe:a")}
+        said = (await client.ask({"id": 4, "subscribe": {"channel": "safe:a", **position}}))["subscribe"]
+
+    assert said["was_recovering"] is True
+    assert not said.get("recovered")
+    assert said["offset"] == 200
+
+
+@pytest.mark.parametrize(
+    ("channel", "asks", "positioned", "recoverable"),
+    [
+        ("kept:a", {}, False, False),
+        ("kept:a", {"recoverable": True, "positioned": True}, False, False),
+        ("placed:a", {}, True, False),
+        ("safe:a", {}, True, True),
+        ("asked:a", {}, False, False),
+        ("asked:a", {"positioned": True}, True, False),
+        ("asked:a", {"recoverable": True}, True, True),
+    ],
+)
+async def test_position_and_recovery_are_forced_or_asked_for_by_who_may_read_the_history(
+    node: Node, channel: str, asks: dict[str, bool], positioned: bool, recoverable: bool
+) -> None:
+    async with node.client() as client:
+        said = (await client.ask({"id": 2, "subscribe": {"channel": channel, **asks}}))["subscribe"]
+
+    assert (bool(said.get("positioned")), bool(said.get("recoverable"))) == (positioned, recoverable)
+    assert bool(said.get("epoch")) == positioned
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"subscribe": {"channel": "nowhere:a"}}, 102),
+        ({"publish": {"channel": "nowhere:a", "data": 1}}, 102),
+        ({"history": {"channel": "nowhere:a"}}, 102),
+        ({"subscribe": {"channel": "$open:a"}}, 103),
+        ({"publish": {"channel": "read:a", "data": 1}}, 103),
+        ({"publish": {"channel": "chat:a", "data": 1}}, 103),
+        ({"publish": {"channel": FEED, "data": 1}}, 103),
+        ({"history": {"channel": "kept:a"}}, 103),
+        ({"history": {"channel": "asked:a"}}, 103),
+        ({"publish": {"channel": "open:a"}}, 107),
+    ],
+)
+async def test_what_is_not_permitted_has_its_error(node: Node, command: dict[str, Any], code: int) -> None:
+    async with node.client() as client:
+        assert (await client.ask({"id": 2, **command}))["error"]["code"] == code
+
+
+async def test_a_subscriber_may_do_what_is_for_subscribers(node: Node) -> None:
+    async with node.client("chat:a") as client:
+        await client.say(publication("chat:a", 1))
+        assert "publish" in (await both(client))[1]
+    async with node.client("asked:a") as client:
+        assert "history" in await client.ask({"id": 3, "history": {"channel": "asked:a"}})
+
+
+async def test_publications_of_many_at_once_are_all_there_in_each_ones_order(node: Node) -> None:
+    everybody, each = 10, 20
+    async with node.client("safe:a") as listener:
+
+        async def talk(number: int) -> None:
+            async with node.client() as client:
+                for n in range(each):
+                    assert "publish" in await client.ask(publication("safe:a", [number, n]))
+
+        await asyncio.gather(*(talk(number) for number in range(everybody)))
+        heard = [(await listener.hear())["push"]["pub"] for _ in range(everybody * each)]
+
+    assert [pub["offset"] for pub in heard] == list(range(1, everybody * each + 1))
+    for number in range(everybody):
+        assert [pub["data"][1] for pub in heard if pub["data"][0] == number] == list(range(each))
+
+
+async def test_what_a_client_published_before_it_went_is_kept(node: Node) -> None:
+    async with node.client("safe:a") as listener:
+        async with node.socket() as client:
+            await client.ask({"id": 1, "connect": {"token": node.token()}})
+            await client.say(*[publication("safe:a", n) | {"id": n + 2} for n in range(3)])
+            await client.hear()
+        heard = [(await listener.hear())["push"]["pub"]["offset"]]
+
+    assert heard == [1]
+
+
+async def test_while_the_bus_is_away_only_streams_can_be_published_to(streams: Streams, peer: Peer) -> None:
+    bus = MemoryExchange().bus()
+    async with (
+        running(streams, bus, namespaces=NAMESPACES) as started,
+        replace(started, peer=peer).client("safe:a") as client,
+    ):
+        bus.cut()
+        refused = (await client.ask(publication("open:a", 1)))["error"]
+        await client.say(publication("safe:a", 1))
+        push, reply = await both(client)
+
+    assert refused == {"code": 100, "message": "internal server error", "temporary": True}
+    assert "publish" in reply
+    assert push["pub"]["offset"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "opens"),
+    [
+        (replace(CLIENT, allow_anonymous_connect_without_token=True), {"lobby:a": True, "open:a": False, FEED: False}),
+        (replace(CLIENT, insecure=True), {"lobby:a": True, "open:a": True, "$open:a": True, FEED: False}),
+    ],
+)
+async def test_what_an_anonymous_client_may_hear(
+    streams: Streams, peer: Peer, options: ClientOptions, opens: dict[str, bool]
+) -> None:
+    async with (
+        running(streams, MemoryExchange().bus(), options, NAMESPACES) as started,
+        replace(started, peer=peer).socket() as client,
+    ):
+        welcome = (await client.ask({"id": 1, "connect": {}}))["connect"]
+        answers = {
+            channel: await client.ask({"id": n, "subscribe": {"channel": channel}})
+            for n, channel in enumerate(opens, 2)
+        }
+
+    assert not welcome.get("expires")
+    assert not welcome.get("subs")
+    assert {channel: "subscribe" in answer for channel, answer in answers.items()} == opens

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.actor import Actor, Role
+from handlers.audience import UnknownChannel
+from realtime.credentials import ANONYMOUS, Credentials, credentials_of
+from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
+
+NEWS = ChannelOptions(history_size=10, history_ttl=60.0)
+BARE = ChannelOptions()
+USER = Credentials("42")
+ALL = [field for field in ChannelOptions.__slots__ if field.startswith("allow_") and "limited" not in field]
+
+
+def namespaces(*, has_personal: bool = False, without_namespace: ChannelOptions | None = None) -> Namespaces:
+    return Namespaces(
+        retention=3600, has_personal=has_personal, without_namespace=without_namespace, named={"news": NEWS}
+    )
+
+
+@pytest.mark.parametrize("name", ["orders:feed", f"order:{UUID(int=7)}", f"#{UUID(int=7)}"])
+def test_the_domains_channels_are_there_whatever_is_configured(name: str) -> None:
+    options = namespaces().of(name)
+    assert options.is_domain
+    assert options.has_history
+    assert options.force_recovery
+    assert options.keep.ttl == 3600
+
+
+@pytest.mark.parametrize("name", ["news:a", "news:a:b", "$news:a", "news:", "news:dialog#42"])
+def test_what_stands_before_the_first_colon_is_the_namespace(name: str) -> None:
+    assert namespaces(without_namespace=BARE).of(name) is NEWS
+
+
+@pytest.mark.parametrize("name", ["chat", "$chat", "dialog#42", "#42"])
+def test_a_channel_without_a_colon_is_without_namespace(name: str) -> None:
+    assert namespaces(without_namespace=BARE).of(name) is BARE
+
+
+@pytest.mark.parametrize("name", ["", "chat", "#42", "other:a", "orders:other", ":a", "news:ü", "news:" + "a" * 255])
+def test_a_channel_in_no_namespace_does_not_exist(name: str) -> None:
+    with pytest.raises(UnknownChannel):
+        namespaces().of(name)
+
+
+def test_with_personal_channels_every_user_has_one_and_it_is_a_stream() -> None:
+    options = namespaces(has_personal=True).of("#42")
+    assert options.has_history
+    assert options.force_recovery
+    for operation in (Operation.SUBSCRIBE, Operation.HISTORY):
+        assert permits(options, operation, "#42", USER, is_subscriber=True)
+    assert not permits(options, Operation.PUBLISH, "#42", USER, is_subscriber=True)
+    assert not permits(options, Operation.SUBSCRIBE, "#43", USER)
+
+
+@given(
+    st.sampled_from(Operation),
+    st.booleans(),
+    st.sampled_from([USER, ANONYMOUS, credentials_of(Actor(UUID(int=7), Role.ADMIN))]),
+)
+def test_nothing_is_permitted_by_default(operation: Operation, is_subscriber: bool, who: Credentials) -> None:
+    assert not permits(BARE, operation, "c", who, is_subscriber=is_subscriber)
+
+
+@given(st.sampled_from(Operation), st.sets(st.sampled_from(ALL)), st.booleans(), st.booleans())
+def test_each_option_opens_what_its_name_says(
+    operation: Operation, set_: set[str], is_subscriber: bool, is_anonymous: bool
+) -> None:
+    options = replace(BARE, **dict.fromkeys(set_, True))
+    opened = {f"allow_{operation.value}_for_client"} | ({f"allow_{operation.value}_for_subscriber"} & set(ALL))
+    if not is_subscriber:
+        opened.discard(f"allow_{operation.value}_for_subscriber")
+    expected = bool(opened & set_) and (not is_anonymous or f"allow_{operation.value}_for_anonymous" in set_)
+    who = ANONYMOUS if is_anonymous else USER
+    assert permits(options, operation, "c", who, is_subscriber=is_subscriber) == expected
+
+
+@pytest.mark.parametrize(
+    ("channel", "may"),
+    [("dialog#42", True), ("dialog#7,42", True), ("dialog#4", False), ("dialog#", False), ("a", True)],
+)
+def test_a_user_limited_channel_is_for_these_users_only(channel: str, may: bool) -> None:
+    options = replace(BARE, allow_user_limited_channels=True, allow_subscribe_for_client=True)
+    assert permits(options, Operation.SUBSCRIBE, channel, USER) == may
+    assert not permits(options, Operation.SUBSCRIBE, "dialog#", ANONYMOUS)
+
+
+def test_a_private_channel_needs_a_token_whatever_the_options() -> None:
+    options = replace(BARE, allow_subscribe_for_client=True)
+    assert not permits(options, Operation.SUBSCRIBE, "$news:a", USER)
