@@ -14,6 +14,7 @@ from handlers.actor import Actor
 from handlers.events import Event
 
 MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
+DOMAIN_NAMESPACES = frozenset({"orders", "order"})  # what stands before the first colon of our channels
 
 
 class Kind(Enum):

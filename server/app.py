@@ -24,7 +24,7 @@ from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
 from realtime.metrics import RealtimeMetrics
-from realtime.namespaces import Namespaces
+from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.operations import Operations
 from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
@@ -76,7 +76,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
     ):
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
-        namespaces = Namespaces(retention=settings.streams.retention)
+        namespaces = _namespaces(settings)
         fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings, namespaces))
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
@@ -194,6 +194,13 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
 def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:
     given = settings.broker
     return FanOutOptions(given.fanout_queue, given.prefetch, settings.events.channels, namespaces)
+
+
+def _namespaces(settings: Settings) -> Namespaces:
+    given = settings.channel
+    bare = None if given.without_namespace is None else ChannelOptions(**given.without_namespace.model_dump())
+    named = {each.name: ChannelOptions(**each.model_dump(exclude={"name"})) for each in given.namespaces}
+    return Namespaces(retention=settings.streams.retention, without_namespace=bare, named=named)
 
 
 def _hub_options(settings: Settings) -> HubOptions:

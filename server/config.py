@@ -7,8 +7,9 @@ The value of a secret is never part of such a line, nor of a repr.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -17,7 +18,10 @@ from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+
+from handlers.audience import DOMAIN_NAMESPACES
 
 PREFIX = "ORDERWIRE_"
 # Read elsewhere, before or beside the settings.
@@ -61,6 +65,21 @@ def _is_amqp_name(value: str) -> str:
     return value
 
 
+def _seconds(value: object) -> object:
+    """Of a number, or of a duration as Go writes it: "300s", "1h30m"."""
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        return value
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+
 Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
 Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
 Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
@@ -82,11 +101,17 @@ AmqpName = Annotated[
 ]
 Patterns = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    BeforeValidator(_as_tuple),
     Field(description="a list of strings without blanks or commas"),
 ]
 Switch = Annotated[bool, Field(description="true or false")]
 Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+Duration = Annotated[
+    Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 315360000, or a duration like "300s", "5m" or "24h"'),
+]
+Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
 
 
 class _Section(BaseModel):
@@ -156,6 +181,38 @@ class Client(_Section):
     connection_limit: Count = 20_000
 
 
+class ChannelOptions(_Section):
+    """What one namespace says about its channels."""
+
+    history_size: Length = 0
+    history_ttl: Duration = 0.0
+    force_positioning: Switch = False
+    force_recovery: Switch = False
+    allow_user_limited_channels: Switch = False
+    allow_subscribe_for_client: Switch = False
+    allow_subscribe_for_anonymous: Switch = False
+    allow_publish_for_client: Switch = False
+    allow_publish_for_subscriber: Switch = False
+    allow_publish_for_anonymous: Switch = False
+    allow_history_for_client: Switch = False
+    allow_history_for_subscriber: Switch = False
+    allow_history_for_anonymous: Switch = False
+
+
+class Namespace(ChannelOptions):
+    name: Annotated[
+        str,
+        Field(pattern=r"^[-a-zA-Z0-9_.]{2,}$", max_length=100, description="a name of 2 or more of a-z A-Z 0-9 _ - ."),
+    ]
+
+
+class Channels(_Section):
+    without_namespace: Annotated[ChannelOptions | None, Field(description="a table of channel options")] = None
+    namespaces: Annotated[
+        tuple[Namespace, ...], BeforeValidator(_as_tuple), Field(description="an array of tables of channel options")
+    ] = ()
+
+
 class Streams(_Section):
     retention: Age = 86_400.0
     recovery_limit: Count = 10_000
@@ -188,6 +245,7 @@ class Settings(BaseSettings):
     broker: Broker = Broker()
     auth: Auth = Auth()
     client: Client = Client()
+    channel: Channels = Channels()
     streams: Streams = Streams()
     events: Events = Events()
     log: Log = Log()
@@ -212,7 +270,7 @@ def load(
         list(_from_environment(environ, faults)),
         list(_from_file(path, faults)),
     ]
-    faults.extend(fault for source in sources for given in source if (fault := given.fault()) is not None)
+    faults.extend(fault for source in sources for given in source for fault in given.faults())
     if faults:
         raise ConfigError(*faults)
     merged = tuple(InitSettingsSource(Settings, _tables(source)) for source in sources)
@@ -239,6 +297,8 @@ _SECTIONS: Mapping[str, _Section] = {name: getattr(_DEFAULTS, name) for name in 
 _VARIABLES = {
     variable(section, key): (section, key) for section, model in _SECTIONS.items() for key in type(model).model_fields
 }
+_CHANNEL_OPTIONS = frozenset({("channel", "namespaces"), ("channel", "without_namespace")})
+_TABLES = _CHANNEL_OPTIONS | {("events", "channels")}  # JSON in a variable
 _SECRETS = frozenset({("auth", "token_secret"), ("database", "url"), ("redis", "url"), ("broker", "url")})
 _SECRET_FILES = {variable(*name) + SECRET_FILE_SUFFIX: name for name in _SECRETS}
 
@@ -257,14 +317,34 @@ class _Given:
     def name(self) -> tuple[str, str]:
         return self.section, self.key
 
-    def fault(self) -> str | None:
+    def faults(self) -> Iterator[str]:
         model = type(_SECTIONS[self.section])
         try:
             model.model_validate({self.key: self.value}, strict=not self.is_text)
-        except ValidationError:
-            shown = "" if self.name in _SECRETS else f", not {json.dumps(self.value, default=str, ensure_ascii=False)}"
-            return f"{self.whence}: expected {model.model_fields[self.key].description}{shown}"
-        return None
+        except ValidationError as error:
+            inner = [fault for fault in error.errors() if len(fault["loc"]) > 1 and self.name in _CHANNEL_OPTIONS]
+            yield from (_inner_fault(self.whence, fault) for fault in inner)
+            if not inner:
+                shown = "" if self.name in _SECRETS else f", not {_shown(self.value)}"
+                yield f"{self.whence}: expected {model.model_fields[self.key].description}{shown}"
+
+
+def _inner_fault(whence: str, fault: ErrorDetails) -> str:
+    """Of a value that is a table, or an array of them."""
+    *way, key = fault["loc"][1:]
+    where = whence + "".join(f"[{step}]" if isinstance(step, int) else f" {step}" for step in (*way, key))
+    known = Namespace.model_fields
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: no such setting{_suggestion(str(key), known)}"
+    if key not in known:
+        return f"{where}: expected a table of channel options, not {_shown(fault['input'])}"
+    if fault["type"] == "missing":
+        return f"{where}: expected {known[str(key)].description}"
+    return f"{where}: expected {known[str(key)].description}, not {_shown(fault['input'])}"
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _tables(source: list[_Given]) -> dict[str, object]:
@@ -305,14 +385,13 @@ def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator
 
 
 def _decoded(section: str, key: str, raw: str) -> object:
-    default = getattr(_SECTIONS[section], key)
-    if isinstance(default, tuple):
-        return [item.strip() for item in raw.split(",") if item.strip()]
-    if isinstance(default, Mapping):
+    if (section, key) in _TABLES:
         try:
             return json.loads(raw)
         except ValueError:
             return raw  # which is no table: the fault says so
+    if isinstance(getattr(_SECTIONS[section], key), tuple):
+        return [item.strip() for item in raw.split(",") if item.strip()]
     return raw
 
 
@@ -379,6 +458,7 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
         )
     if broker.fanout_queue == broker.dead_letter_queue:
         yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
+    yield from _channel_contradictions(settings.channel, where)
     if settings.is_embedded and not _is_loopback(host):
         yield (
             f"{where('server', 'host')}: expected a loopback address, not {json.dumps(host)}: the embedded default"
@@ -387,6 +467,24 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
     if not settings.is_embedded and settings.auth.token_secret is None:
         name = variable("auth", "token_secret")
         yield f"{name}: expected at least 32 bytes (or {name}{SECRET_FILE_SUFFIX}, a path), because a URL is set"
+
+
+def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -> Iterator[str]:
+    whence = where("channel", "namespaces")
+    names = [namespace.name for namespace in given.namespaces]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{whence}: expected each name once, not {_shown(name)} again"
+    for name in sorted(DOMAIN_NAMESPACES & {*names}):
+        yield f"{whence}: expected another name than {_shown(name)}, which is the domain's"
+    tables: list[tuple[str, ChannelOptions]] = [(f"{whence} {each.name}", each) for each in given.namespaces]
+    if given.without_namespace is not None:
+        tables.append((where("channel", "without_namespace"), given.without_namespace))
+    for place, options in tables:
+        has_history = options.history_size > 0 and options.history_ttl > 0
+        if not has_history and (options.history_size > 0 or options.history_ttl > 0):
+            yield f"{place}: expected both history_size and history_ttl, or neither"
+        if not has_history and (options.force_recovery or options.force_positioning):
+            yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 
 
 def _url_variables() -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import tomllib
@@ -7,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.config import OTHER_VARIABLES, ConfigError, Settings, default_config_file, load, variable
+from realtime.namespaces import ChannelOptions as Options
+from server.config import OTHER_VARIABLES, ChannelOptions, ConfigError, Settings, default_config_file, load, variable
 
 ROOT = Path(__file__).parents[3]
 SECRET = "s" * 32
@@ -37,6 +40,8 @@ def test_config_toml_states_exactly_the_defaults() -> None:
     assert load(None, {}) == Settings.model_construct()
     stated = {(section, key) for section, table in tables.items() for key in table}
     unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret")}
+    # To state that there is none would keep a reader from adding one.
+    unstated |= {("channel", "namespaces"), ("channel", "without_namespace")}
     assert stated == {*NAMES} - unstated
 
 
@@ -276,6 +281,71 @@ def test_any_external_part_needs_a_token_secret(name: str) -> None:
 def test_several_faults_get_a_line_each(tmp_path: Path) -> None:
     path = written(tmp_path, "[server]\nport = -1\n[log]\nlevl = 1")
     assert complaint(path, ORDERWIRE_LOG__LEVEL="x").count("\n") == 2
+
+
+NEWS = 'name = "news"\nhistory_size = 10\nhistory_ttl = "1h30m"'
+
+
+def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path) -> None:
+    path = written(tmp_path, f"[[channel.namespaces]]\n{NEWS}\n[channel.without_namespace]\nforce_recovery = false")
+    given = load(path, {}).channel
+    as_json = '[{"name": "news", "history_size": 10, "history_ttl": 5400}]'
+    assert given.namespaces == load(path, {"ORDERWIRE_CHANNEL__NAMESPACES": as_json}).channel.namespaces
+    assert [(each.name, each.history_size, each.history_ttl) for each in given.namespaces] == [("news", 10, 5400.0)]
+    assert given.without_namespace is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("namespaces = 3", "namespaces: expected an array of tables of channel options, not 3"),
+        ("without_namespace = []", "without_namespace: expected a table of channel options, not []"),
+        ("namespaces = [3]", "namespaces[0]: expected a table of channel options, not 3"),
+        ("namespaces = [{}]", "namespaces[0] name: expected a name of 2 or more of a-z A-Z 0-9 _ - ."),
+        (
+            'namespaces = [{name = "n"}]',
+            'namespaces[0] name: expected a name of 2 or more of a-z A-Z 0-9 _ - ., not "n"',
+        ),
+        (
+            'without_namespace = {history_ttl = "5x"}',
+            'without_namespace history_ttl: expected seconds from 0 to 315360000, or a duration like "300s", "5m"'
+            ' or "24h", not "5x"',
+        ),
+        (
+            "without_namespace = {histry_size = 1}",
+            "without_namespace histry_size: no such setting; did you mean history_size?",
+        ),
+        (
+            'namespaces = [{name = "orders"}]',
+            'namespaces: expected another name than "orders", which is the domain\'s',
+        ),
+        (
+            'namespaces = [{name = "aa"}, {name = "aa"}]',
+            'namespaces: expected each name once, not "aa" again',
+        ),
+        (
+            "without_namespace = {history_size = 1}",
+            "without_namespace: expected both history_size and history_ttl, or neither",
+        ),
+        (
+            'namespaces = [{name = "aa", force_recovery = true}]',
+            "namespaces aa: expected history_size and history_ttl, because recovery or positioning is forced",
+        ),
+    ],
+)
+def test_a_channel_option_that_cannot_be_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = written(tmp_path, f"[channel]\n{text}")
+    assert complaint(path) == f"{path}: [channel] {expected}"
+
+
+def test_every_channel_option_is_documented_with_its_default_and_the_example_loads(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "channels.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    defaults = ChannelOptions().model_dump()
+    assert {name: json.loads(stated) for name, stated in rows.items()} == defaults
+    assert {field.name for field in dataclasses.fields(Options)} == {*defaults, "is_domain"}
+    [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
 
 def test_every_setting_is_documented_with_its_variable_and_default() -> None:

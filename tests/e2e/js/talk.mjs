@@ -1,0 +1,62 @@
+// Does with the JavaScript SDK what it is told on its input, a JSON object a line, and prints the answers and what happens.
+// Usage: node talk.mjs json|protobuf <websocket address>, with the token, if any, in TOKEN; ends when its input does.
+
+import { createInterface } from "node:readline";
+import WebSocket from "ws";
+
+const [form, address] = process.argv.slice(2);
+const { Centrifuge } = await import(form === "protobuf" ? "centrifuge/build/protobuf" : "centrifuge");
+const isText = form === "json";
+// In the Protobuf form the SDK takes and hands on payloads as bytes, an absent one as none.
+const packed = (data) => (isText ? data : new TextEncoder().encode(JSON.stringify(data)));
+const unpacked = (data) => (isText ? data : data?.length ? JSON.parse(new TextDecoder().decode(data)) : undefined);
+const say = (said) => process.stdout.write(`${JSON.stringify(said)}\n`);
+
+const who = (info) =>
+  info && { user: info.user, client: info.client, connInfo: unpacked(info.connInfo), chanInfo: unpacked(info.chanInfo) };
+const publication = ({ offset, data, info, tags }) => ({ offset: offset ?? 0, data: unpacked(data), info: who(info), tags });
+
+const client = new Centrifuge(address, { token: process.env.TOKEN ?? "", websocket: WebSocket, maxReconnectDelay: 1000 });
+client.on("connected", ({ client }) => say({ event: { kind: "connected", client } }));
+client.on("disconnected", ({ code, reason }) => say({ event: { kind: "disconnected", code, reason } }));
+client.connect();
+
+const subscriptions = new Map();
+const on = (channel) => subscriptions.get(channel);
+const does = {
+  async subscribe({ channel, options }) {
+    const subscription = client.newSubscription(channel, options);
+    subscriptions.set(channel, subscription);
+    for (const kind of ["publication", "subscribed", "unsubscribed"])
+      subscription.on(kind, (context) => {
+        const told = kind === "publication" ? publication(context) : { code: context.code ?? 0 };
+        say({ event: { kind, channel, ...told } });
+      });
+    const outcome = new Promise((resolve, reject) => {
+      subscription.once("subscribed", resolve);
+      subscription.once("unsubscribed", reject);
+    });
+    subscription.subscribe();
+    const { positioned, recoverable } = await outcome;
+    return { positioned, recoverable };
+  },
+  async unsubscribe({ channel }) {
+    on(channel).unsubscribe();
+  },
+  async publish({ channel, data }) {
+    await (on(channel) ?? client).publish(...(on(channel) ? [] : [channel]), packed(data));
+  },
+  async history({ channel, limit }) {
+    const { publications } = await client.history(channel, { limit });
+    return publications.map(publication);
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, act, ...how } = JSON.parse(line);
+  does[act](how).then(
+    (result) => say({ id, result: result ?? null }),
+    ({ code }) => say({ id, error: code }),
+  );
+}
+client.disconnect();

@@ -1,0 +1,171 @@
+"""An application that talks through an SDK, of whichever language; and the SDKs as such applications."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import centrifuge  # type: ignore[import-untyped]
+import orjson
+
+SCRIPT = Path(__file__).parent / "js" / "talk.mjs"
+PATIENCE = 20.0
+
+
+class Refused(Exception):
+    """The SDK reports that the server answered with this error code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Said:
+    """A publication as the SDK handed it to the application."""
+
+    data: object
+    offset: int
+    user: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Talker(Protocol):
+    """Every method raises Refused for an error reply."""
+
+    async def subscribe(self, channel: str) -> None: ...
+
+    async def publish(self, channel: str, data: object) -> None: ...
+
+    async def history(self, channel: str, limit: int) -> list[Said]: ...
+
+    async def heard(self) -> Said:
+        """The next publication, on whichever channel."""
+        ...
+
+
+class JavaScriptTalker:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._says, self._reads = process.stdin, process.stdout
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._heard: asyncio.Queue[Said] = asyncio.Queue()
+
+    async def subscribe(self, channel: str) -> None:
+        await self._do("subscribe", channel=channel)
+
+    async def publish(self, channel: str, data: object) -> None:
+        await self._do("publish", channel=channel, data=data)
+
+    async def history(self, channel: str, limit: int) -> list[Said]:
+        return [_said(each) for each in await self._do("history", channel=channel, limit=limit)]
+
+    async def heard(self) -> Said:
+        return await asyncio.wait_for(self._heard.get(), PATIENCE)
+
+    async def listen(self) -> None:
+        while line := await self._reads.readline():
+            said = orjson.loads(line)
+            if "id" in said:
+                answer = self._answers.pop(said["id"])
+                if "error" in said:
+                    answer.set_exception(Refused(said["error"]))
+                else:
+                    answer.set_result(said["result"])
+            elif said["event"]["kind"] == "publication":
+                self._heard.put_nowait(_said(said["event"]))
+
+    async def _do(self, act: str, **how: object) -> Any:
+        number = len(self._answers) + 1
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._says.write(orjson.dumps({"id": number, "act": act, **how}) + b"\n")
+        return await asyncio.wait_for(answer, PATIENCE)
+
+
+def _said(event: dict[str, Any]) -> Said:
+    info = event.get("info")
+    return Said(event["data"], event["offset"], info["user"] if info else None, event.get("tags") or {})
+
+
+class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    def __init__(self, client: centrifuge.Client, *, is_text: bool) -> None:
+        self._client = client
+        self._is_text = is_text
+        self._subscriptions: dict[str, centrifuge.Subscription] = {}
+        self._heard: asyncio.Queue[Said] = asyncio.Queue()
+        self._why_not = 0
+
+    async def subscribe(self, channel: str) -> None:
+        subscription = self._client.new_subscription(channel, events=self)
+        self._subscriptions[channel] = subscription
+        await subscription.subscribe()
+        try:
+            await subscription.ready(PATIENCE)
+        except centrifuge.SubscriptionUnsubscribedError as error:
+            raise Refused(self._why_not) from error
+
+    async def publish(self, channel: str, data: object) -> None:
+        payload = data if self._is_text else orjson.dumps(data)
+        subscription = self._subscriptions.get(channel)
+        await self._answered(subscription.publish(payload) if subscription else self._client.publish(channel, payload))
+
+    async def history(self, channel: str, limit: int) -> list[Said]:
+        page = await self._answered(self._client.history(channel, limit=limit))
+        return [self._said(publication) for publication in page.publications]
+
+    async def heard(self) -> Said:
+        return await asyncio.wait_for(self._heard.get(), PATIENCE)
+
+    async def on_publication(self, ctx: Any) -> None:
+        self._heard.put_nowait(self._said(ctx.pub))
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self._why_not = ctx.code
+
+    async def _answered(self, command: Any) -> Any:
+        try:
+            return await command
+        except centrifuge.ReplyError as error:
+            raise Refused(error.code) from error
+
+    def _said(self, publication: Any) -> Said:
+        data = publication.data if self._is_text else orjson.loads(publication.data)
+        return Said(data, publication.offset, publication.info.user if publication.info else None)
+
+
+@asynccontextmanager
+async def javascript_talker(node: Path, form: str, url: str, token: str) -> AsyncIterator[Talker]:
+    process = await asyncio.create_subprocess_exec(
+        node,
+        SCRIPT,
+        form,
+        url,
+        env={"TOKEN": token},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    talker = JavaScriptTalker(process)
+    listening = asyncio.create_task(talker.listen())
+    try:
+        yield talker
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await listening
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def python_talker(form: str, url: str, token: str) -> AsyncIterator[Talker]:
+    client = centrifuge.Client(url, token=token, max_reconnect_delay=1.0, use_protobuf=form == "protobuf")
+    await client.connect()
+    try:
+        await client.ready(PATIENCE)
+        yield PythonTalker(client, is_text=form == "json")
+    finally:
+        await client.disconnect()

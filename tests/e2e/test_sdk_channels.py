@@ -1,0 +1,116 @@
+"""The SDKs in configured channels: what an application does there, in both languages and both forms of the protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
+from tests.services.orderwire import Orderwire, orderwire
+from tests.services.person import Person
+
+SETTINGS = """
+[[channel.namespaces]]
+name = "room"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+allow_history_for_subscriber = true
+
+[[channel.namespaces]]
+name = "typing"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+"""
+
+Talk: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Talker]]
+
+
+@pytest.fixture(scope="session")
+def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orderwire]:
+    settings = tmp_path_factory.mktemp("settings") / "config.toml"
+    settings.write_text(SETTINGS)
+    os.chmod(settings.parent, 0o755)  # noqa: PTH101
+    with orderwire(arguments=["--demo", "--config", str(settings)]) as running:
+        yield running
+
+
+@pytest.fixture(params=["javascript json", "javascript protobuf", "python json", "python protobuf"])
+def talk(request: pytest.FixtureRequest) -> Talk:
+    language, form = request.param.split()
+    if language == "python":
+        return partial(python_talker, form)
+    request.getfixturevalue("node_modules")
+    node: Path = request.getfixturevalue("node")
+    return partial(javascript_talker, node, form)
+
+
+@pytest.fixture
+async def customer_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
+    return await Person.sign_in(session, channels.base_url, "customer")
+
+
+@pytest.fixture
+async def staff_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
+    return await Person.sign_in(session, channels.base_url, "staff")
+
+
+async def test_what_one_says_in_a_room_the_other_hears_and_both_can_read_again(
+    channels: Orderwire, customer_there: Person, staff_there: Person, talk: Talk
+) -> None:
+    room = f"room:{uuid4()}"
+    async with (
+        talk(channels.websocket_url, customer_there.token) as one,
+        talk(channels.websocket_url, staff_there.token) as other,
+    ):
+        await one.subscribe(room)
+        await other.subscribe(room)
+        for n in range(3):
+            await one.publish(room, {"text": n})
+        heard = [await other.heard() for _ in range(3)]
+
+        assert [(said.data, said.offset, said.user) for said in heard] == [
+            ({"text": n}, n + 1, customer_there.id) for n in range(3)
+        ]
+        assert await other.history(room, -1) == heard
+        assert [await one.heard() for _ in range(3)] == heard
+
+
+async def test_a_channel_without_history_reaches_who_is_there(
+    channels: Orderwire, customer_there: Person, staff_there: Person, talk: Talk
+) -> None:
+    channel = f"typing:{uuid4()}"
+    async with (
+        talk(channels.websocket_url, customer_there.token) as one,
+        talk(channels.websocket_url, staff_there.token) as other,
+    ):
+        await one.publish(channel, "nobody hears this")
+        await other.subscribe(channel)
+        await one.publish(channel, "writes …")
+        said = await other.heard()
+
+    assert (said.data, said.offset, said.user) == ("writes …", 0, customer_there.id)
+
+
+async def test_what_is_refused_is_told_by_its_code(channels: Orderwire, customer_there: Person, talk: Talk) -> None:
+    async with talk(channels.websocket_url, customer_there.token) as one:
+        for refused, code in [
+            (one.publish("room:7", 1), 103),
+            (one.history("room:7", 1), 103),
+            (one.history("typing:7", 1), 108),
+            (one.publish("nowhere:7", 1), 102),
+            (one.subscribe("nowhere:7"), 102),
+        ]:
+            with pytest.raises(Refused) as caught:
+                await refused
+            assert caught.value.code == code
