@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from handlers.ports.domain import Position
@@ -29,9 +30,18 @@ class PublisherBusy(Exception):
     """So many publications wait that another would only wait too long; nothing was published."""
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Of what a publication tells the state of. One that is not above its channel's, in the same epoch, is left out."""
+
+    number: int
+    epoch: str = ""
+
+
 @dataclass(slots=True)
 class _Waiting:
     entry: Entry
+    version: Version | None
     outcome: asyncio.Future[Position]
 
 
@@ -48,8 +58,9 @@ class Publisher:
         self._waiting: deque[_Waiting] = deque()
         self._woken = asyncio.Event()
 
-    async def append(self, entry: Entry) -> Position:
-        """Where it is in its stream, durably; for a repeated identity, where the first is. Nodes have been told.
+    async def append(self, entry: Entry, version: Version | None = None) -> Position:
+        """Where it is in its stream, durably; for a repeated identity, where the first is; for a version that is not
+        new, where the stream is. Nodes have been told.
 
         Raises StreamsAway (then nobody knows whether it is there) and PublisherBusy.
         """
@@ -57,7 +68,7 @@ class Publisher:
             self._metrics.drops.labels("publisher_busy").inc()
             raise PublisherBusy
         outcome: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(entry, outcome))
+        self._waiting.append(_Waiting(entry, version, outcome))
         self._woken.set()
         return await outcome
 
@@ -83,23 +94,35 @@ class Publisher:
             yield self._waiting.popleft()
 
     async def _append_some(self, batch: list[_Waiting]) -> None:
-        try:
-            appended = await self._streams.append([waiting.entry for waiting in batch])
-            if appended:
-                self._metrics.appended.inc(len(appended))
-                await self._bus.publish(encode(appended.values()))
-            for index, waiting in enumerate(batch):
-                item = appended.get(index)
-                position = await self._found(waiting.entry) if item is None else _position(item)
-                _settle(waiting, position)
-        except StreamsAway as error:
-            for waiting in batch:
-                _settle(waiting, error)
+        """In order, so a version, which is appended by itself, divides the batch."""
+        for has_version, run in groupby(batch, key=lambda waiting: waiting.version is not None):
+            for together in [[one] for one in run] if has_version else [list(run)]:
+                try:
+                    await self._append_together(together)
+                except StreamsAway as error:
+                    for waiting in together:
+                        _settle(waiting, error)
 
-    async def _found(self, entry: Entry) -> Position | StreamsAway:
-        """Of an entry that its channel has had: rare, so each by itself."""
-        found = await self._streams.find(entry.channel, entry.source, entry.id)
-        return StreamsAway() if found is None else found
+    async def _append_together(self, batch: list[_Waiting]) -> None:
+        appended = await self._written(batch)
+        if appended:
+            self._metrics.appended.inc(len(appended))
+            await self._bus.publish(encode(appended.values()))
+        for index, waiting in enumerate(batch):
+            item = appended.get(index)
+            _settle(waiting, await self._found(waiting.entry) if item is None else _position(item))
+
+    async def _written(self, batch: list[_Waiting]) -> Mapping[int, Published]:
+        entry, version = batch[0].entry, batch[0].version
+        if version is None:
+            return await self._streams.append([waiting.entry for waiting in batch])
+        item = await self._streams.append_newer(entry, version.number, version.epoch)
+        return {} if item is None else {0: item}
+
+    async def _found(self, entry: Entry) -> Position:
+        """Of an entry that was not appended. Rare, so each by itself."""
+        found = await self._streams.find(entry.channel, entry.source, entry.id) if entry.id else None
+        return found or (await self._streams.open([entry.channel]))[entry.channel]
 
 
 def _position(item: Published) -> Position:

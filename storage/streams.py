@@ -6,10 +6,10 @@ import asyncio
 import random
 import secrets
 import string
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 import structlog
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from storage.pool import Connection
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 SQL = load("streams")
 
@@ -57,16 +59,30 @@ class PostgresStreams:
         unique = _first_of_each(entries)
         if not unique:
             return {}
+        appended = await self._write(lambda connection: _append(connection, unique))
+        await self._trim({item.channel for n, item in appended.items() if _is_full(unique[n], item)})
+        return appended
+
+    async def append_newer(self, entry: Entry, version: int, version_epoch: str) -> Published | None:
+        appended = await self._write(lambda connection: _append_newer(connection, entry, version, version_epoch))
+        if appended is not None and _is_full(entry, appended):
+            await self._trim([entry.channel])
+        return appended
+
+    async def remember(self, channel: str, source: str, entry_id: str) -> bool:
+        with raising(StreamsAway):
+            async with self._writers.connection() as connection:
+                return await connection.fetchval(SQL["remember"], channel, source, entry_id) is True
+
+    async def _write(self, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """What is written once, on a connection for that."""
         with raising(StreamsAway):
             for attempt in range(ATTEMPTS):
                 try:
                     async with self._writers.connection() as connection:
-                        appended = await _append(connection, unique)
+                        return await write(connection)
                 except SeenMeanwhile:
                     await asyncio.sleep(random.uniform(0, JITTER * attempt))  # noqa: S311 jitter
-                else:
-                    await self._trim({item.channel for n, item in appended.items() if _is_full(unique[n], item)})
-                    return appended
         raise StreamsAway
 
     async def _trim(self, channels: Collection[str]) -> None:
@@ -206,6 +222,16 @@ async def _append(connection: Connection, unique: Mapping[int, Entry]) -> Mappin
         index = indexes[row["n"] - 1]
         appended[index] = _published(unique[index], row["offset"], row["epoch"])
     return appended
+
+
+async def _append_newer(connection: Connection, entry: Entry, version: int, version_epoch: str) -> Published | None:
+    async with connection.transaction():
+        last = await connection.fetchrow(SQL["lock_version"], entry.channel, _new_salt())
+        if last is None or (last["version_epoch"] == version_epoch and version <= last["version"]):
+            return None
+        appended = await _append(connection, {0: entry})
+        await connection.execute(SQL["set_version"], entry.channel, version, version_epoch)
+        return appended.get(0)
 
 
 def _published(entry: Entry, offset: int, epoch: str) -> Published:

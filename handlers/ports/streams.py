@@ -86,6 +86,15 @@ class Streams(Protocol):
         what was known before is left out of it. Safe with any number of concurrent callers."""
         ...
 
+    async def append_newer(self, entry: Entry, version: int, version_epoch: str) -> Published | None:
+        """Append unless the stream's last versioned publication was of this `version` or a higher one of the same
+        `version_epoch`. None: nothing was appended, for that reason or because the entry was known."""
+        ...
+
+    async def remember(self, channel: str, source: str, entry_id: str) -> bool:
+        """Note an identity of something that is in no stream. False if the channel has had it."""
+        ...
+
     async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
         """Where the entry of this identity was appended; None if that is not known (any more)."""
         ...

@@ -4,6 +4,11 @@
 -- How many of its last publications can be read; the append keeps it up to date with the settings.
 ALTER TABLE streams ADD COLUMN history_size bigint NOT NULL DEFAULT 9223372036854775807;
 
+-- Of the last publication that had a version: an older one that comes late is left out.
+ALTER TABLE streams
+    ADD COLUMN version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN version_epoch text NOT NULL DEFAULT '';
+
 ALTER TABLE publications
     ADD COLUMN info bytea,
     ADD COLUMN tags bytea,

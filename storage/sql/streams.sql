@@ -73,6 +73,23 @@ LEFT JOIN LATERAL (
 WHERE s.channel = $1
 ORDER BY p."offset" DESC;
 
+-- name: lock_version
+-- The version of a stream, which begins if it is not there; nobody else appends to it until the transaction ends.
+INSERT INTO streams AS s (channel, salt, top)
+VALUES ($1, $2, 0)
+ON CONFLICT (channel) DO UPDATE SET updated_at = now()
+RETURNING s.version, s.version_epoch;
+
+-- name: set_version
+-- After an append in the same transaction.
+UPDATE streams SET version = $2, version_epoch = $3 WHERE channel = $1;
+
+-- name: remember
+-- Note an identity that has no publication; no row when the channel has had it.
+INSERT INTO seen (channel, source, id) VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING
+RETURNING true;
+
 -- name: find
 -- Where an entry went that its channel has had.
 SELECT seen."offset", s.salt || '.' || d.generation AS epoch

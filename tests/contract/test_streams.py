@@ -101,6 +101,37 @@ async def test_a_repeated_entry_can_be_found(streams: Streams) -> None:
     assert await streams.find("orders:feed", "/orderwire", "3") is None
 
 
+async def test_an_older_version_is_left_out(streams: Streams) -> None:
+    first = await streams.append_newer(entry("", data=b"5"), 5, "a")
+    repeated = await streams.append_newer(entry("", data=b"5"), 5, "a")
+    older = await streams.append_newer(entry("", data=b"4"), 4, "a")
+    newer = await streams.append_newer(entry("", data=b"6"), 6, "a")
+    of_another_epoch = await streams.append_newer(entry("", data=b"1"), 1, "b")
+
+    assert (repeated, older) == (None, None)
+    assert where(item for item in (first, newer, of_another_epoch) if item) == [("orders:feed", n) for n in (1, 2, 3)]
+
+
+async def test_of_versions_that_race_the_highest_is_last(streams: Streams) -> None:
+    versions = random.Random(1).sample(range(1, 31), 30)
+
+    await asyncio.gather(*(streams.append_newer(entry("", data=b"%d" % n), n, "") for n in versions))
+
+    kept = [int(name) for name in await ids(streams, "orders:feed")]
+    assert kept == sorted(set(kept))
+    assert kept[-1] == 30
+
+
+async def test_a_known_entry_is_left_out_whatever_its_version(streams: Streams) -> None:
+    assert await streams.append_newer(entry("1"), 1, "") is not None
+    assert await streams.append_newer(entry("1"), 2, "") is None
+
+
+async def test_an_identity_is_remembered_once(streams: Streams) -> None:
+    assert [await streams.remember("c", "/s", name) for name in ("1", "2", "1")] == [True, True, False]
+    assert await streams.find("c", "/s", "1") is None
+
+
 async def test_publisher_and_tags_come_back_as_they_were(streams: Streams) -> None:
     info, tags = b'{"user":"42","client":"c"}', b'{"lang":"en"}'
     [published] = (await streams.append([replace(entry("1"), info=info, tags=tags)])).values()

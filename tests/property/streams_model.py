@@ -62,6 +62,12 @@ class ModelStreams:
     async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
         return {index: self.publish(entry.channel, entry.data) for index, entry in enumerate(entries)}
 
+    async def append_newer(self, entry: Entry, version: int, version_epoch: str) -> Published | None:
+        raise NotImplementedError(entry, version, version_epoch)
+
+    async def remember(self, channel: str, source: str, entry_id: str) -> bool:
+        raise NotImplementedError(channel, source, entry_id)
+
     async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
         raise NotImplementedError(channel, source, entry_id)
 
