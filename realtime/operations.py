@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from handlers.audience import UnknownChannel
-from handlers.clock import utc_now
 from handlers.errors import Unavailable
-from handlers.ports.streams import ClientInfo, Entry, Publication, StreamsAway
+from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
 from realtime.channel import Subscriber
 from realtime.credentials import Credentials
@@ -18,7 +17,7 @@ from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
 from realtime.protocol.codes import Error
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import Accepted, History, HistoryPage, Listening, Publish, Subscribe, Subscribed
-from realtime.publisher import BusAway, Publisher, PublisherBusy
+from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy
 from realtime.session import Join, Perform
 
 T = TypeVar("T")
@@ -80,11 +79,7 @@ class Operations:
         ):
             return Error.PERMISSION_DENIED
         info = client_info(ClientInfo(who.user, client, who.info))
-        now_ms = int(utc_now().timestamp() * 1000)
-        if options.has_history:
-            await self._publisher.append(Entry(channel, _SOURCE, "", command.data, now_ms, info, keep=options.keep))
-        else:
-            await self._publisher.send(channel, Publication(0, command.data, now_ms, info))
+        await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=info), options)
         return Accepted()
 
     async def _history(self, who: Credentials, command: History, is_subscriber: bool) -> HistoryPage | Error:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.bus import Bus, encode
 from realtime.metrics import RealtimeMetrics
+from realtime.namespaces import ChannelOptions
 
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
@@ -38,6 +40,23 @@ class Version:
     epoch: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What somebody wants published. `data` is one JSON value on one line; `info` and `tags` as in `Entry`.
+
+    (source, id) is its identity in the channel; without an id it has none. `skip_history`: for those who are there.
+    """
+
+    channel: str
+    data: bytes
+    source: str
+    id: str = ""
+    info: bytes = b""
+    tags: bytes = b""
+    version: Version | None = None
+    skip_history: bool = False
+
+
 @dataclass(slots=True)
 class _Waiting:
     entry: Entry
@@ -58,12 +77,23 @@ class Publisher:
         self._waiting: deque[_Waiting] = deque()
         self._woken = asyncio.Event()
 
-    async def append(self, entry: Entry, version: Version | None = None) -> Position:
+    async def publish(self, draft: Draft, options: ChannelOptions) -> Position | None:
         """Where it is in its stream, durably; for a repeated identity, where the first is; for a version that is not
-        new, where the stream is. Nodes have been told.
+        new, where the stream is. None: it went to whoever hears the channel now, at most once. Nodes have been told.
 
-        Raises StreamsAway (then nobody knows whether it is there) and PublisherBusy.
+        Raises StreamsAway (then nobody knows whether it is there), BusAway and PublisherBusy.
         """
+        now_ms = int(utc_now().timestamp() * 1000)
+        if options.has_history and not draft.skip_history:
+            entry = Entry(
+                draft.channel, draft.source, draft.id, draft.data, now_ms, draft.info, draft.tags, options.keep
+            )
+            return await self._append(entry, draft.version)
+        if not draft.id or await self._streams.remember(draft.channel, draft.source, draft.id):
+            await self._send(draft.channel, Publication(0, draft.data, now_ms, draft.info, draft.tags))
+        return None
+
+    async def _append(self, entry: Entry, version: Version | None) -> Position:
         if len(self._waiting) >= _MOST_WAITING:
             self._metrics.drops.labels("publisher_busy").inc()
             raise PublisherBusy
@@ -72,8 +102,7 @@ class Publisher:
         self._woken.set()
         return await outcome
 
-    async def send(self, channel: str, publication: Publication) -> None:
-        """To whoever hears the channel now; at most once. Raises BusAway."""
+    async def _send(self, channel: str, publication: Publication) -> None:
         if not await self._bus.publish(encode([Published(channel, "", publication)])):
             raise BusAway
 

@@ -29,15 +29,17 @@ from realtime.operations import Operations
 from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
 from realtime.relay import Relay
+from realtime.server_api import ServerApi
 from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
+from realtime.transports.server_api import ServerApiEndpoint
 from realtime.transports.websocket import WebSocketEndpoint
 from server.config import Settings
 from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
-from server.routes import build_routes, identify_by
+from server.routes import build_routes, identify_by, server_api_routes
 from server.telemetry import OutboxMetrics, new_registry
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
@@ -93,6 +95,10 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         waiting = OutboxMetrics(registry, outbox.backlog)
         # In a thread: it looks into the folder of the web page.
         app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
+        if (key := settings.http_api.key) is not None:
+            most = settings.client.history_max_publication_limit
+            api = ServerApi(namespaces, publisher, hub, history_limit=most)
+            app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(hub.receive),

@@ -28,6 +28,7 @@ PREFIX = "ORDERWIRE_"
 OTHER_VARIABLES = frozenset({"ORDERWIRE_DATA_DIR", "ORDERWIRE_POSTGRES_BIN", "ORDERWIRE_VALKEY_BIN"})
 IGNORED_PREFIX = "ORDERWIRE_TEST_"
 SECRET_FILE_SUFFIX = "_FILE"  # noqa: S105 - the end of a variable's name
+MIN_KEY_LENGTH = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
 
 
@@ -55,6 +56,13 @@ def _url(*schemes: str) -> AfterValidator:
 
 def _is_long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError
+    return value
+
+
+def _is_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < MIN_KEY_LENGTH or not text.isascii() or not text.isprintable():
         raise ValueError
     return value
 
@@ -181,6 +189,13 @@ class Client(_Section):
     connection_limit: Count = 20_000
 
 
+class HttpApi(_Section):
+    key: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_key)] | None,
+        Field(description="at least 16 printable ASCII characters"),
+    ] = None
+
+
 class ChannelOptions(_Section):
     """What one namespace says about its channels."""
 
@@ -245,6 +260,7 @@ class Settings(BaseSettings):
     broker: Broker = Broker()
     auth: Auth = Auth()
     client: Client = Client()
+    http_api: HttpApi = HttpApi()
     channel: Channels = Channels()
     streams: Streams = Streams()
     events: Events = Events()
@@ -299,7 +315,9 @@ _VARIABLES = {
 }
 _CHANNEL_OPTIONS = frozenset({("channel", "namespaces"), ("channel", "without_namespace")})
 _TABLES = _CHANNEL_OPTIONS | {("events", "channels")}  # JSON in a variable
-_SECRETS = frozenset({("auth", "token_secret"), ("database", "url"), ("redis", "url"), ("broker", "url")})
+_SECRETS = frozenset(
+    {("auth", "token_secret"), ("http_api", "key"), ("database", "url"), ("redis", "url"), ("broker", "url")}
+)
 _SECRET_FILES = {variable(*name) + SECRET_FILE_SUFFIX: name for name in _SECRETS}
 
 

@@ -35,6 +35,11 @@ def build_routes(
     ]
 
 
+def server_api_routes(handle: Handler) -> list[web.RouteDef]:
+    """A deployment has these when it has set a key."""
+    return [web.post("/api/{method:[a-z_]+}", handle)]
+
+
 def identify_by(tokens: TokenAuthority) -> Identify:
     """REST accepts the tokens that the sockets accept."""
 

@@ -11,6 +11,7 @@ class Error(Enum):
     INTERNAL = 100, "internal server error", True
     UNKNOWN_CHANNEL = 102, "unknown channel"
     PERMISSION_DENIED = 103, "permission denied"
+    METHOD_NOT_FOUND = 104, "method not found"
     ALREADY_SUBSCRIBED = 105, "already subscribed"
     LIMIT_EXCEEDED = 106, "limit exceeded"
     BAD_REQUEST = 107, "bad request"

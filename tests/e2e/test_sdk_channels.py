@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -14,35 +13,10 @@ import aiohttp
 import pytest
 
 from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
-from tests.services.orderwire import Orderwire, orderwire
+from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 
-SETTINGS = """
-[[channel.namespaces]]
-name = "room"
-history_size = 100
-history_ttl = "1h"
-force_recovery = true
-allow_subscribe_for_client = true
-allow_publish_for_subscriber = true
-allow_history_for_subscriber = true
-
-[[channel.namespaces]]
-name = "typing"
-allow_subscribe_for_client = true
-allow_publish_for_client = true
-"""
-
 Talk: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Talker]]
-
-
-@pytest.fixture(scope="session")
-def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orderwire]:
-    settings = tmp_path_factory.mktemp("settings") / "config.toml"
-    settings.write_text(SETTINGS)
-    os.chmod(settings.parent, 0o755)  # noqa: PTH101
-    with orderwire(arguments=["--demo", "--config", str(settings)]) as running:
-        yield running
 
 
 @pytest.fixture(params=["javascript json", "javascript protobuf", "python json", "python protobuf"])

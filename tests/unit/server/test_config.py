@@ -39,7 +39,7 @@ def test_config_toml_states_exactly_the_defaults() -> None:
     tables = tomllib.loads(default_config_file().read_text())
     assert load(None, {}) == Settings.model_construct()
     stated = {(section, key) for section, table in tables.items() for key in table}
-    unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret")}
+    unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret"), ("http_api", "key")}
     # To state that there is none would keep a reader from adding one.
     unstated |= {("channel", "namespaces"), ("channel", "without_namespace")}
     assert stated == {*NAMES} - unstated

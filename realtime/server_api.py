@@ -1,0 +1,227 @@
+"""The server API: what a backend may tell and ask the real-time server. Methods and fields are those of Centrifugo's
+HTTP API, so its libraries work against it; docs/server-api.md is our text of it. Knows no transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from handlers.audience import Kind, UnknownChannel, parse_channel
+from handlers.ports.domain import Position
+from handlers.ports.streams import Publication, StreamsAway
+from realtime.hub import Hub
+from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.protocol.codes import Error
+from realtime.protocol.messages import Span
+from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy, Version
+
+Result: TypeAlias = dict[str, object]
+M = TypeVar("M", bound=BaseModel)
+
+_SOURCE: Final = "api"
+_IN_PARALLEL: Final = 64
+_KEY_LENGTH: Final = 255  # with a channel and a source it has to fit an entry of PostgreSQL's index
+
+
+class ApiError(Exception):
+    """The method was refused, or failed."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class _Request(BaseModel):
+    """Fields of newer versions of the libraries are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Content(_Request):
+    data: JsonValue = None
+    b64data: str | None = None
+    skip_history: bool = False
+    tags: dict[str, str] = Field(default_factory=dict)
+    idempotency_key: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+    version: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    version_epoch: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+
+
+class PublishRequest(_Content):
+    channel: str
+
+
+class BroadcastRequest(_Content):
+    channels: list[str]
+
+
+class SinceRequest(_Request):
+    offset: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    epoch: str = ""
+
+
+class HistoryRequest(_Request):
+    channel: str
+    limit: int = 0
+    since: SinceRequest | None = None
+    reverse: bool = False
+
+
+class BatchRequest(_Request):
+    commands: list[dict[str, JsonValue]]
+    parallel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    read: type[_Request]
+    answer: Callable[..., Awaitable[Result]]
+
+
+class ServerApi:
+    """Whoever may call it may do everything: who that is, the transport has to know.
+
+    `history_limit` is the most publications that one answer has.
+    """
+
+    def __init__(self, namespaces: Namespaces, publisher: Publisher, hub: Hub, *, history_limit: int) -> None:
+        self._namespaces = namespaces
+        self._publisher = publisher
+        self._hub = hub
+        self._history_limit = history_limit
+        self._methods: Mapping[str, _Method] = {
+            "publish": _Method(PublishRequest, self._publish),
+            "broadcast": _Method(BroadcastRequest, self._broadcast),
+            "history": _Method(HistoryRequest, self._history),
+        }
+
+    def knows(self, method: str) -> bool:
+        return method == "batch" or method in self._methods
+
+    async def call(self, method: str, body: object) -> Result:
+        """The result of a method that is known. Raises ApiError."""
+        if method == "batch":
+            return await self._batch(_read(BatchRequest, body))
+        known = self._methods[method]
+        try:
+            return await known.answer(_read(known.read, body))
+        except UnknownChannel:
+            raise ApiError(Error.UNKNOWN_CHANNEL) from None
+        except PublisherBusy:
+            raise ApiError(Error.TOO_MANY_REQUESTS) from None
+        except (StreamsAway, BusAway):
+            raise ApiError(Error.INTERNAL) from None
+
+    async def _publish(self, request: PublishRequest) -> Result:
+        return await self._publish_to(request.channel, request)
+
+    async def _publish_to(self, channel: str, content: _Content) -> Result:
+        options = self._namespaces.of(channel)
+        if options.is_domain and parse_channel(channel).kind is not Kind.PERSONAL:
+            # What is said there has happened in the domain, or comes as an event.
+            raise ApiError(Error.PERMISSION_DENIED)
+        position = await self._publisher.publish(_draft(channel, content, options), options)
+        return {} if position is None else {"offset": position.offset, "epoch": position.epoch}
+
+    async def _broadcast(self, request: BroadcastRequest) -> Result:
+        """Each by itself: one channel's error is not the others'."""
+        content = request.model_dump(exclude={"channels"})
+        commands: list[dict[str, JsonValue]] = [{"publish": {"channel": name, **content}} for name in request.channels]
+        return {"responses": await _some_at_a_time([self._response(command) for command in commands])}
+
+    async def _response(self, command: dict[str, JsonValue]) -> Result:
+        reply = await self._reply(command)
+        return reply if "error" in reply else {"result": reply["publish"]}
+
+    async def _history(self, request: HistoryRequest) -> Result:
+        if not self._namespaces.of(request.channel).has_history:
+            raise ApiError(Error.NOT_AVAILABLE)
+        since = None if request.since is None else Position(request.since.offset, request.since.epoch)
+        if request.reverse and since is not None and since.offset == 0:
+            raise ApiError(Error.BAD_REQUEST)
+        limit = self._history_limit if request.limit < 0 else min(request.limit, self._history_limit)
+        page = await self._hub.history(request.channel, Span(limit, since, request.reverse))
+        if page is None:
+            raise ApiError(Error.UNRECOVERABLE_POSITION)
+        publications = [_shown(publication) for publication in page.publications]
+        return {"publications": publications, "offset": page.position.offset, "epoch": page.position.epoch}
+
+    async def _batch(self, request: BatchRequest) -> Result:
+        replies = [self._reply(command) for command in request.commands]
+        if request.parallel:
+            return {"replies": await _some_at_a_time(replies)}
+        return {"replies": [await reply for reply in replies]}
+
+    async def _reply(self, command: dict[str, JsonValue]) -> Result:
+        method, body = next(((name, body) for name, body in command.items() if name in self._methods), ("", None))
+        try:
+            if not method:
+                raise ApiError(Error.METHOD_NOT_FOUND)
+            return {method: await self.call(method, body)}
+        except ApiError as refused:
+            return {"error": error_object(refused.error)}
+
+
+def error_object(error: Error) -> Result:
+    return {"code": error.code, "message": error.message}
+
+
+async def _some_at_a_time(work: Sequence[Awaitable[Result]]) -> list[Result]:
+    slots = asyncio.Semaphore(_IN_PARALLEL)
+
+    async def one(each: Awaitable[Result]) -> Result:
+        async with slots:
+            return await each
+
+    return await asyncio.gather(*map(one, work))
+
+
+def _read(model: type[M], body: object) -> M:
+    try:
+        return model.model_validate(body)
+    except ValidationError:
+        raise ApiError(Error.BAD_REQUEST) from None
+
+
+def _draft(channel: str, content: _Content, options: ChannelOptions) -> Draft:
+    version = Version(content.version, content.version_epoch) if content.version and options.has_history else None
+    tags = orjson.dumps(content.tags) if content.tags else b""
+    return Draft(
+        channel,
+        _data(content),
+        _SOURCE,
+        content.idempotency_key,
+        tags=tags,
+        version=version,
+        skip_history=content.skip_history,
+    )
+
+
+def _data(content: _Content) -> bytes:
+    """One JSON value on one line, whichever way it came."""
+    if content.b64data is None:
+        if "data" not in content.model_fields_set:
+            raise ApiError(Error.BAD_REQUEST)
+        return orjson.dumps(content.data)
+    try:
+        return orjson.dumps(orjson.loads(base64.b64decode(content.b64data, validate=True)))
+    except (binascii.Error, ValueError):
+        raise ApiError(Error.BAD_REQUEST) from None
+
+
+def _shown(publication: Publication) -> Result:
+    """Payloads are copied, never parsed."""
+    shown: Result = {"data": orjson.Fragment(publication.data), "offset": publication.offset}
+    if publication.info:
+        shown["info"] = orjson.Fragment(publication.info)
+    if publication.tags:
+        shown["tags"] = orjson.Fragment(publication.tags)
+    return shown

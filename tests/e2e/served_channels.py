@@ -1,0 +1,19 @@
+"""The settings of a node with channels of its own, for tests of what is done in them."""
+
+API_KEY = "a key for backends"
+
+SETTINGS = """
+[[channel.namespaces]]
+name = "room"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+allow_history_for_subscriber = true
+
+[[channel.namespaces]]
+name = "typing"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+"""

@@ -1,0 +1,189 @@
+"""The server API, by the library that Centrifugo's users have and by hand, on a served node."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import orjson
+import pytest
+from cent import (
+    AsyncClient,
+    BatchRequest,
+    BroadcastRequest,
+    CentApiResponseError,
+    CentUnauthorizedError,
+    HistoryRequest,
+    PublishRequest,
+    StreamPosition,
+)
+
+from tests.e2e.served_channels import API_KEY
+from tests.services.orderwire import Orderwire
+from tests.services.person import Person
+
+
+@pytest.fixture
+def cent(channels: Orderwire, session: aiohttp.ClientSession) -> AsyncClient:
+    return AsyncClient(f"{channels.base_url}/api", api_key=API_KEY, session=session)
+
+
+@pytest.fixture
+def room() -> str:
+    return f"room:{uuid4()}"
+
+
+async def test_cent_publishes_and_reads_what_it_published(cent: AsyncClient, room: str) -> None:
+    first = await cent.publish(PublishRequest(channel=room, data={"n": 1}, tags={"lang": "en"}))
+    second = await cent.publish(
+        PublishRequest(channel=room, data=None, b64data=base64.b64encode(b'{"n":  2}').decode())
+    )
+    page = await cent.history(HistoryRequest(channel=room, limit=-1))
+    later = await cent.history(
+        HistoryRequest(channel=room, limit=10, since=StreamPosition(offset=1, epoch=first.epoch), reverse=False)
+    )
+
+    assert (first.offset, second.offset) == (1, 2)
+    assert [(pub.offset, pub.data, pub.tags) for pub in page.publications] == [
+        (1, {"n": 1}, {"lang": "en"}),
+        (2, {"n": 2}, None),
+    ]
+    assert (page.offset, page.epoch) == (2, first.epoch)
+    assert [pub.offset for pub in later.publications] == [2]
+
+
+async def test_the_same_key_is_published_once_per_channel(cent: AsyncClient, room: str) -> None:
+    request = PublishRequest(channel=room, data=1, idempotency_key="m-1")
+    first, again = await cent.publish(request), await cent.publish(request)
+    elsewhere = await cent.publish(PublishRequest(channel=f"{room}-2", data=1, idempotency_key="m-1"))
+
+    assert again == first
+    assert elsewhere.offset == 1
+    assert (await cent.history(HistoryRequest(channel=room, limit=0))).offset == 1
+
+
+async def test_a_version_that_is_not_newer_is_left_out(cent: AsyncClient, room: str) -> None:
+    def versioned(number: int) -> PublishRequest:
+        # A field that the library does not know yet, and hands on.
+        return PublishRequest.model_validate({"channel": room, "data": number, "version": number})
+
+    positions = [(await cent.publish(versioned(number))).offset for number in (5, 4, 5, 6)]
+
+    assert positions == [1, 1, 1, 2]
+    page = await cent.history(HistoryRequest(channel=room, limit=-1))
+    assert [pub.data for pub in page.publications] == [5, 6]
+
+
+async def test_a_broadcast_answers_for_each_channel(cent: AsyncClient, room: str) -> None:
+    said = await cent.broadcast(BroadcastRequest(channels=[room, "nowhere:a", f"{room}-2"], data={"a": 1}))
+
+    assert [response.error.code if response.error else None for response in said.responses] == [None, 102, None]
+    assert [response.result.offset for response in said.responses if response.result] == [1, 1]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_a_batch_answers_in_order(cent: AsyncClient, room: str, parallel: bool) -> None:
+    requests = [PublishRequest(channel=room, data=n) for n in range(50)]
+    said = await cent.batch(
+        BatchRequest(requests=[*requests, HistoryRequest(channel=room, limit=0)], parallel=parallel)
+    )
+
+    offsets = [reply.model_dump()["offset"] for reply in said.replies]
+    assert sorted(offsets[:50]) == list(range(1, 51))
+    assert parallel or offsets == [*range(1, 51), 50]
+
+
+async def test_what_is_published_reaches_a_customers_own_channel(
+    cent: AsyncClient, channels: Orderwire, session: aiohttp.ClientSession
+) -> None:
+    customer = await Person.sign_in(session, channels.base_url, "customer")
+    async with session.ws_connect(channels.websocket_url) as socket:
+        await socket.send_json({"id": 1, "connect": {"token": customer.token}})
+        position = (await socket.receive_json())["connect"]["subs"][f"#{customer.id}"]
+        published = await cent.publish(PublishRequest(channel=f"#{customer.id}", data={"text": "hello"}))
+        push = (await socket.receive_json())["push"]
+
+    assert published.offset == position.get("offset", 0) + 1
+    assert push == {"channel": f"#{customer.id}", "pub": {"data": {"text": "hello"}, "offset": published.offset}}
+
+
+async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
+    for request, code in [
+        (cent.publish(PublishRequest(channel="nowhere:a", data=1)), 102),
+        (cent.publish(PublishRequest(channel="orders:feed", data=1)), 103),
+        (cent.history(HistoryRequest(channel="typing:a", limit=1)), 108),
+        (cent.history(HistoryRequest(channel="room:a", since=StreamPosition(offset=3, epoch="x"))), 112),
+    ]:
+        with pytest.raises(CentApiResponseError) as caught:
+            await request
+        assert caught.value.code == code
+
+
+async def test_a_wrong_key_is_not_let_in(channels: Orderwire, session: aiohttp.ClientSession) -> None:
+    stranger = AsyncClient(f"{channels.base_url}/api", api_key="a key of sixteen", session=session)
+    with pytest.raises(CentUnauthorizedError):
+        await stranger.publish(PublishRequest(channel="room:a", data=1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"headers": {"X-API-Key": API_KEY}},
+        {"headers": {"Authorization": f"apikey {API_KEY}"}},
+        {"params": {"api_key": API_KEY}},
+    ],
+)
+async def test_the_key_may_come_in_three_ways(
+    channels: Orderwire, session: aiohttp.ClientSession, how: dict[str, Any]
+) -> None:
+    url = f"{channels.base_url}/api/history"
+    async with session.post(url, data=b'{"channel":"room:a"}', **how) as reply:
+        assert (await reply.json())["result"]["publications"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "expected"),
+    [
+        ("publish", b"{", 400, None),
+        ("publish", b"[]", 400, None),
+        ("publish", b"\xff", 400, None),
+        ("nothing", b"{}", 404, None),
+        ("publish", b"{}", 200, {"error": {"code": 107, "message": "bad request"}}),
+        ("publish", b'{"channel":"room:a"}', 200, {"error": {"code": 107, "message": "bad request"}}),
+        ("publish", b'{"channel":"room:a","b64data":"x"}', 200, {"error": {"code": 107, "message": "bad request"}}),
+        (
+            "publish",
+            b'{"channel":"room:a","data":1,"tags":{"a":1}}',
+            200,
+            {"error": {"code": 107, "message": "bad request"}},
+        ),
+        (
+            "batch",
+            b'{"commands":[{"nothing":{}},{"publish":3}]}',
+            200,
+            {
+                "replies": [
+                    {"error": {"code": 104, "message": "method not found"}},
+                    {"error": {"code": 107, "message": "bad request"}},
+                ]
+            },
+        ),
+    ],
+)
+async def test_bad_input_is_told_what_it_is(
+    channels: Orderwire, session: aiohttp.ClientSession, path: str, body: bytes, status: int, expected: object
+) -> None:
+    async with session.post(f"{channels.base_url}/api/{path}", data=body, headers={"X-API-Key": API_KEY}) as reply:
+        assert reply.status == status
+        if expected is not None:
+            assert orjson.loads(await reply.read()) == expected
+
+
+async def test_errors_have_statuses_for_who_wants_them(channels: Orderwire, session: aiohttp.ClientSession) -> None:
+    headers = {"X-API-Key": API_KEY, "X-Centrifugo-Error-Mode": "transport"}
+    url = f"{channels.base_url}/api/publish"
+    async with session.post(url, json={"channel": "nowhere:a", "data": 1}, headers=headers) as reply:
+        assert reply.status == 404
+        assert (await reply.json())["error"]["code"] == 102
