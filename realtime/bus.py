@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from handlers.ports.streams import Publication, Published
 
 Receiver = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Somebody came to a channel or went. `info` is what others may see of them, a JSON object."""
+
+    channel: str
+    info: bytes
+    is_join: bool
 
 
 class Bus(Protocol):
@@ -33,25 +43,32 @@ class Bus(Protocol):
         ...
 
 
-_HEAD = struct.Struct("!HHIIIQQ")  # bytes of channel, epoch, info, tags and data; offset; time in ms
+# What it is; bytes of channel, epoch, info, tags and data; offset; time in ms.
+_HEAD = struct.Struct("!BHHIIIQQ")
+_PUBLISHED, _JOIN, _LEAVE = range(3)
 
 
-def encode(published: Iterable[Published]) -> bytes:
-    """One bus message for one appended batch. Lengths are explicit, so payloads are never parsed on the way."""
+def encode(items: Iterable[Published | Membership]) -> bytes:
+    """One bus message for one batch. Lengths are explicit, so payloads are never parsed on the way."""
     parts: list[bytes] = []
-    for item in published:
-        one = item.publication
-        fields = (item.channel.encode(), item.epoch.encode(), one.info, one.tags, one.data)
-        parts += (_HEAD.pack(*map(len, fields), one.offset, one.time_ms), *fields)
+    for item in items:
+        if isinstance(item, Membership):
+            fields = (item.channel.encode(), b"", item.info, b"", b"")
+            head = _HEAD.pack(_JOIN if item.is_join else _LEAVE, *map(len, fields), 0, 0)
+        else:
+            one = item.publication
+            fields = (item.channel.encode(), item.epoch.encode(), one.info, one.tags, one.data)
+            head = _HEAD.pack(_PUBLISHED, *map(len, fields), one.offset, one.time_ms)
+        parts += (head, *fields)
     return b"".join(parts)
 
 
-def decode(message: bytes) -> Iterator[Published]:
+def decode(message: bytes) -> Iterator[Published | Membership]:
     """Raises ValueError for a message that `encode` cannot have made."""
     at = 0
     while at < len(message):
         try:
-            *sizes, offset, time_ms = _HEAD.unpack_from(message, at)
+            kind, *sizes, offset, time_ms = _HEAD.unpack_from(message, at)
         except struct.error:
             raise ValueError("truncated bus message") from None
         at += _HEAD.size
@@ -62,4 +79,7 @@ def decode(message: bytes) -> Iterator[Published]:
         if at > len(message):
             raise ValueError("truncated bus message")
         channel, epoch, info, tags, data = fields
+        if kind != _PUBLISHED:
+            yield Membership(channel.decode(), info, is_join=kind == _JOIN)
+            continue
         yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))

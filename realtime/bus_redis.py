@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from realtime.backoff import Backoff
 from realtime.bus import Receiver
 from realtime.metrics import RealtimeMetrics
+from realtime.redis_client import PATIENCE_SECONDS, open_redis
 
 log = structlog.get_logger(__name__)
 
 SILENCE_SECONDS = 2.0  # without a message: ask; as long without an answer: the connection is half-open
-PUBLISH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class RedisBusOptions:
 @asynccontextmanager
 async def open_redis_bus(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[RedisBus]:
     """Connects when it is first needed, so that a node starts and serves with Redis away."""
-    async with _client(options.url) as subscriber, _client(options.url) as publisher:
+    async with open_redis(options.url) as subscriber, open_redis(options.url) as publisher:
         yield RedisBus(subscriber, publisher, options.channel, metrics)
 
 
@@ -86,7 +84,7 @@ class RedisBus:
 
     async def _send(self, message: bytes) -> bool:
         try:
-            async with asyncio.timeout(PUBLISH_SECONDS), self._turn:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._turn:
                 if self._is_doubted:  # the one before us has just found out
                     return False
                 await self._publisher.publish(self._channel, message)
@@ -123,14 +121,3 @@ def _end_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _client(url: str) -> Redis:
-    """Without redis-py's own retries: they restore a subscription unseen, and stretch every deadline."""
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=PUBLISH_SECONDS,
-        socket_timeout=PUBLISH_SECONDS,
-        driver_info=None,  # else it looks its own version up on disk, on the event loop
-    )

@@ -28,6 +28,8 @@ class Encoding(Protocol):
 
     def publication(self, channel: str, publication: Publication) -> bytes: ...
 
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes: ...
+
 
 class Subscriber(Protocol):
     """A connection as the hub sees it. Hashed by identity."""
@@ -77,7 +79,7 @@ class Channel:
 
     __slots__ = (
         "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_stream",
-        "is_suspect", "joining", "last", "live", "name", "opening",
+        "is_suspect", "joining", "last", "live", "name", "opening", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -94,6 +96,8 @@ class Channel:
         self.early: list[Published] = []
         self.live: dict[Encoding, dict[Subscriber, None]] = {}
         self.joining: dict[Subscriber, Ticket] = {}
+        # Of the live ones those that are told who joins and leaves; made when needed.
+        self.watching: set[Subscriber] | None = None
         self._ring: deque[Publication] = deque()
         self._ring_bytes = 0
 
@@ -134,7 +138,15 @@ class Channel:
     def add_live(self, subscriber: Subscriber) -> None:
         self.live.setdefault(subscriber.encoding, {})[subscriber] = None
 
+    def watch(self, subscriber: Subscriber) -> None:
+        """Tell a live subscriber from now on who joins and leaves."""
+        if self.watching is None:
+            self.watching = set()
+        self.watching.add(subscriber)
+
     def remove_live(self, subscriber: Subscriber) -> bool:
+        if self.watching is not None:
+            self.watching.discard(subscriber)
         sharing = self.live.get(subscriber.encoding)
         if sharing is None or subscriber not in sharing:
             return False

@@ -10,7 +10,8 @@ import structlog
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Page, Publication, Published
-from realtime.channel import RING_LENGTH, Channel, Subscriber, Ticket
+from realtime.bus import Membership
+from realtime.channel import RING_LENGTH, Channel, Encoding, Subscriber, Ticket
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.messages import Subscribed
@@ -112,6 +113,19 @@ class Channels:
         self._push(channel, subscriber, missed.publications)
         return is_live
 
+    def tell(self, channel: Channel, membership: Membership) -> None:
+        """Tell those who want to know that somebody joined or left."""
+        watching = channel.watching
+        if not watching:
+            return
+        frames: dict[Encoding, bytes] = {}
+        for subscriber in watching:
+            encoding = subscriber.encoding
+            if encoding not in frames:
+                frames[encoding] = encoding.membership(channel.name, membership.info, is_join=membership.is_join)
+            subscriber.pending.append(frames[encoding])
+        self._flusher.mark(dict.fromkeys(watching))
+
     def leave(self, subscriber: Subscriber, name: str) -> None:
         """Idempotent; also ends a join that is under way."""
         channel = self._channels.get(name)
@@ -134,6 +148,7 @@ class Channels:
         heard = [subscriber for subscribers in channel.live.values() for subscriber in subscribers]
         self._metrics.subscriptions.dec(len(heard))
         channel.live.clear()
+        channel.watching = None
         for subscriber in heard:
             subscriber.dropped(channel.name)
         # Joiners without a reply find the channel gone and begin again by themselves.

@@ -15,7 +15,6 @@ from handlers.audience import personal_channel
 from realtime.channel import Encoding
 from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.flusher import Flusher
-from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect, Error
@@ -73,7 +72,6 @@ class Wire(Protocol):
 class Surroundings:
     """What every connection of a node shares. `clock` is monotonic seconds; `spawn` owns the task it starts."""
 
-    hub: Hub
     flusher: Flusher
     operations: Operations
     authority: TokenAuthority
@@ -113,6 +111,7 @@ class Connection:
         self._perform(self._session.close(why))
 
     def dropped(self, channel: str) -> None:
+        self._shared.operations.leave(self, channel)
         self._perform(self._session.dropped(channel))
 
     def write(self, data: bytes) -> None:
@@ -140,7 +139,7 @@ class Connection:
     def detach(self) -> None:
         """Hear nothing more, ask nothing more. Idempotent."""
         for channel in self._session.channels:
-            self._shared.hub.leave(self, channel)
+            self._shared.operations.leave(self, channel)
         for task in self._tasks or ():
             task.cancel()
         self.pending.clear()
@@ -157,7 +156,7 @@ class Connection:
                 case Perform():
                     self._start(self._carry_out(effect))
                 case Leave(channel):
-                    self._shared.hub.leave(self, channel)
+                    self._shared.operations.leave(self, channel)
                 case Close(why):
                     self._close(why)
         self._shared.rescheduled(self)
@@ -207,7 +206,9 @@ class Connection:
             has_replied = True
             self._perform(self._session.answered(joined, self._shared.clock()))
 
-        error = await self._attempt(question.channel, self._shared.operations.join(self, question, reply))
+        error = await self._attempt(
+            question.channel, self._shared.operations.join(self, self._session.client, question, reply)
+        )
         if error is not None and has_replied:
             self.close(Disconnect.SERVER_ERROR)
         elif error is not None:

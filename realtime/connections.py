@@ -14,7 +14,6 @@ from uuid import uuid4
 from handlers.clock import utc_now
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
-from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
@@ -32,7 +31,6 @@ class Connections:
 
     def __init__(
         self,
-        hub: Hub,
         flusher: Flusher,
         operations: Operations,
         authority: TokenAuthority,
@@ -42,7 +40,6 @@ class Connections:
         version: str,
     ) -> None:
         self._shared = Surroundings(
-            hub=hub,
             flusher=flusher,
             operations=operations,
             authority=authority,

@@ -11,7 +11,7 @@ import structlog
 from handlers.ports.domain import Position
 from handlers.ports.streams import Streams, StreamsAway
 from realtime import bus as wire
-from realtime.bus import Bus
+from realtime.bus import Bus, Membership
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
@@ -70,7 +70,11 @@ class Hub:
             return
         for item in published:
             channel = self._channels.get(item.channel)
-            if channel is not None:
+            if channel is None:
+                continue
+            if isinstance(item, Membership):
+                self._channels.tell(channel, item)
+            else:
                 self._channels.hear(channel, item)
                 if channel.is_behind:
                     self._repairs.want(channel)
@@ -106,6 +110,12 @@ class Hub:
     async def history(self, channel: str, span: Span) -> HistoryPage | None:
         """A part of the channel's stream; None when it begins at a position of another epoch. Raises StreamsAway."""
         return await read_history(self._streams, channel, span)
+
+    def watch(self, subscriber: Subscriber, name: str) -> None:
+        """Tell a subscriber of the channel, from now on, who joins and leaves."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.watch(subscriber)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""

@@ -24,6 +24,7 @@ class Operation(Enum):
     SUBSCRIBE = "subscribe"
     PUBLISH = "publish"
     HISTORY = "history"
+    PRESENCE = "presence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class ChannelOptions:
     history_ttl: float = 0.0
     force_positioning: bool = False
     force_recovery: bool = False
+    presence: bool = False
+    join_leave: bool = False
+    join_leave_per_user: bool = False
+    force_push_join_leave: bool = False
     allow_user_limited_channels: bool = False
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False
@@ -46,6 +51,9 @@ class ChannelOptions:
     allow_history_for_client: bool = False
     allow_history_for_subscriber: bool = False
     allow_history_for_anonymous: bool = False
+    allow_presence_for_client: bool = False
+    allow_presence_for_subscriber: bool = False
+    allow_presence_for_anonymous: bool = False
     is_domain: bool = False
 
     @property
@@ -133,6 +141,12 @@ def _allowed(options: ChannelOptions, operation: Operation) -> tuple[bool, bool,
                 options.allow_history_for_client,
                 options.allow_history_for_subscriber,
                 options.allow_history_for_anonymous,
+            )
+        case Operation.PRESENCE:
+            return (
+                options.allow_presence_for_client,
+                options.allow_presence_for_subscriber,
+                options.allow_presence_for_anonymous,
             )
 
 

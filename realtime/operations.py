@@ -14,11 +14,24 @@ from realtime.channel import Subscriber
 from realtime.credentials import Credentials
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
+from realtime.presence import Member, Presence, PresenceAway
+from realtime.presence_keeper import PresenceKeeper
+from realtime.protocol import messages as commands
 from realtime.protocol.codes import Error
 from realtime.protocol.json_codec import client_info
-from realtime.protocol.messages import Accepted, History, HistoryPage, Listening, Publish, Subscribe, Subscribed
+from realtime.protocol.messages import (
+    Accepted,
+    History,
+    HistoryPage,
+    Listening,
+    MemberCount,
+    Members,
+    Publish,
+    Subscribe,
+    Subscribed,
+)
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy
-from realtime.session import Join, Perform
+from realtime.session import Carried, Join, Perform
 
 T = TypeVar("T")
 
@@ -29,47 +42,86 @@ class Operations:
     """`insecure`: every client may do everything with configured channels (a setting for development)."""
 
     def __init__(
-        self, namespaces: Namespaces, admission: Admission, hub: Hub, publisher: Publisher, *, insecure: bool
+        self,
+        namespaces: Namespaces,
+        admission: Admission,
+        hub: Hub,
+        publisher: Publisher,
+        presence: Presence,
+        keeper: PresenceKeeper,
+        *,
+        insecure: bool,
     ) -> None:
         self._namespaces = namespaces
         self._admission = admission
         self._hub = hub
         self._publisher = publisher
+        self._presence = presence
+        self._keeper = keeper
         self._insecure = insecure
+        # Of those subscriptions that others can see.
+        self._members: dict[tuple[Subscriber, str], tuple[Member, ChannelOptions]] = {}
 
     async def join(
-        self, subscriber: Subscriber, question: Join, reply: Callable[[Subscribed | Listening], None]
+        self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
     ) -> Error | None:
         """Subscribe, or return why not. `reply` is called as `Hub.join` says."""
-        return await _or_error(self._join(subscriber, question, reply))
+        return await _or_error(self._join(subscriber, client, question, reply))
 
-    async def perform(self, client: str, question: Perform) -> Accepted | HistoryPage | Error:
+    def leave(self, subscriber: Subscriber, channel: str) -> None:
+        """Nothing is delivered from now on, and the others see it. Idempotent."""
+        self._hub.leave(subscriber, channel)
+        entered = self._members.pop((subscriber, channel), None)
+        if entered is not None:
+            self._keeper.leave(channel, *entered)
+
+    async def perform(self, client: str, question: Perform) -> Carried | Error:
         """The command's result, or why there is none."""
         return await _or_error(self._perform(client, question))
 
     async def _join(
-        self, subscriber: Subscriber, question: Join, reply: Callable[[Subscribed | Listening], None]
+        self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
     ) -> Error | None:
         who, channel, request = question.who, question.channel, question.request
         options = self._namespaces.of(channel)
         if request is not None and not await self._may(who, Operation.SUBSCRIBE, channel, options):
             return Error.PERMISSION_DENIED
+
+        def welcome(joined: Subscribed | Listening) -> None:
+            # First the entry: the session may leave in answer to the reply.
+            self._enter(subscriber, client, question, options)
+            reply(joined)
+
         if not options.has_history:
             self._hub.listen(subscriber, channel)
-            reply(Listening())
+            welcome(Listening())
             return None
         may_ask = options.is_domain or self._permits(options, Operation.HISTORY, channel, who, is_subscriber=True)
         shown = _Shown.of(options, request if may_ask else None)
         since = question.since if shown.is_recoverable else None
-        await self._hub.join(subscriber, channel, since, lambda joined: reply(shown.of_this(joined)))
+        await self._hub.join(subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)))
         return None
 
-    async def _perform(self, client: str, question: Perform) -> Accepted | HistoryPage | Error:
+    def _enter(self, subscriber: Subscriber, client: str, question: Join, options: ChannelOptions) -> None:
+        """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
+        channel, who = question.channel, question.who
+        if options.presence or options.join_leave:
+            member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info)))
+            self._members[subscriber, channel] = (member, options)
+            self._keeper.enter(channel, member, options)
+        wants = question.request is not None and question.request.wants_join_leave
+        may_ask = wants and self._permits(options, Operation.PRESENCE, channel, who, is_subscriber=True)
+        if options.join_leave and (options.force_push_join_leave or may_ask):
+            self._hub.watch(subscriber, channel)
+
+    async def _perform(self, client: str, question: Perform) -> Carried | Error:
         match question.command:
             case Publish():
                 return await self._publish(client, question.who, question.command, question.is_subscriber)
             case History():
                 return await self._history(question.who, question.command, question.is_subscriber)
+            case commands.Presence() | commands.PresenceStats():
+                return await self._present(question.who, question.command, question.is_subscriber)
 
     async def _publish(self, client: str, who: Credentials, command: Publish, is_subscriber: bool) -> Accepted | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
@@ -90,6 +142,20 @@ class Operations:
             return Error.PERMISSION_DENIED
         page = await self._hub.history(channel, command.span)
         return Error.UNRECOVERABLE_POSITION if page is None else page
+
+    async def _present(
+        self, who: Credentials, command: commands.Presence | commands.PresenceStats, is_subscriber: bool
+    ) -> Members | MemberCount | Error:
+        channel, options = command.channel, self._namespaces.of(command.channel)
+        if not options.presence:
+            return Error.NOT_AVAILABLE
+        if not self._permits(options, Operation.PRESENCE, channel, who, is_subscriber=is_subscriber):
+            return Error.PERMISSION_DENIED
+        if isinstance(command, commands.PresenceStats):
+            stats = await self._presence.stats(channel)
+            return MemberCount(stats.clients, stats.users)
+        members = await self._presence.members(channel)
+        return Members({client: member.info for client, member in members.items()})
 
     async def _may(
         self,
@@ -138,5 +204,5 @@ async def _or_error(work: Awaitable[T]) -> T | Error:
         return Error.UNKNOWN_CHANNEL
     except PublisherBusy:
         return Error.TOO_MANY_REQUESTS
-    except (Unavailable, StreamsAway, BusAway):
+    except (Unavailable, StreamsAway, BusAway, PresenceAway):
         return Error.INTERNAL

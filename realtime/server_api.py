@@ -19,6 +19,7 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.presence import Presence, PresenceAway
 from realtime.protocol.codes import Error
 from realtime.protocol.messages import Span
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy, Version
@@ -75,6 +76,10 @@ class HistoryRequest(_Request):
     reverse: bool = False
 
 
+class ChannelRequest(_Request):
+    channel: str
+
+
 class BatchRequest(_Request):
     commands: list[dict[str, JsonValue]]
     parallel: bool = False
@@ -92,8 +97,11 @@ class ServerApi:
     `history_limit` is the most publications that one answer has.
     """
 
-    def __init__(self, namespaces: Namespaces, publisher: Publisher, hub: Hub, *, history_limit: int) -> None:
+    def __init__(
+        self, namespaces: Namespaces, publisher: Publisher, hub: Hub, presence: Presence, *, history_limit: int
+    ) -> None:
         self._namespaces = namespaces
+        self._presence = presence
         self._publisher = publisher
         self._hub = hub
         self._history_limit = history_limit
@@ -101,6 +109,8 @@ class ServerApi:
             "publish": _Method(PublishRequest, self._publish),
             "broadcast": _Method(BroadcastRequest, self._broadcast),
             "history": _Method(HistoryRequest, self._history),
+            "presence": _Method(ChannelRequest, self._members),
+            "presence_stats": _Method(ChannelRequest, self._member_count),
         }
 
     def knows(self, method: str) -> bool:
@@ -117,7 +127,7 @@ class ServerApi:
             raise ApiError(Error.UNKNOWN_CHANNEL) from None
         except PublisherBusy:
             raise ApiError(Error.TOO_MANY_REQUESTS) from None
-        except (StreamsAway, BusAway):
+        except (StreamsAway, BusAway, PresenceAway):
             raise ApiError(Error.INTERNAL) from None
 
     async def _publish(self, request: PublishRequest) -> Result:
@@ -153,6 +163,20 @@ class ServerApi:
             raise ApiError(Error.UNRECOVERABLE_POSITION)
         publications = [_shown(publication) for publication in page.publications]
         return {"publications": publications, "offset": page.position.offset, "epoch": page.position.epoch}
+
+    async def _members(self, request: ChannelRequest) -> Result:
+        self._require_presence(request.channel)
+        members = await self._presence.members(request.channel)
+        return {"presence": {client: orjson.Fragment(member.info) for client, member in members.items()}}
+
+    async def _member_count(self, request: ChannelRequest) -> Result:
+        self._require_presence(request.channel)
+        stats = await self._presence.stats(request.channel)
+        return {"num_clients": stats.clients, "num_users": stats.users}
+
+    def _require_presence(self, channel: str) -> None:
+        if not self._namespaces.of(channel).presence:
+            raise ApiError(Error.NOT_AVAILABLE)
 
     async def _batch(self, request: BatchRequest) -> Result:
         replies = [self._reply(command) for command in request.commands]

@@ -31,9 +31,13 @@ from realtime.protocol.messages import (
     HistoryPage,
     Left,
     Listening,
+    MemberCount,
+    Members,
     Message,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     ProtocolError,
     Publish,
     Refresh,
@@ -107,7 +111,7 @@ class Perform:
     """
 
     who: Credentials
-    command: Publish | History
+    command: Publish | History | Presence | PresenceStats
     is_subscriber: bool
 
 
@@ -151,7 +155,8 @@ class Refused:
     error: Error
 
 
-Answer = Identified | Rejected | Subscribed | Listening | Accepted | HistoryPage | Refused
+Carried = Accepted | HistoryPage | Members | MemberCount
+Answer = Identified | Rejected | Subscribed | Listening | Carried | Refused
 
 
 class _Phase(Enum):
@@ -165,7 +170,7 @@ class _Phase(Enum):
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | Publish | History
+_Asking = Connect | Refresh | Subscribe | Publish | History | Presence | PresenceStats
 
 
 class Session:
@@ -272,11 +277,14 @@ class Session:
             case Subscribe(), Refused(error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
-            case Publish(id), Accepted():
-                effects = [Say(Reply(id, answer))]
-            case History(id), HistoryPage():
-                effects = [Say(Reply(id, answer))]
-            case ((Publish(id) | History(id)), Refused(error)):
+            case (
+                (Publish(id), Accepted() as result)
+                | (History(id), HistoryPage() as result)
+                | (Presence(id), Members() as result)
+                | (PresenceStats(id), MemberCount() as result)
+            ):
+                effects = [Say(Reply(id, result))]
+            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id)), Refused(error)):
                 effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
@@ -354,6 +362,8 @@ class Session:
                 return self._publish(command)
             case History():
                 return self._history(command)
+            case Presence() | PresenceStats():
+                return self._presence(command)
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
@@ -463,6 +473,11 @@ class Session:
         span = replace(span, limit=most if span.limit < 0 else min(span.limit, most))
         question = replace(command, span=span)
         return self._ask(command, Perform(self._who, question, channel in self._channels))
+
+    def _presence(self, command: Presence | PresenceStats) -> list[Effect]:
+        if self._who is None or not is_channel_name(command.channel):
+            return [Say(Reply(command.id, Error.BAD_REQUEST))]
+        return self._ask(command, Perform(self._who, command, command.channel in self._channels))
 
     def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
         """There are no subscription tokens: a channel is judged by who the connection is."""

@@ -26,6 +26,8 @@ from realtime.hub import Hub, HubOptions
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.operations import Operations
+from realtime.presence_keeper import PresenceKeeper
+from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
 from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
 from realtime.relay import Relay
@@ -72,6 +74,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         open_postgres(postgres_options(settings, places)) as postgres,
         open_streams(StreamsOptions(places.database_url)) as streams,
         open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
+        open_redis_presence(RedisPresenceOptions(places.redis_url, settings.redis.bus_channel)) as presence,
         _open_broker(settings, places, postgres, metrics) as broker,
         Argon2Passwords() as passwords,
         Work(postgres) as work,
@@ -83,10 +86,11 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
-        operations = Operations(namespaces, Admission(work), hub, publisher, insecure=settings.client.insecure)
-        connections = Connections(
-            hub, flusher, operations, authority, metrics, _client_options(settings), version=VERSION
+        keeper = PresenceKeeper(presence, bus, metrics)
+        operations = Operations(
+            namespaces, Admission(work), hub, publisher, presence, keeper, insecure=settings.client.insecure
         )
+        connections = Connections(flusher, operations, authority, metrics, _client_options(settings), version=VERSION)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
@@ -97,13 +101,14 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
-            api = ServerApi(namespaces, publisher, hub, history_limit=most)
+            api = ServerApi(namespaces, publisher, hub, presence, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(hub.receive),
             "hub": hub.run,
             "publisher": publisher.run,
+            "presence": keeper.run,
             "connections": connections.run,
             "relay": relay.run,
             "outbox": outbox.run,

@@ -203,6 +203,10 @@ class ChannelOptions(_Section):
     history_ttl: Duration = 0.0
     force_positioning: Switch = False
     force_recovery: Switch = False
+    presence: Switch = False
+    join_leave: Switch = False
+    join_leave_per_user: Switch = False
+    force_push_join_leave: Switch = False
     allow_user_limited_channels: Switch = False
     allow_subscribe_for_client: Switch = False
     allow_subscribe_for_anonymous: Switch = False
@@ -212,6 +216,9 @@ class ChannelOptions(_Section):
     allow_history_for_client: Switch = False
     allow_history_for_subscriber: Switch = False
     allow_history_for_anonymous: Switch = False
+    allow_presence_for_client: Switch = False
+    allow_presence_for_subscriber: Switch = False
+    allow_presence_for_anonymous: Switch = False
 
 
 class Namespace(ChannelOptions):
@@ -501,6 +508,8 @@ def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -
         has_history = options.history_size > 0 and options.history_ttl > 0
         if not has_history and (options.history_size > 0 or options.history_ttl > 0):
             yield f"{place}: expected both history_size and history_ttl, or neither"
+        if options.join_leave_per_user and not options.presence:
+            yield f"{place}: expected presence, because join_leave_per_user needs to know who is there"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 

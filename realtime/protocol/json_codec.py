@@ -26,9 +26,13 @@ from realtime.protocol.messages import (
     HistoryPage,
     Left,
     Listening,
+    MemberCount,
+    Members,
     Message,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     ProtocolError,
     Publish,
     Refresh,
@@ -70,6 +74,10 @@ class JsonCodec:
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _publication(publication))
+
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        kind = b"join" if is_join else b"leave"
+        return b'{"push":{"channel":%b,"%b":{"info":%b}}}' % (_quoted(channel), kind, info)
 
 
 # Reading.
@@ -131,6 +139,7 @@ def _subscribe(id_: int, body: Object) -> Command:
         _since(body),
         wants_position=_field(body, "positioned", bool, False),
         wants_recovery=_field(body, "recoverable", bool, False),
+        wants_join_leave=_field(body, "join_leave", bool, False),
         reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
         is_filtered=body.get("tf") is not None,
@@ -150,11 +159,6 @@ def _history(id_: int, body: Object) -> Command:
     return History(id_, channel, Span(_field(body, "limit", int, 0), since, _field(body, "reverse", bool, False)))
 
 
-def _unspoken_on_channel(id_: int, body: Object) -> Command:
-    _channel(body)
-    return Unspoken(id_)
-
-
 def _unspoken(id_: int, _: Object) -> Command:
     return Unspoken(id_)
 
@@ -166,8 +170,8 @@ _METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
     "subscribe": _subscribe,
     "unsubscribe": lambda id_, body: Unsubscribe(id_, _channel(body)),
     "publish": _publish,
-    "presence": _unspoken_on_channel,
-    "presence_stats": _unspoken_on_channel,
+    "presence": lambda id_, body: Presence(id_, _channel(body)),
+    "presence_stats": lambda id_, body: PresenceStats(id_, _channel(body)),
     "history": _history,
     "rpc": _unspoken,
     "send": lambda _id, _body: Send(),
@@ -214,6 +218,11 @@ def _result(result: Result) -> bytes:
             found = b",".join(map(_publication, publications))
             head = b'"epoch":%b,"offset":%d' % (_quoted(position.epoch), position.offset)
             return b'"history":{"publications":[%b],%b}' % (found, head)
+        case Members(infos):
+            members = _object(b"%b:%b" % (_quoted(client), info) for client, info in infos.items())
+            return b'"presence":{"presence":%b}' % members
+        case MemberCount(clients, users):
+            return b'"presence_stats":{"num_clients":%d,"num_users":%d}' % (clients, users)
         case Accepted():
             return b'"publish":{}'
         case Left():

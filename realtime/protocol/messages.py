@@ -41,7 +41,8 @@ class Subscribe:
     """`since` is None when no recovery is asked for; `reject_unrecovered` wants error 112 rather than a fresh start.
 
     `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filtered` true with a
-    publication filter. `wants_position` and `wants_recovery` ask for what the channel's options do not force.
+    publication filter. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
+    channel's options do not force.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Subscribe:
     since: Position | None = None
     wants_position: bool = False
     wants_recovery: bool = False
+    wants_join_leave: bool = False
     reject_unrecovered: bool = False
     is_plain: bool = True
     is_filtered: bool = False
@@ -90,6 +92,22 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is in the channel?"""
+
+    id: int
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceStats:
+    """How many are in the channel?"""
+
+    id: int
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class SubRefresh:
     id: int
     channel: str
@@ -113,7 +131,20 @@ class Pong:
     pass
 
 
-Command = Connect | Refresh | Subscribe | Unsubscribe | Publish | History | SubRefresh | Unspoken | Send | Pong
+Command = (
+    Connect
+    | Refresh
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | History
+    | Presence
+    | PresenceStats
+    | SubRefresh
+    | Unspoken
+    | Send
+    | Pong
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +196,24 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """Who is in a channel: by client, a JSON object about it."""
+
+    infos: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCount:
+    clients: int
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Not subscribed, or no longer."""
 
 
-Result = Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage
+Result = Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage | Members | MemberCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,4 +249,8 @@ class Codec(Protocol):
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         """The push of a publication. Its `data` is copied, never parsed."""
+        ...
+
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        """The push that tells that somebody joined or left; `info` is a JSON object about them."""
         ...

@@ -30,9 +30,13 @@ from realtime.protocol.messages import (
     HistoryPage,
     Left,
     Listening,
+    MemberCount,
+    Members,
     Message,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     ProtocolError,
     Publish,
     Refresh,
@@ -77,6 +81,12 @@ class ProtobufCodec:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return _written(pb.Reply(push=pb.Push(channel=channel, pub=_publication(publication))))
 
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        who = _client_info(info)
+        if is_join:
+            return _written(pb.Reply(push=pb.Push(channel=channel, join=pb.Join(info=who))))
+        return _written(pb.Reply(push=pb.Push(channel=channel, leave=pb.Leave(info=who))))
+
 
 # Reading.
 
@@ -109,6 +119,7 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
         _since(request),
         wants_position=request.positioned,
         wants_recovery=request.recoverable,
+        wants_join_leave=request.join_leave,
         reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
         is_plain=request.type == 0,
         is_filtered=request.HasField("tf"),
@@ -132,11 +143,6 @@ def _history(id_: int, request: pb.HistoryRequest) -> Command:
     return History(id_, _named(request.channel), Span(request.limit, since, request.reverse))
 
 
-def _unspoken_on_channel(id_: int, request: Any) -> Command:
-    _named(request.channel)
-    return Unspoken(id_)
-
-
 def _unspoken(id_: int, _: object) -> Command:
     return Unspoken(id_)
 
@@ -148,8 +154,8 @@ _METHODS: Final[Mapping[str, Callable[[int, Any], Command]]] = {
     "subscribe": _subscribe,
     "unsubscribe": lambda id_, request: Unsubscribe(id_, _named(request.channel)),
     "publish": _publish,
-    "presence": _unspoken_on_channel,
-    "presence_stats": _unspoken_on_channel,
+    "presence": lambda id_, request: Presence(id_, _named(request.channel)),
+    "presence_stats": lambda id_, request: PresenceStats(id_, _named(request.channel)),
     "history": _history,
     "rpc": _unspoken,
     "send": lambda _id, _request: Send(),
@@ -193,6 +199,11 @@ def _reply(id_: int, result: Result | Error) -> pb.Reply:
             found = map(_publication, publications)
             page = pb.HistoryResult(publications=found, epoch=position.epoch, offset=position.offset)
             return pb.Reply(id=id_, history=page)
+        case Members(infos):
+            members = {client: _client_info(info) for client, info in infos.items()}
+            return pb.Reply(id=id_, presence=pb.PresenceResult(presence=members))
+        case MemberCount(clients, users):
+            return pb.Reply(id=id_, presence_stats=pb.PresenceStatsResult(num_clients=clients, num_users=users))
         case Accepted():
             return pb.Reply(id=id_, publish=pb.PublishResult())
         case Left():

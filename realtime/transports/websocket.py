@@ -44,6 +44,9 @@ class Frames:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return self.frame(self.codec.publication(channel, publication))
 
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        return self.frame(self.codec.membership(channel, info, is_join=is_join))
+
     def frame(self, payload: bytes) -> bytes:
         """A server's: FIN, the opcode, not masked (RFC 6455, section 5.2)."""
         first, size = _FIN | self.kind, len(payload)

@@ -21,9 +21,13 @@ from realtime.protocol.messages import (
     HistoryPage,
     Left,
     Listening,
+    MemberCount,
+    Members,
     Message,
     Ping,
     Pong,
+    Presence,
+    PresenceStats,
     ProtocolError,
     Publish,
     Refresh,
@@ -74,8 +78,9 @@ peers = st.sampled_from(PEERS)
             {"id": 2, "subscribe": {"channel": "c", "positioned": True, "recoverable": True}},
             Subscribe(2, "c", wants_position=True, wants_recovery=True),
         ),
-        ({"id": 5, "presence": {"channel": "c"}}, Unspoken(5)),
-        ({"id": 5, "presence_stats": {"channel": "c"}}, Unspoken(5)),
+        ({"id": 5, "presence": {"channel": "c"}}, Presence(5, "c")),
+        ({"id": 5, "presence_stats": {"channel": "c"}}, PresenceStats(5, "c")),
+        ({"id": 2, "subscribe": {"channel": "c", "join_leave": True}}, Subscribe(2, "c", wants_join_leave=True)),
         ({"id": 5, "history": {"channel": "c"}}, History(5, "c", Span())),
         (
             {"id": 5, "history": {"channel": "c", "limit": -1, "since": {"offset": 4, "epoch": "e"}, "reverse": True}},
@@ -130,6 +135,11 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
     [
         (Ping(), EMPTY),
         (Reply(3, Left()), {"id": 3, "unsubscribe": EMPTY}),
+        (
+            Reply(3, Members({"c": b'{"user":"42","client":"c","conn_info":{"a":1}}'})),
+            {"id": 3, "presence": {"presence": {"c": {"user": "42", "client": "c", "conn_info": {"a": 1}}}}},
+        ),
+        (Reply(3, MemberCount(2, 1)), {"id": 3, "presence_stats": {"num_clients": 2, "num_users": 1}}),
         (Reply(3, Accepted()), {"id": 3, "publish": EMPTY}),
         (Reply(3, Listening()), {"id": 3, "subscribe": EMPTY}),
         (
@@ -218,6 +228,15 @@ def test_a_publication_tells_who_published_it_and_its_tags(peer: Peer) -> None:
     assert pub["info"] == {"user": "42", "client": "c", "conn_info": {"name": "A"}, "chan_info": 7}
     assert pub["tags"] == {"lang": "en"}
     assert "offset" not in pub
+
+
+@pytest.mark.parametrize("is_join", [True, False])
+def test_a_join_and_a_leave_say_whose(peer: Peer, is_join: bool) -> None:
+    info = client_info(ClientInfo("42", "c"))
+    [understood] = peer.understand(peer.codec.membership("room", info, is_join=is_join))
+
+    kind = "join" if is_join else "leave"
+    assert understood == {"push": {"channel": "room", kind: {"info": {"user": "42", "client": "c"}}}}
 
 
 @given(peers, st.lists(st.sampled_from([Ping(), Reply(3, Left()), Reply(4, Error.NOT_AVAILABLE)]), min_size=1))

@@ -11,6 +11,10 @@ force_recovery = true
 allow_subscribe_for_client = true
 allow_publish_for_subscriber = true
 allow_history_for_subscriber = true
+presence = true
+join_leave = true
+force_push_join_leave = true
+allow_presence_for_subscriber = true
 
 [[channel.namespaces]]
 name = "typing"

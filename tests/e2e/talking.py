@@ -43,8 +43,20 @@ class Talker(Protocol):
 
     async def history(self, channel: str, limit: int) -> list[Said]: ...
 
+    async def users(self, channel: str) -> list[str]:
+        """Of each connection that is there."""
+        ...
+
+    async def counted(self, channel: str) -> tuple[int, int]:
+        """Connections, and users."""
+        ...
+
     async def heard(self) -> Said:
         """The next publication, on whichever channel."""
+        ...
+
+    async def moved(self) -> tuple[str, str]:
+        """The next join or leave, and the user's id."""
         ...
 
 
@@ -55,6 +67,7 @@ class JavaScriptTalker:
         self._says, self._reads = process.stdin, process.stdout
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._heard: asyncio.Queue[Said] = asyncio.Queue()
+        self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
     async def subscribe(self, channel: str) -> None:
         await self._do("subscribe", channel=channel)
@@ -65,8 +78,18 @@ class JavaScriptTalker:
     async def history(self, channel: str, limit: int) -> list[Said]:
         return [_said(each) for each in await self._do("history", channel=channel, limit=limit)]
 
+    async def users(self, channel: str) -> list[str]:
+        return [each["user"] for each in await self._do("presence", channel=channel)]
+
+    async def counted(self, channel: str) -> tuple[int, int]:
+        stats = await self._do("presenceStats", channel=channel)
+        return stats["numClients"], stats["numUsers"]
+
     async def heard(self) -> Said:
         return await asyncio.wait_for(self._heard.get(), PATIENCE)
+
+    async def moved(self) -> tuple[str, str]:
+        return await asyncio.wait_for(self._moves.get(), PATIENCE)
 
     async def listen(self) -> None:
         while line := await self._reads.readline():
@@ -79,6 +102,8 @@ class JavaScriptTalker:
                     answer.set_result(said["result"])
             elif said["event"]["kind"] == "publication":
                 self._heard.put_nowait(_said(said["event"]))
+            elif said["event"]["kind"] in {"join", "leave"}:
+                self._moves.put_nowait((said["event"]["kind"], said["event"]["info"]["user"]))
 
     async def _do(self, act: str, **how: object) -> Any:
         number = len(self._answers) + 1
@@ -98,6 +123,7 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         self._is_text = is_text
         self._subscriptions: dict[str, centrifuge.Subscription] = {}
         self._heard: asyncio.Queue[Said] = asyncio.Queue()
+        self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._why_not = 0
 
     async def subscribe(self, channel: str) -> None:
@@ -118,8 +144,25 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         page = await self._answered(self._client.history(channel, limit=limit))
         return [self._said(publication) for publication in page.publications]
 
+    async def users(self, channel: str) -> list[str]:
+        found = await self._answered(self._client.presence(channel))
+        return [info.user for info in found.clients.values()]
+
+    async def counted(self, channel: str) -> tuple[int, int]:
+        stats = await self._answered(self._client.presence_stats(channel))
+        return stats.num_clients, stats.num_users
+
     async def heard(self) -> Said:
         return await asyncio.wait_for(self._heard.get(), PATIENCE)
+
+    async def moved(self) -> tuple[str, str]:
+        return await asyncio.wait_for(self._moves.get(), PATIENCE)
+
+    async def on_join(self, ctx: Any) -> None:
+        self._moves.put_nowait(("join", ctx.info.user))
+
+    async def on_leave(self, ctx: Any) -> None:
+        self._moves.put_nowait(("leave", ctx.info.user))
 
     async def on_publication(self, ctx: Any) -> None:
         self._heard.put_nowait(self._said(ctx.pub))

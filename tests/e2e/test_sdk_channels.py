@@ -76,12 +76,31 @@ async def test_a_channel_without_history_reaches_who_is_there(
     assert (said.data, said.offset, said.user) == ("writes …", 0, customer_there.id)
 
 
+async def test_both_see_who_is_in_a_room_and_who_comes_and_goes(
+    channels: Orderwire, customer_there: Person, staff_there: Person, talk: Talk
+) -> None:
+    room = f"room:{uuid4()}"
+    async with talk(channels.websocket_url, customer_there.token) as one:
+        await one.subscribe(room)
+        assert await one.moved() == ("join", customer_there.id)
+        async with talk(channels.websocket_url, staff_there.token) as other:
+            await other.subscribe(room)
+            assert await one.moved() == ("join", staff_there.id)
+            assert sorted(await other.users(room)) == sorted([customer_there.id, staff_there.id])
+            assert await other.counted(room) == (2, 2)
+        assert await one.moved() == ("leave", staff_there.id)
+        assert await one.users(room) == [customer_there.id]
+
+
 async def test_what_is_refused_is_told_by_its_code(channels: Orderwire, customer_there: Person, talk: Talk) -> None:
     async with talk(channels.websocket_url, customer_there.token) as one:
         for refused, code in [
             (one.publish("room:7", 1), 103),
             (one.history("room:7", 1), 103),
             (one.history("typing:7", 1), 108),
+            (one.users("room:7"), 103),
+            (one.users("typing:7"), 108),
+            (one.counted("typing:7"), 108),
             (one.publish("nowhere:7", 1), 102),
             (one.subscribe("nowhere:7"), 102),
         ]:

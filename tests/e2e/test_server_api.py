@@ -16,6 +16,8 @@ from cent import (
     CentApiResponseError,
     CentUnauthorizedError,
     HistoryRequest,
+    PresenceRequest,
+    PresenceStatsRequest,
     PublishRequest,
     StreamPosition,
 )
@@ -109,11 +111,29 @@ async def test_what_is_published_reaches_a_customers_own_channel(
     assert push == {"channel": f"#{customer.id}", "pub": {"data": {"text": "hello"}, "offset": published.offset}}
 
 
+async def test_cent_sees_who_is_there(
+    cent: AsyncClient, channels: Orderwire, session: aiohttp.ClientSession, room: str
+) -> None:
+    staff = await Person.sign_in(session, channels.base_url, "staff")
+    async with session.ws_connect(channels.websocket_url) as socket:
+        await socket.send_json({"id": 1, "connect": {"token": staff.token}})
+        client = (await socket.receive_json())["connect"]["client"]
+        await socket.send_json({"id": 2, "subscribe": {"channel": room}})
+        while "push" not in await socket.receive_json():  # the join comes once the entry is there
+            pass
+        found = await cent.presence(PresenceRequest(channel=room))
+        stats = await cent.presence_stats(PresenceStatsRequest(channel=room))
+
+    assert {name: info.user for name, info in found.presence.items()} == {client: staff.id}
+    assert (stats.num_clients, stats.num_users) == (1, 1)
+
+
 async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
     for request, code in [
         (cent.publish(PublishRequest(channel="nowhere:a", data=1)), 102),
         (cent.publish(PublishRequest(channel="orders:feed", data=1)), 103),
         (cent.history(HistoryRequest(channel="typing:a", limit=1)), 108),
+        (cent.presence(PresenceRequest(channel="typing:a")), 108),
         (cent.history(HistoryRequest(channel="room:a", since=StreamPosition(offset=3, epoch="x"))), 112),
     ]:
         with pytest.raises(CentApiResponseError) as caught:

@@ -65,8 +65,9 @@ async def running(rabbitmq_url: str, postgres_url: str, name: str) -> AsyncItera
     heard: asyncio.Queue[Published] = asyncio.Queue()
 
     def receive(message: bytes) -> None:
-        for published in decode(message):
-            heard.put_nowait(published)
+        for item in decode(message):
+            assert isinstance(item, Published)
+            heard.put_nowait(item)
 
     async with (
         open_rabbitmq(options, metrics) as broker,

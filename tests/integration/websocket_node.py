@@ -28,6 +28,9 @@ from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.operations import Operations
+from realtime.presence import Presence
+from realtime.presence_keeper import PresenceKeeper
+from realtime.presence_memory import MemoryPresence
 from realtime.publisher import Publisher
 from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
@@ -153,7 +156,11 @@ class Node:
 
 @asynccontextmanager
 async def running(
-    streams: Streams, bus: Bus, options: ClientOptions = CLIENT, namespaces: Namespaces = DOMAIN_ONLY
+    streams: Streams,
+    bus: Bus,
+    options: ClientOptions = CLIENT,
+    namespaces: Namespaces = DOMAIN_ONLY,
+    presence: Presence | None = None,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
@@ -162,12 +169,14 @@ async def running(
     hub = Hub(streams, bus, flusher, metrics, replace(HUB, head_check_interval=0.2))
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)
-    operations = Operations(namespaces, StaffOnly(), hub, publisher, insecure=options.insecure)
-    connections = Connections(hub, flusher, operations, authority, metrics, options, version=VERSION)
+    presence = presence or MemoryPresence()
+    keeper = PresenceKeeper(presence, bus, metrics, interval=0.2)
+    operations = Operations(namespaces, StaffOnly(), hub, publisher, presence, keeper, insecure=options.insecure)
+    connections = Connections(flusher, operations, authority, metrics, options, version=VERSION)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    endless = (bus.run(hub.receive), hub.run(), publisher.run(), connections.run())
+    endless = (bus.run(hub.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
         await runner.setup()

@@ -64,6 +64,9 @@ class PlainEncoding:
         body = {"kind": "pub", "channel": channel, "offset": publication.offset}
         return orjson.dumps(body | {"data": publication.data.decode()}) + b"\n"
 
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        raise NotImplementedError(channel, info, is_join)
+
 
 ENCODING = PlainEncoding()
 

@@ -13,7 +13,7 @@ from handlers.actor import Actor, Role
 from handlers.ports.domain import Position
 from realtime.credentials import credentials_of
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import Accepted, HistoryPage, Listening, Reply, Subscribed
+from realtime.protocol.messages import Accepted, HistoryPage, Listening, MemberCount, Members, Reply, Subscribed
 from realtime.session import (
     Answer,
     Authenticate,
@@ -44,17 +44,20 @@ identified = st.builds(
 )
 refusals = st.builds(Refused, st.sampled_from(Error))
 pages = st.builds(HistoryPage, positions)
+carried = st.just(Accepted()) | st.just(Members({})) | st.just(MemberCount(1, 1))
 FITTING: dict[type, st.SearchStrategy[Answer]] = {
     Authenticate: st.just(Identified(USERS[0], 50, (MINE,))),
     Join: joined,
-    Perform: pages | refusals | st.just(Accepted()),
+    Perform: pages | refusals | carried,
 }
-answers = identified | joined | pages | st.just(Accepted()) | st.sampled_from(Rejected) | refusals
+answers = identified | joined | pages | carried | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "recover": st.just(True)})}),
     st.fixed_dictionaries({"publish": st.fixed_dictionaries({"channel": channel, "data": st.just(1)})}),
+    st.fixed_dictionaries({"presence": st.fixed_dictionaries({"channel": channel})}),
+    st.fixed_dictionaries({"presence_stats": st.fixed_dictionaries({"channel": channel})}),
     st.fixed_dictionaries({"unsubscribe": st.fixed_dictionaries({"channel": channel})}),
     st.fixed_dictionaries(
         {"history": st.fixed_dictionaries({"channel": channel, "limit": st.integers(-2, 9), "reverse": st.booleans()})}

@@ -27,9 +27,9 @@ const does = {
   async subscribe({ channel, options }) {
     const subscription = client.newSubscription(channel, options);
     subscriptions.set(channel, subscription);
-    for (const kind of ["publication", "subscribed", "unsubscribed"])
+    for (const kind of ["publication", "join", "leave"])
       subscription.on(kind, (context) => {
-        const told = kind === "publication" ? publication(context) : { code: context.code ?? 0 };
+        const told = kind === "publication" ? publication(context) : { info: who(context.info) };
         say({ event: { kind, channel, ...told } });
       });
     const outcome = new Promise((resolve, reject) => {
@@ -45,6 +45,13 @@ const does = {
   },
   async publish({ channel, data }) {
     await (on(channel) ?? client).publish(...(on(channel) ? [] : [channel]), packed(data));
+  },
+  async presence({ channel }) {
+    const { clients } = await client.presence(channel);
+    return Object.values(clients).map(who);
+  },
+  async presenceStats({ channel }) {
+    return client.presenceStats(channel);
   },
   async history({ channel, limit }) {
     const { publications } = await client.history(channel, { limit });

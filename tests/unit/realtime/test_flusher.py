@@ -16,6 +16,9 @@ class NoEncoding:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return b"%b %d" % (channel.encode(), publication.offset)
 
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        raise NotImplementedError(channel, info, is_join)
+
 
 class Clock:
     """Seconds that pass when somebody says that they were at work."""

@@ -19,7 +19,11 @@ from realtime.protocol.messages import (
     HistoryPage,
     Left,
     Listening,
+    MemberCount,
+    Members,
     Ping,
+    Presence,
+    PresenceStats,
     Publish,
     Refreshed,
     Reply,
@@ -159,6 +163,21 @@ def test_a_publication_is_carried_out_then_confirmed(subscribed: Client) -> None
     assert subscribed.answer(Accepted()) == [Say(Reply(5, Accepted()))]
 
 
+@pytest.mark.parametrize(
+    ("name", "command", "result"),
+    [
+        (b"presence", Presence(5, "c"), Members({"x": b"{}"})),
+        (b"presence_stats", PresenceStats(5, "c"), MemberCount(2, 1)),
+    ],
+)
+def test_who_is_there_is_asked_and_answered(
+    subscribed: Client, name: bytes, command: Presence | PresenceStats, result: Members | MemberCount
+) -> None:
+    said = subscribed.says(b'{"id":5,"%b":{"channel":"c"}}' % name)
+    assert said == [Perform(WHO, command, is_subscriber=True)]
+    assert subscribed.answer(result) == [Say(Reply(5, result))]
+
+
 def test_a_refused_publication_is_an_error(client: Client) -> None:
     client.says(b'{"id":5,"publish":{"channel":"c","data":1}}')
     assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
@@ -247,8 +266,8 @@ def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
         (b'"publish":{"channel":"c"}', Error.BAD_REQUEST),
         (b'"publish":{"channel":"%b","data":1}' % (b"c" * 256), Error.BAD_REQUEST),
         (b'"publish":{"channel":"c","data":1,"type":1}', Error.NOT_AVAILABLE),
-        (b'"presence":{"channel":"c"}', Error.NOT_AVAILABLE),
-        (b'"presence_stats":{"channel":"c"}', Error.NOT_AVAILABLE),
+        (b'"presence":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
+        (b'"presence_stats":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
         (b'"history":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
         (b'"history":{"channel":"c","reverse":true,"since":{"offset":0,"epoch":"e"}}', Error.BAD_REQUEST),
         (b'"rpc":{}', Error.NOT_AVAILABLE),
