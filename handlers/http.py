@@ -3,7 +3,7 @@ and aiohttp's HTTP exceptions; `server.problems` turns both into problem documen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -14,19 +14,17 @@ from pydantic import ValidationError
 
 from handlers.actor import Actor
 from handlers.clock import utc_now
-from handlers.errors import Fault, Invalid, Malformed, NotFound, Unauthenticated
+from handlers.commands import Caller
+from handlers.errors import Fault, Malformed, NotFound, Unauthenticated
 from handlers.events import Cause
-from handlers.idempotency import Claim, fingerprint, parse_key
+from handlers.idempotency import parse_key
 from handlers.ports.domain import Passwords, Tokens
-from handlers.schemas import Body, Query, StreamBody, decode_cursor
+from handlers.reading import MAX_FAULTS as MAX_FAULTS
+from handlers.reading import SHAPE_CODES, faults_of, pointer, read_json
+from handlers.schemas import Body, StreamBody
 from handlers.work import Work
 
-MAX_FAULTS = 50
-MAX_POINTER_LENGTH = 200
-
-T = TypeVar("T")
 B = TypeVar("B", bound=Body)
-Q = TypeVar("Q", bound=Query)
 
 Identify = Callable[[str, datetime], Actor]
 """Whose access token is this, now? Raises InvalidToken."""
@@ -55,8 +53,9 @@ def work(request: web.Request) -> Work:
     return services(request).work
 
 
-def cause_of(request: web.Request) -> Cause:
-    return Cause(utc_now(), request.get(TRACEPARENT))
+def caller_of(request: web.Request, actor: Actor) -> Caller:
+    """`actor` on whose behalf this request runs a command, now."""
+    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), work(request))
 
 
 def signed_in(request: web.Request) -> Actor:
@@ -80,52 +79,31 @@ def path_id(request: web.Request) -> UUID:
 
 
 async def read_body(request: web.Request, model: type[B]) -> B:
-    """Raises 415, 413, Malformed for what is not JSON, and Invalid with every fault of what is.
-
-    Of a name that an object repeats, the last value counts.
-    """
+    """Raises 415, 413, and what `read_json` raises."""
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="The body must be application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="The body must not be compressed.")
-    raw = await request.read()
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as error:
-        faults = _faults(error)
-        kind = Malformed if any(fault.code == "not_json" for fault in faults) else Invalid
-        raise kind(faults=faults) from None
+    return read_json(await request.read(), model)
 
 
-def read_query(request: web.Request, model: type[Q]) -> Q:
+def read_query(request: web.Request, model: type[B]) -> B:
     """Raises Malformed with every fault; pointers name the parameters."""
     repeated = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
     if repeated:
-        raise Malformed(faults=[Fault(_pointer([name]), "repeated", "Give it once") for name in repeated[:MAX_FAULTS]])
+        raise Malformed(faults=[Fault(pointer([name]), "repeated", "Give it once") for name in repeated[:MAX_FAULTS]])
     try:
-        return model.model_validate(dict(request.query))
+        return model.model_validate_strings(dict(request.query), strict=False)
     except ValidationError as error:
-        raise Malformed(faults=_faults(error)) from None
+        raise Malformed(faults=faults_of(error)) from None
 
 
-def read_cursor(cursor: str | None, parse: Callable[[str], T | None]) -> T | None:
-    """What a page continues from, None for the first page. Raises Malformed for a cursor that we did not give out."""
-    if cursor is None:
-        return None
-    value = decode_cursor(cursor)
-    parsed = None if value is None else parse(value)
-    if parsed is None:
-        raise Malformed(faults=[Fault("/cursor", "bad_cursor", "Take the `next` of the page before")])
-    return parsed
-
-
-def idempotency_claim(request: web.Request, actor: Actor, body: Body) -> Claim | None:
+def idempotency_key(request: web.Request) -> str | None:
     """The request's Idempotency-Key, None where it has none. Raises Malformed."""
     keys = request.headers.getall("Idempotency-Key", [])
     if not keys:
         return None
-    key = parse_key(keys[0] if len(keys) == 1 else "")
-    return Claim(actor.account_id, key, fingerprint(request.method, request.path, body.encode()))
+    return parse_key(keys[0] if len(keys) == 1 else "")
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -136,24 +114,7 @@ def position_headers(stream: StreamBody) -> dict[str, str]:
     return {"X-Stream-Offset": str(stream.offset), "X-Stream-Epoch": stream.epoch}
 
 
-# What pydantic calls a fault -> what we call it; the codes are part of the API, pydantic's names are not.
-_CODES = {
-    "json_invalid": "not_json",
-    "missing": "missing",
-    "extra_forbidden": "unknown_field",
-    "nul_character": "nul_character",
-    "too_long": "wrong_length",
-    "too_short": "wrong_length",
-    "string_too_long": "wrong_length",
-    "string_too_short": "wrong_length",
-    "greater_than_equal": "out_of_range",
-    "less_than_equal": "out_of_range",
-}
-
-_OTHER_CODE = "wrong_type"
-
-FAULT_CODES = frozenset(_CODES.values()) | {
-    _OTHER_CODE,
+FAULT_CODES = SHAPE_CODES | {
     "repeated",
     "bad_cursor",
     "bad_idempotency_key",
@@ -164,14 +125,3 @@ FAULT_CODES = frozenset(_CODES.values()) | {
     "out_of_stock",
 }
 """Every code that `errors[].code` of a problem can have."""
-
-
-def _faults(error: ValidationError) -> list[Fault]:
-    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
-    return [Fault(_pointer(fault["loc"]), _CODES.get(fault["type"], _OTHER_CODE), fault["msg"]) for fault in found]
-
-
-def _pointer(path: Iterable[str | int]) -> str:
-    """RFC 6901. Names come from the client, so they are cut."""
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
-    return "".join(f"/{step}" for step in steps)[:MAX_POINTER_LENGTH]

@@ -24,6 +24,9 @@ class Reply:
     body: bytes
     replayed: bool = False
 
+    def encode(self) -> bytes:
+        return self.body
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -6,6 +6,7 @@ import base64
 import binascii
 from datetime import datetime
 from typing import Annotated, Generic, Self, TypeVar
+from uuid import UUID
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -28,12 +29,6 @@ class Body(BaseModel):
         return orjson.dumps(self.model_dump(mode="json"))
 
 
-class Query(BaseModel):
-    """The parameters behind the question mark; all are text, so types are converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _without_nul(text: str) -> str:
     # PostgreSQL keeps every character but this one.
     if "\0" in text:
@@ -54,9 +49,19 @@ Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used
 """RFC 3339 in UTC, always with six digits of microseconds: as text it sorts like the time it tells."""
 
 
-class PageQuery(Query):
+class PageQuery(Body):
+    """Which page of a list. Behind a question mark all is text: there `limit` is its digits."""
+
     limit: Annotated[int, Digits, Field(ge=1, le=MAX_PAGE)] = 50
     cursor: Annotated[str, Field(max_length=1000)] | None = None
+
+
+class ById(Body):
+    id: UUID
+
+
+class NoParameters(Body):
+    """Of a command that takes none."""
 
 
 class StreamBody(Body):

@@ -12,15 +12,18 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from handlers.audience import personal_channel
+from handlers.commands import CommandRefused, UnknownCommand
 from realtime.channel import Encoding
+from realtime.commands import Commands
 from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import Listening, Message, Reply, Subscribed
+from realtime.protocol.messages import Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
 from realtime.session import (
     Authenticate,
+    Call,
     ClientOptions,
     Close,
     Effect,
@@ -74,6 +77,7 @@ class Surroundings:
 
     flusher: Flusher
     operations: Operations
+    commands: Commands | None
     authority: TokenAuthority
     metrics: RealtimeMetrics
     options: ClientOptions
@@ -155,6 +159,8 @@ class Connection:
                     self._start(self._join(effect))
                 case Perform():
                     self._start(self._carry_out(effect))
+                case Call():
+                    self._start(self._call(effect))
                 case Leave(channel):
                     self._shared.operations.leave(self, channel)
                 case Close(why):
@@ -162,7 +168,7 @@ class Connection:
         self._shared.rescheduled(self)
 
     def _say(self, message: Message) -> None:
-        if isinstance(message, Reply) and isinstance(message.result, Error):
+        if isinstance(message, Reply) and isinstance(message.result, Failure):
             self._shared.metrics.errors.labels(str(message.result.code)).inc()
         self.pending.append(self.encoding.message(message))
         self._shared.flusher.mark({self: None})
@@ -219,6 +225,24 @@ class Connection:
         result = await self._attempt(question.command.channel, work)
         answer = Refused(result) if isinstance(result, Error) else result
         self._perform(self._session.answered(answer, self._shared.clock()))
+
+    async def _call(self, question: Call) -> None:
+        result = await self._returned(question)
+        answer = result if isinstance(result, Returned) else Refused(result)
+        self._perform(self._session.answered(answer, self._shared.clock()))
+
+    async def _returned(self, question: Call) -> Returned | Failure:
+        if self._shared.commands is None:
+            return Error.NOT_AVAILABLE
+        try:
+            return Returned(await self._shared.commands.call(question.actor, question.method, question.data))
+        except UnknownCommand:
+            return Error.METHOD_NOT_FOUND
+        except CommandRefused as refused:
+            return Refusal(refused.code, refused.message, refused.temporary)
+        except Exception:
+            log.exception("call_failed", client=self._session.client, method=question.method)
+            return Error.INTERNAL
 
     async def _attempt(self, channel: str, work: Coroutine[None, None, T]) -> T | Error:
         try:

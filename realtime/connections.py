@@ -12,6 +12,7 @@ from typing import Final
 from uuid import uuid4
 
 from handlers.clock import utc_now
+from realtime.commands import Commands
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
@@ -38,10 +39,12 @@ class Connections:
         options: ClientOptions,
         *,
         version: str,
+        commands: Commands | None = None,
     ) -> None:
         self._shared = Surroundings(
             flusher=flusher,
             operations=operations,
+            commands=commands,
             authority=authority,
             metrics=metrics,
             options=options,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from handlers.actor import Actor
 from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
 from realtime.credentials import Credentials
@@ -27,6 +28,7 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    Failure,
     History,
     HistoryPage,
     Left,
@@ -43,6 +45,8 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Reply,
+    Returned,
+    Rpc,
     SubRefresh,
     Subscribe,
     Subscribed,
@@ -116,6 +120,15 @@ class Perform:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Call `method` for the actor, None where the client has no account; answer with Returned or with Refused."""
+
+    actor: Actor | None
+    method: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The client no longer hears `channel`. No answer."""
 
@@ -129,7 +142,7 @@ class Close:
     why: Disconnect
 
 
-Effect = Say | Authenticate | Join | Perform | Leave | Close
+Effect = Say | Authenticate | Join | Perform | Call | Leave | Close
 
 
 # Answers.
@@ -152,11 +165,11 @@ class Rejected(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    error: Error
+    error: Failure
 
 
 Carried = Accepted | HistoryPage | Members | MemberCount
-Answer = Identified | Rejected | Subscribed | Listening | Carried | Refused
+Answer = Identified | Rejected | Subscribed | Listening | Carried | Returned | Refused
 
 
 class _Phase(Enum):
@@ -170,7 +183,7 @@ class _Phase(Enum):
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | Publish | History | Presence | PresenceStats
+_Asking = Connect | Refresh | Subscribe | Publish | History | Presence | PresenceStats | Rpc
 
 
 class Session:
@@ -282,9 +295,10 @@ class Session:
                 | (History(id), HistoryPage() as result)
                 | (Presence(id), Members() as result)
                 | (PresenceStats(id), MemberCount() as result)
+                | (Rpc(id), Returned() as result)
             ):
                 effects = [Say(Reply(id, result))]
-            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id)), Refused(error)):
+            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id) | Rpc(id)), Refused(error)):
                 effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
@@ -364,6 +378,9 @@ class Session:
                 return self._history(command)
             case Presence() | PresenceStats():
                 return self._presence(command)
+            case Rpc(_, method, data):
+                actor = None if self._who is None else self._who.actor
+                return self._ask(command, Call(actor, method, data))
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
@@ -373,7 +390,7 @@ class Session:
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Join | Perform) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Join | Perform | Call) -> list[Effect]:
         self._asked = command
         return [question]
 
@@ -421,7 +438,7 @@ class Session:
         ping = max(1, math.ceil(interval))
         return [Say(Reply(command.id, Connected(self.client, self._version, self._ttl(now), ping, subs)))]
 
-    def _turn_away(self, command: Connect, error: Error) -> list[Effect]:
+    def _turn_away(self, command: Connect, error: Failure) -> list[Effect]:
         """The client is expected to close; if it does not, it is stale."""
         self._phase = _Phase.FAILED
         left: list[Effect] = [Leave(channel) for channel, sub in self._server_side.items() if sub is not None]

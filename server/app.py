@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from handlers.admission import Admission
+from handlers.commands import Commands
 from handlers.http import SERVICES, Services
 from handlers.ports.broker import Broker
 from handlers.work import Work
@@ -41,7 +42,8 @@ from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
-from server.routes import build_routes, identify_by, server_api_routes
+from server.problems import status_of
+from server.routes import build_commands, build_routes, identify_by, server_api_routes
 from server.telemetry import OutboxMetrics, new_registry
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
@@ -90,7 +92,9 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         operations = Operations(
             namespaces, Admission(work), hub, publisher, presence, keeper, insecure=settings.client.insecure
         )
-        connections = Connections(flusher, operations, authority, metrics, _client_options(settings), version=VERSION)
+        commands = Commands(work, build_commands(), status_of)
+        options = _client_options(settings)
+        connections = Connections(flusher, operations, authority, metrics, options, version=VERSION, commands=commands)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},

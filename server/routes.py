@@ -1,4 +1,4 @@
-"""The route table: which address leads where. docs/api.md describes it."""
+"""The tables of routes and of commands: which address and which name leads where. docs/api.md describes both."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+import handlers.accounts.commands
 import handlers.accounts.http
+import handlers.orders.commands
 import handlers.orders.http
+import handlers.products.commands
 import handlers.products.http
 from handlers.actor import Actor
+from handlers.commands import Command
 from handlers.errors import InvalidToken
 from handlers.http import Identify
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
@@ -32,6 +36,15 @@ def build_routes(
         *health,
         web.get("/metrics", metrics),
         *([] if web_folder is None else _page(web_folder)),
+    ]
+
+
+def build_commands() -> list[Command]:
+    """All commands of a node, for clients of the socket."""
+    return [
+        *handlers.accounts.commands.COMMANDS,
+        *handlers.products.commands.COMMANDS,
+        *handlers.orders.commands.COMMANDS,
     ]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.accounts import service
-from handlers.accounts.schemas import AccountBody, LoginRequest, TokenBody
+from handlers.accounts import commands, service
+from handlers.accounts.schemas import LoginRequest, TokenBody
 from handlers.clock import utc_now
-from handlers.http import json_reply, read_body, services, signed_in, work
+from handlers.http import caller_of, json_reply, read_body, services, signed_in, work
+from handlers.schemas import NoParameters
 
 PATH = "/api/v1/auth"
 
@@ -30,6 +31,5 @@ async def renew(request: web.Request) -> web.Response:
 
 
 async def me(request: web.Request) -> web.Response:
-    actor = signed_in(request)
-    account = await work(request).read(lambda uow: service.find(uow, actor.account_id))
-    return json_reply(AccountBody.of(account).encode())
+    found = await commands.me(caller_of(request, signed_in(request)), NoParameters())
+    return json_reply(found.encode())

@@ -8,26 +8,21 @@ import orjson
 from aiohttp import web
 
 from handlers.http import (
-    cause_of,
-    idempotency_claim,
+    caller_of,
+    idempotency_key,
     json_reply,
     path_id,
     position_headers,
     read_body,
-    read_cursor,
     read_query,
     signed_in,
-    work,
 )
-from handlers.idempotency import Reply, answer_once
-from handlers.orders import service
+from handlers.orders import commands
 from handlers.orders.model import Action
-from handlers.orders.schemas import LiveOrderBody, OrderBody, PlaceOrderRequest
-from handlers.ports.domain import UnitOfWork
-from handlers.schemas import LiveListing, PageQuery, StreamBody, encode_cursor
+from handlers.orders.schemas import PlaceOrder, PlaceOrderRequest
+from handlers.schemas import ById, PageQuery
 
 PATH = "/api/v1/orders"
-_LAST_NUMBER = 2**63 - 1
 
 
 def routes() -> list[web.RouteDef]:
@@ -38,14 +33,8 @@ def routes() -> list[web.RouteDef]:
 async def place(request: web.Request) -> web.Response:
     actor = signed_in(request)
     body = await read_body(request, PlaceOrderRequest)
-    claim = idempotency_claim(request, actor, body)
-    cause = cause_of(request)
-
-    async def command(uow: UnitOfWork) -> Reply:
-        order = await service.place(uow, actor, body.quantities(), cause)
-        return Reply(201, OrderBody.of(order).encode())
-
-    reply = await work(request).write(lambda uow: answer_once(uow, claim, command))
+    order = PlaceOrder(items=body.items, idempotency_key=idempotency_key(request))
+    reply = await commands.place(caller_of(request, actor), order)
     headers = {"Location": f"{PATH}/{orjson.loads(reply.body)['id']}"}
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -53,36 +42,20 @@ async def place(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.Response:
-    actor, order_id = signed_in(request), path_id(request)
-    snapshot = await work(request).read(lambda uow: service.get(uow, actor, order_id))
-    body = LiveOrderBody.at(snapshot)
-    return json_reply(body.encode(), headers=position_headers(body.stream))
+    found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
+    return json_reply(found.encode(), headers=position_headers(found.stream))
 
 
 async def page(request: web.Request) -> web.Response:
-    actor, query = signed_in(request), read_query(request, PageQuery)
-    before = read_cursor(query.cursor, _parse_number)
-    snapshot = await work(request).read(lambda uow: service.page(uow, actor, before=before, limit=query.limit))
-    found = snapshot.state
-    body = LiveListing[OrderBody](
-        items=[OrderBody.of(order) for order in found.orders],
-        next=None if found.next is None else encode_cursor(str(found.next)),
-        stream=StreamBody.of(snapshot),
-    )
-    return json_reply(body.encode(), headers=position_headers(body.stream))
+    found = await commands.page(caller_of(request, signed_in(request)), read_query(request, PageQuery))
+    return json_reply(found.encode(), headers=position_headers(found.stream))
 
 
 def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+    run = commands.advance(action)
+
     async def advance(request: web.Request) -> web.Response:
-        actor, order_id, cause = signed_in(request), path_id(request), cause_of(request)
-        order = await work(request).write(lambda uow: service.advance(uow, actor, order_id, action, cause))
-        return json_reply(OrderBody.of(order).encode())
+        order = await run(caller_of(request, signed_in(request)), ById(id=path_id(request)))
+        return json_reply(order.encode())
 
     return advance
-
-
-def _parse_number(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_NUMBER))):
-        return None
-    number = int(text)
-    return number if 0 < number <= _LAST_NUMBER else None

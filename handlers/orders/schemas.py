@@ -28,6 +28,12 @@ class PlaceOrderRequest(Body):
         return [Quantity(item.product_id, item.quantity) for item in self.items]
 
 
+class PlaceOrder(PlaceOrderRequest):
+    """An order to place as a command; the key is what REST has in the header Idempotency-Key."""
+
+    idempotency_key: str | None = None
+
+
 class LineBody(Body):
     """Money is in minor units of the order's currency."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.http import json_reply, path_id, read_cursor, read_query, signed_in, work
-from handlers.products import service
-from handlers.products.schemas import ProductBody
-from handlers.schemas import Listing, PageQuery, encode_cursor
+from handlers.http import caller_of, json_reply, path_id, read_query, signed_in
+from handlers.products import commands
+from handlers.schemas import ById, PageQuery
 
 PATH = "/api/v1/products"
 
@@ -17,23 +16,10 @@ def routes() -> list[web.RouteDef]:
 
 
 async def page(request: web.Request) -> web.Response:
-    signed_in(request)
-    query = read_query(request, PageQuery)
-    after_sku = read_cursor(query.cursor, _parse_sku) or ""
-    found = await work(request).read(lambda uow: service.page(uow, after_sku=after_sku, limit=query.limit))
-    body = Listing[ProductBody](
-        items=[ProductBody.of(product) for product in found.products],
-        next=None if found.next is None else encode_cursor(found.next),
-    )
-    return json_reply(body.encode())
+    found = await commands.page(caller_of(request, signed_in(request)), read_query(request, PageQuery))
+    return json_reply(found.encode())
 
 
 async def get(request: web.Request) -> web.Response:
-    signed_in(request)
-    product_id = path_id(request)
-    product = await work(request).read(lambda uow: service.get(uow, product_id))
-    return json_reply(ProductBody.of(product).encode())
-
-
-def _parse_sku(text: str) -> str | None:
-    return text if text and "\0" not in text else None
+    found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
+    return json_reply(found.encode())

@@ -14,7 +14,6 @@ import orjson
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
-from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
     Accepted,
@@ -22,6 +21,7 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    Failure,
     History,
     HistoryPage,
     Left,
@@ -39,6 +39,8 @@ from realtime.protocol.messages import (
     Refreshed,
     Reply,
     Result,
+    Returned,
+    Rpc,
     Send,
     Span,
     SubRefresh,
@@ -65,7 +67,10 @@ class JsonCodec:
     def encode(self, message: Message) -> bytes:
         match message:
             case Reply(id, result):
-                return b'{"id":%d,%b}' % (id, _error(result) if isinstance(result, Error) else _result(result))
+                return b'{"id":%d,%b}' % (
+                    id,
+                    _error(result) if isinstance(result, Failure) else _result(result),
+                )
             case Ended(channel, why):
                 body = b'"unsubscribe":{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
                 return b'{"push":{"channel":%b,%b}}' % (_quoted(channel), body)
@@ -147,8 +152,14 @@ def _subscribe(id_: int, body: Object) -> Command:
 
 
 def _publish(id_: int, body: Object) -> Command:
-    data = orjson.dumps(body["data"]) if "data" in body else b""
-    return Publish(id_, _channel(body), data, is_plain=_field(body, "type", int, 0) == 0)
+    return Publish(id_, _channel(body), _payload(body), is_plain=_field(body, "type", int, 0) == 0)
+
+
+def _payload(body: Object) -> bytes:
+    try:
+        return orjson.dumps(body["data"]) if "data" in body else b""
+    except TypeError:
+        raise ProtocolError("data nests deeper than can be written again") from None
 
 
 def _history(id_: int, body: Object) -> Command:
@@ -173,7 +184,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Object], Command]]] = {
     "presence": lambda id_, body: Presence(id_, _channel(body)),
     "presence_stats": lambda id_, body: PresenceStats(id_, _channel(body)),
     "history": _history,
-    "rpc": _unspoken,
+    "rpc": lambda id_, body: Rpc(id_, _field(body, "method", str, ""), _payload(body)),
     "send": lambda _id, _body: Send(),
     "refresh": lambda id_, body: Refresh(id_, _field(body, "token", str, "")),
     "sub_refresh": lambda id_, body: SubRefresh(id_, _channel(body), _field(body, "token", str, "")),
@@ -201,7 +212,7 @@ def _object(fields: Iterable[bytes]) -> bytes:
     return b"{%b}" % b",".join(fields)
 
 
-def _error(error: Error) -> bytes:
+def _error(error: Failure) -> bytes:
     temporary = b',"temporary":true' if error.temporary else b""
     return b'"error":{"code":%d,"message":%b%b}' % (error.code, _quoted(error.message), temporary)
 
@@ -225,6 +236,8 @@ def _result(result: Result) -> bytes:
             return b'"presence_stats":{"num_clients":%d,"num_users":%d}' % (clients, users)
         case Accepted():
             return b'"publish":{}'
+        case Returned(data):
+            return b'"rpc":{"data":%b}' % data
         case Left():
             return b'"unsubscribe":{}'
 

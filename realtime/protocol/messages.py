@@ -108,6 +108,15 @@ class PresenceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Rpc:
+    """Call a method of the application. `data` is what the client sent for it; empty if it sent nothing."""
+
+    id: int
+    method: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SubRefresh:
     id: int
     channel: str
@@ -140,6 +149,7 @@ Command = (
     | History
     | Presence
     | PresenceStats
+    | Rpc
     | SubRefresh
     | Unspoken
     | Send
@@ -209,17 +219,38 @@ class MemberCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """What a method returned: one JSON value on one line."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Not subscribed, or no longer."""
 
 
-Result = Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage | Members | MemberCount
+Result = (
+    Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage | Members | MemberCount | Returned
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error of the application's own, beside the protocol's in `Error`; clients retry when it is temporary."""
+
+    code: int
+    message: str
+    temporary: bool = False
+
+
+Failure = Error | Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     id: int
-    result: Result | Error
+    result: Result | Failure
 
 
 @dataclass(frozen=True, slots=True)

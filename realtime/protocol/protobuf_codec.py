@@ -26,6 +26,7 @@ from realtime.protocol.messages import (
     Connect,
     Connected,
     Ended,
+    Failure,
     History,
     HistoryPage,
     Left,
@@ -41,8 +42,11 @@ from realtime.protocol.messages import (
     Publish,
     Refresh,
     Refreshed,
+    Refusal,
     Reply,
     Result,
+    Returned,
+    Rpc,
     Send,
     Span,
     SubRefresh,
@@ -131,10 +135,10 @@ def _publish(id_: int, request: pb.PublishRequest) -> Command:
 
 
 def _payload(data: bytes) -> bytes:
-    """On one line, for JSON clients hear it as well; empty if it is no JSON."""
+    """On one line, for JSON clients hear it as well; empty if it is no JSON, or nests deeper than can be written."""
     try:
         return orjson.dumps(orjson.loads(data))
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, TypeError):
         return b""
 
 
@@ -157,7 +161,7 @@ _METHODS: Final[Mapping[str, Callable[[int, Any], Command]]] = {
     "presence": lambda id_, request: Presence(id_, _named(request.channel)),
     "presence_stats": lambda id_, request: PresenceStats(id_, _named(request.channel)),
     "history": _history,
-    "rpc": _unspoken,
+    "rpc": lambda id_, request: Rpc(id_, request.method, request.data),
     "send": lambda _id, _request: Send(),
     "refresh": lambda id_, request: Refresh(id_, request.token),
     "sub_refresh": lambda id_, request: SubRefresh(id_, _named(request.channel), request.token),
@@ -182,10 +186,10 @@ def _written(reply: Part) -> bytes:
     return output.getvalue()
 
 
-def _reply(id_: int, result: Result | Error) -> pb.Reply:
+def _reply(id_: int, result: Result | Failure) -> pb.Reply:
     # Given as an argument, a result is there even when it is empty; clients look for it.
     match result:
-        case Error():
+        case Error() | Refusal():
             error = pb.Error(code=result.code, message=result.message, temporary=result.temporary)
             return pb.Reply(id=id_, error=error)
         case Connected():
@@ -206,6 +210,8 @@ def _reply(id_: int, result: Result | Error) -> pb.Reply:
             return pb.Reply(id=id_, presence_stats=pb.PresenceStatsResult(num_clients=clients, num_users=users))
         case Accepted():
             return pb.Reply(id=id_, publish=pb.PublishResult())
+        case Returned(data):
+            return pb.Reply(id=id_, rpc=pb.RPCResult(data=data))
         case Left():
             return pb.Reply(id=id_, unsubscribe=pb.UnsubscribeResult())
 

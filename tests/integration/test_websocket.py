@@ -18,8 +18,13 @@ import pytest
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
+from handlers.commands import Commands
+from handlers.work import Work
 from realtime.bus_memory import MemoryBus, MemoryExchange
+from server.problems import status_of
+from server.routes import build_commands
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from tests.doubles import MemoryDatabase
 from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
 from tests.peers import JSON, PROTOBUF, Peer
 from tests.realtime_options import CLIENT
@@ -50,7 +55,17 @@ async def connected(client: Client, node: Node) -> Any:
     return await client.ask({"id": 1, "connect": {"token": node.token()}})
 
 
-async def test_the_conversation_on_the_page_is_what_is_spoken(node: Node) -> None:
+async def test_the_conversation_on_the_page_is_what_is_spoken(
+    streams: PostgresStreams, bus: MemoryBus, peer: Peer
+) -> None:
+    async with Work(MemoryDatabase()) as work:
+        commands = Commands(work, build_commands(), status_of)
+        async with running(streams, bus, commands=commands) as node:
+            node.peer = peer
+            await the_conversation_is_spoken(node)
+
+
+async def the_conversation_is_spoken(node: Node) -> None:
     transcript = re.search(r"```transcript\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert transcript is not None
     bound = {"eyJ…": node.token(), "#42…": MINE}

@@ -22,6 +22,7 @@ from handlers.clock import utc_now
 from handlers.ports.streams import Entry, Streams
 from realtime import bus as wire
 from realtime.bus import Bus
+from realtime.commands import Commands
 from realtime.connections import Connections
 from realtime.flusher import Flusher
 from realtime.hub import Hub
@@ -161,6 +162,7 @@ async def running(
     options: ClientOptions = CLIENT,
     namespaces: Namespaces = DOMAIN_ONLY,
     presence: Presence | None = None,
+    commands: Commands | None = None,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
@@ -172,7 +174,7 @@ async def running(
     presence = presence or MemoryPresence()
     keeper = PresenceKeeper(presence, bus, metrics, interval=0.2)
     operations = Operations(namespaces, StaffOnly(), hub, publisher, presence, keeper, insecure=options.insecure)
-    connections = Connections(flusher, operations, authority, metrics, options, version=VERSION)
+    connections = Connections(flusher, operations, authority, metrics, options, version=VERSION, commands=commands)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)

@@ -13,10 +13,21 @@ from handlers.actor import Actor, Role
 from handlers.ports.domain import Position
 from realtime.credentials import credentials_of
 from realtime.protocol.codes import Disconnect, Error
-from realtime.protocol.messages import Accepted, HistoryPage, Listening, MemberCount, Members, Reply, Subscribed
+from realtime.protocol.messages import (
+    Accepted,
+    HistoryPage,
+    Listening,
+    MemberCount,
+    Members,
+    Refusal,
+    Reply,
+    Returned,
+    Subscribed,
+)
 from realtime.session import (
     Answer,
     Authenticate,
+    Call,
     Close,
     Effect,
     Identified,
@@ -42,15 +53,17 @@ joined = st.builds(Subscribed, positions, st.booleans(), st.booleans()) | st.jus
 identified = st.builds(
     Identified, st.sampled_from(USERS), st.floats(-10, 100), st.sampled_from([(), (MINE,), (MINE, "a")])
 )
-refusals = st.builds(Refused, st.sampled_from(Error))
+refusals = st.builds(Refused, st.sampled_from(Error) | st.just(Refusal(409, "out_of_stock")))
 pages = st.builds(HistoryPage, positions)
+returned = st.just(Returned(b"1"))
 carried = st.just(Accepted()) | st.just(Members({})) | st.just(MemberCount(1, 1))
 FITTING: dict[type, st.SearchStrategy[Answer]] = {
     Authenticate: st.just(Identified(USERS[0], 50, (MINE,))),
     Join: joined,
     Perform: pages | refusals | carried,
+    Call: returned | refusals,
 }
-answers = identified | joined | pages | carried | st.sampled_from(Rejected) | refusals
+answers = identified | joined | pages | carried | returned | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
@@ -63,7 +76,9 @@ bodies = st.one_of(
         {"history": st.fixed_dictionaries({"channel": channel, "limit": st.integers(-2, 9), "reverse": st.booleans()})}
     ),
     st.fixed_dictionaries({"sub_refresh": st.fixed_dictionaries({"channel": channel})}),
-    st.sampled_from([{"rpc": {}}, {"ping": {}}, {"refresh": {}}, {"refresh": {"token": "t"}}]),
+    st.sampled_from(
+        [{"rpc": {}}, {"rpc": {"method": "m", "data": 1}}, {"ping": {}}, {"refresh": {}}, {"refresh": {"token": "t"}}]
+    ),
 )
 
 
@@ -77,7 +92,7 @@ class Conversation(RuleBasedStateMachine):
         self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
-        self.question: Authenticate | Join | Perform | None = None
+        self.question: Authenticate | Join | Perform | Call | None = None
         self.is_closed = False
         self.has_failed = False
         if is_connected:
@@ -97,7 +112,7 @@ class Conversation(RuleBasedStateMachine):
                 case Say(Reply(id)):
                     assert self.question is None, "a reply while its question is open"
                     assert id == self.owed.popleft(), "a reply out of order"
-                case Authenticate() | Join() | Perform():
+                case Authenticate() | Join() | Perform() | Call():
                     assert self.question is None, "two questions at once"
                     self.question = effect
                 case Close():

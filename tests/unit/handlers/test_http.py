@@ -240,3 +240,25 @@ async def test_bytes_that_no_client_should_send_are_refused(rest: Rest, request_
     await writer.wait_closed()
 
     assert status.startswith(b"4")
+
+
+async def test_a_key_that_is_no_text_is_malformed(rest: Rest) -> None:
+    bearer = rest.bearer(await rest.an_account())["Authorization"].encode()
+    body = b'{"items":[%b]}' % ITEM
+    lines = [
+        b"POST /api/v1/orders HTTP/1.1",
+        b"Host: x",
+        b"Connection: close",
+        b"Authorization: " + bearer,
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        b"Idempotency-Key: \xff",
+    ]
+    reader, writer = await asyncio.open_connection(rest.client.host, rest.client.port)
+    writer.write(b"\r\n".join([*lines, b"", body]))
+    status = (await reader.readline()).split()[1]
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+
+    assert (status, b"bad_idempotency_key" in answer) == (b"400", True)

@@ -26,7 +26,9 @@ from realtime.protocol.messages import (
     PresenceStats,
     Publish,
     Refreshed,
+    Refusal,
     Reply,
+    Returned,
     Span,
     Subscribe,
     Subscribed,
@@ -34,6 +36,7 @@ from realtime.protocol.messages import (
 from realtime.session import (
     Answer,
     Authenticate,
+    Call,
     ClientOptions,
     Close,
     Effect,
@@ -183,6 +186,30 @@ def test_a_refused_publication_is_an_error(client: Client) -> None:
     assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
 
 
+CALL = b'{"id":5,"rpc":{"method":"m","data":{"a": 1}}}'
+
+
+def test_a_method_is_called_for_the_clients_account_and_its_result_returned(client: Client) -> None:
+    assert client.says(CALL) == [Call(ACTOR, "m", b'{"a":1}')]
+    assert client.answer(Returned(b"[1]")) == [Say(Reply(5, Returned(b"[1]")))]
+
+
+def test_calls_are_made_one_after_the_other(client: Client) -> None:
+    assert client.says(CALL + b'\n{"id":6,"rpc":{"method":"n"}}') == [Call(ACTOR, "m", b'{"a":1}')]
+    assert client.answer(Returned(b"1")) == [Say(Reply(5, Returned(b"1"))), Call(ACTOR, "n", b"")]
+
+
+@pytest.mark.parametrize("error", [Error.METHOD_NOT_FOUND, Refusal(503, "unavailable", temporary=True)])
+def test_a_refused_call_is_an_error(client: Client, error: Error | Refusal) -> None:
+    client.says(CALL)
+    assert client.answer(Refused(error)) == [Say(Reply(5, error))]
+
+
+def test_who_has_no_account_calls_as_nobody() -> None:
+    nobody, _ = connected(replace(OPTIONS, insecure=True), b'{"id":1,"connect":{}}', Identified(ANONYMOUS, math.inf))
+    assert nobody.says(CALL) == [Call(None, "m", b'{"a":1}')]
+
+
 def test_a_second_connect_is_a_bad_request(client: Client) -> None:
     assert client.says(CONNECT) == [Close(Disconnect.BAD_REQUEST)]
 
@@ -270,7 +297,6 @@ def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
         (b'"presence_stats":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
         (b'"history":{"channel":"%b"}' % (b"c" * 256), Error.BAD_REQUEST),
         (b'"history":{"channel":"c","reverse":true,"since":{"offset":0,"epoch":"e"}}', Error.BAD_REQUEST),
-        (b'"rpc":{}', Error.NOT_AVAILABLE),
         (b'"ping":{}', Error.NOT_AVAILABLE),
         (b'"refresh":{}', Error.BAD_REQUEST),
         (b'"sub_refresh":{"channel":"x","token":"t"}', Error.PERMISSION_DENIED),
@@ -365,7 +391,7 @@ def test_who_hears_a_channel_is_not_asked_again_about_its_past(subscribed: Clien
 
 
 def test_a_refused_past_is_an_error_and_what_waited_goes_on(client: Client) -> None:
-    client.says(b'{"id":5,"history":{"channel":"c"}}\n{"id":6,"rpc":{}}')
+    client.says(b'{"id":5,"history":{"channel":"c"}}\n{"id":6,"ping":{}}')
     refused, after = client.answer(Refused(Error.PERMISSION_DENIED))
     assert (refused, after) == (Say(Reply(5, Error.PERMISSION_DENIED)), Say(Reply(6, Error.NOT_AVAILABLE)))
 

@@ -9,9 +9,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from server.health import Health
-from server.routes import build_routes
+from server.routes import build_commands, build_routes
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
+SIGNING_IN = {("POST", "/api/v1/auth/login"), ("POST", "/api/v1/auth/token")}
 
 
 async def here(_request: web.Request) -> web.StreamResponse:
@@ -28,6 +29,31 @@ def test_every_route_is_documented_and_every_documented_route_is_there() -> None
     documented = re.findall(r"^\| `([A-Z]+) (/\S+)` \|", DOCUMENT.read_text(), flags=re.MULTILINE)
 
     assert sorted((route.method, route.path) for route in routes()) == sorted(documented)
+
+
+def documented_commands() -> dict[str, tuple[str, str, set[str]]]:
+    """For each command the method and the path of the route that does the same, and its parameters."""
+    rows = re.findall(r"^\| `([a-z.]+)` \| `([A-Z]+) (/\S+)` \|(.*)\|$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    return {name: (method, path, set(re.findall(r"`(\w+)`", rest))) for name, method, path, rest in rows}
+
+
+def test_every_command_is_documented_with_its_parameters_and_no_other() -> None:
+    ours = {command.name: set(command.parameters.model_fields) for command in build_commands()}
+
+    assert {name: parameters for name, (_, _, parameters) in documented_commands().items()} == ours
+
+
+def test_every_route_of_the_domain_has_its_command_but_those_for_signing_in() -> None:
+    domain = {(route.method, route.path) for route in routes() if route.path.startswith("/api/")}
+    alike = [(method, path) for method, path, _ in documented_commands().values()]
+
+    assert sorted(alike) == sorted(domain - SIGNING_IN)
+
+
+def test_no_two_commands_have_one_name() -> None:
+    names = [command.name for command in build_commands()]
+
+    assert len(names) == len(set(names))
 
 
 @pytest.fixture

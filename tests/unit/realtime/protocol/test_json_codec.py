@@ -9,6 +9,7 @@ from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import Connect, HistoryPage, Pong, ProtocolError, Reply, Subscribe, Subscribed
 
 codec = JsonCodec()
+DEEP = b"[" * 300 + b"]" * 300  # can be read, but not written again
 
 
 def test_null_and_keys_that_nobody_knows_count_as_absent() -> None:
@@ -43,6 +44,9 @@ def test_a_frame_may_hold_several_commands_and_end_in_a_newline() -> None:
         b'{"id":1,"history":{"channel":"c","since":1}}',
         b'{"id":1,"history":{"channel":"c","since":{"offset":-1}}}',
         b'{"id":1,"history":{"channel":"c","reverse":1}}',
+        b'{"id":1,"rpc":{"method":1}}',
+        b'{"id":1,"rpc":{"method":"m","data":%b}}' % DEEP,
+        b'{"id":1,"publish":{"channel":"c","data":%b}}' % DEEP,
         b'{"id":1,"unheard_of":{}}',
         b"[" * 5000,
     ],

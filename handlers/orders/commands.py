@@ -1,0 +1,74 @@
+"""The commands of orders: parameters -> service -> result."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from handlers.commands import Caller, command
+from handlers.idempotency import Claim, Reply, answer_once, fingerprint, parse_key
+from handlers.orders import service
+from handlers.orders.model import Action
+from handlers.orders.schemas import LiveOrderBody, OrderBody, PlaceOrder, PlaceOrderRequest
+from handlers.ports.domain import UnitOfWork
+from handlers.reading import read_cursor
+from handlers.schemas import ById, LiveListing, PageQuery, StreamBody, encode_cursor
+
+_LAST_NUMBER = 2**63 - 1
+_PLACING = ("POST", "/api/v1/orders")
+"""What a fingerprint is of, from whichever side the order comes: a key is good for both."""
+
+
+async def place(caller: Caller, order: PlaceOrder) -> Reply:
+    claim = _claim(caller, order)
+
+    async def place_it(uow: UnitOfWork) -> Reply:
+        placed = await service.place(uow, caller.actor, order.quantities(), caller.cause)
+        return Reply(201, OrderBody.of(placed).encode())
+
+    return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))
+
+
+async def get(caller: Caller, which: ById) -> LiveOrderBody:
+    return LiveOrderBody.at(await caller.work.read(lambda uow: service.get(uow, caller.actor, which.id)))
+
+
+async def page(caller: Caller, query: PageQuery) -> LiveListing[OrderBody]:
+    before = read_cursor(query.cursor, _parse_number)
+    snapshot = await caller.work.read(lambda uow: service.page(uow, caller.actor, before=before, limit=query.limit))
+    found = snapshot.state
+    return LiveListing[OrderBody](
+        items=[OrderBody.of(order) for order in found.orders],
+        next=None if found.next is None else encode_cursor(str(found.next)),
+        stream=StreamBody.of(snapshot),
+    )
+
+
+def advance(action: Action) -> Callable[[Caller, ById], Awaitable[OrderBody]]:
+    async def advance(caller: Caller, which: ById) -> OrderBody:
+        order = await caller.work.write(lambda uow: service.advance(uow, caller.actor, which.id, action, caller.cause))
+        return OrderBody.of(order)
+
+    return advance
+
+
+COMMANDS = (
+    command("orders.place", PlaceOrder, place),
+    command("orders.list", PageQuery, page),
+    command("orders.get", ById, get),
+    *(command(f"orders.{action}", ById, advance(action)) for action in Action),
+)
+
+
+def _claim(caller: Caller, order: PlaceOrder) -> Claim | None:
+    """Raises Malformed."""
+    if order.idempotency_key is None:
+        return None
+    body = PlaceOrderRequest(items=order.items).encode()
+    return Claim(caller.actor.account_id, parse_key(order.idempotency_key), fingerprint(*_PLACING, body))
+
+
+def _parse_number(text: str) -> int | None:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_NUMBER))):
+        return None
+    number = int(text)
+    return number if 0 < number <= _LAST_NUMBER else None
