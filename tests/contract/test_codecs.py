@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import orjson
 import pytest
+from google.protobuf.proto import serialize_length_prefixed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
+from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error, Unsubscribed
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
@@ -44,7 +48,7 @@ from realtime.protocol.messages import (
     Unspoken,
     Unsubscribe,
 )
-from tests.peers import PEERS, JsonPeer, Object, Peer
+from tests.peers import PEERS, PROTOBUF, JsonPeer, Object, Peer
 
 EMPTY: Object = {}
 
@@ -229,6 +233,14 @@ def test_a_payload_is_copied_as_it_is(peer: Peer, channel: str, offset: int, dat
     encoded = peer.codec.publication(channel, Publication(offset, raw, 0))
     assert raw in encoded
     assert peer.understand(encoded) == [{"push": {"channel": channel, "pub": {"data": data, "offset": offset}}}]
+
+
+def test_a_protobuf_publication_that_nests_deeper_than_json_is_written_has_no_data() -> None:
+    deep = pb.PublishRequest(channel="c", data=b"[" * 300 + b"]" * 300)
+    frame = BytesIO()
+    serialize_length_prefixed(pb.Command(id=5, publish=deep), frame)
+
+    assert PROTOBUF.codec.decode(frame.getvalue()) == [Publish(5, "c", b"")]
 
 
 def test_a_publication_tells_who_published_it_and_its_tags(peer: Peer) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.e2e.served_channels import API_KEY, SETTINGS
+from tests.e2e.talking import Talk, javascript_talker, python_talker
 from tests.services.orderwire import Orderwire, orderwire
+from tests.services.person import Person
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +21,23 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orderwire]:
     environment = {"ORDERWIRE_HTTP_API__KEY": API_KEY}
     with orderwire(environment=environment, arguments=["--demo", "--config", str(settings)]) as running:
         yield running
+
+
+@pytest.fixture(params=["javascript json", "javascript protobuf", "python json", "python protobuf"])
+def talk(request: pytest.FixtureRequest) -> Talk:
+    language, form = request.param.split()
+    if language == "python":
+        return partial(python_talker, form)
+    request.getfixturevalue("node_modules")
+    node: Path = request.getfixturevalue("node")
+    return partial(javascript_talker, node, form)
+
+
+@pytest.fixture
+async def customer_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
+    return await Person.sign_in(session, channels.base_url, "customer")
+
+
+@pytest.fixture
+async def staff_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
+    return await Person.sign_in(session, channels.base_url, "staff")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import centrifuge  # type: ignore[import-untyped]
 import orjson
@@ -51,6 +51,10 @@ class Talker(Protocol):
         """Connections, and users."""
         ...
 
+    async def call(self, method: str, data: object) -> Any:
+        """What the method returns."""
+        ...
+
     async def heard(self) -> Said:
         """The next publication, on whichever channel."""
         ...
@@ -58,6 +62,10 @@ class Talker(Protocol):
     async def moved(self) -> tuple[str, str]:
         """The next join or leave, and the user's id."""
         ...
+
+
+Talk: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Talker]]
+"""Connects to an address with a token."""
 
 
 class JavaScriptTalker:
@@ -84,6 +92,9 @@ class JavaScriptTalker:
     async def counted(self, channel: str) -> tuple[int, int]:
         stats = await self._do("presenceStats", channel=channel)
         return stats["numClients"], stats["numUsers"]
+
+    async def call(self, method: str, data: object) -> Any:
+        return await self._do("rpc", method=method, data=data)
 
     async def heard(self) -> Said:
         return await asyncio.wait_for(self._heard.get(), PATIENCE)
@@ -151,6 +162,11 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
     async def counted(self, channel: str) -> tuple[int, int]:
         stats = await self._answered(self._client.presence_stats(channel))
         return stats.num_clients, stats.num_users
+
+    async def call(self, method: str, data: object) -> Any:
+        payload = data if self._is_text else orjson.dumps(data)
+        result = await self._answered(self._client.rpc(method, payload))
+        return result.data if self._is_text else orjson.loads(result.data)
 
     async def heard(self) -> Said:
         return await asyncio.wait_for(self._heard.get(), PATIENCE)

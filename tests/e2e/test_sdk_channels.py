@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
-from typing import TypeAlias
 from uuid import uuid4
 
-import aiohttp
 import pytest
 
-from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
+from tests.e2e.talking import Refused, Talk
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
-
-Talk: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Talker]]
-
-
-@pytest.fixture(params=["javascript json", "javascript protobuf", "python json", "python protobuf"])
-def talk(request: pytest.FixtureRequest) -> Talk:
-    language, form = request.param.split()
-    if language == "python":
-        return partial(python_talker, form)
-    request.getfixturevalue("node_modules")
-    node: Path = request.getfixturevalue("node")
-    return partial(javascript_talker, node, form)
-
-
-@pytest.fixture
-async def customer_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
-    return await Person.sign_in(session, channels.base_url, "customer")
-
-
-@pytest.fixture
-async def staff_there(session: aiohttp.ClientSession, channels: Orderwire) -> Person:
-    return await Person.sign_in(session, channels.base_url, "staff")
 
 
 async def test_what_one_says_in_a_room_the_other_hears_and_both_can_read_again(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
@@ -168,9 +169,11 @@ async def test_a_bug_is_an_internal_error_and_the_connection_goes_on(postgres_ur
     async with serving_both(postgres_url, peer, more=[stumbling]) as both:
         customer = await both.rest.an_account()
         async with both.client(customer) as client:
-            error = await call(client, "stumble", {})
+            with capture_logs() as logs:
+                error = await call(client, "stumble", {})
             me = await call(client, "accounts.me", None)
 
+    assert [log["log_level"] for log in logs if log["event"] == "call_failed"] == ["error"]
     assert error == {"code": 100, "message": "internal server error", "temporary": True}
     assert me["id"] == str(customer.id)
 

@@ -53,6 +53,9 @@ const does = {
   async presenceStats({ channel }) {
     return client.presenceStats(channel);
   },
+  async rpc({ method, data }) {
+    return unpacked((await client.rpc(method, packed(data))).data);
+  },
   async history({ channel, limit }) {
     const { publications } = await client.history(channel, { limit });
     return publications.map(publication);
