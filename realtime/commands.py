@@ -12,7 +12,8 @@ class Commands(Protocol):
         """Run the command `method` for `actor` (None: who calls has no account of ours) with the parameters `data`,
         as the client sent them. Returns one JSON value on one line.
 
-        A write is durable when this returns, and is finished too when this is cancelled after it has begun. Raises
-        handlers.commands.UnknownCommand, and CommandRefused when nothing was done.
+        A write is durable when this returns, and one that has begun is finished when this is cancelled. Raises
+        handlers.commands.UnknownCommand and CommandRefused. What is refused was not done; only after a write
+        refused as `unavailable` nobody knows, for PostgreSQL may have gone away during its commit.
         """
         ...
