@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,16 +10,16 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from handlers.audience import personal_channel
 from realtime.channel import Encoding
-from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.flusher import Flusher
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.messages import Listening, Message, Reply, Subscribed
 from realtime.session import (
     Authenticate,
+    Authorize,
     ClientOptions,
     Close,
     Effect,
@@ -33,7 +32,6 @@ from realtime.session import (
     Say,
     Session,
 )
-from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +72,7 @@ class Surroundings:
 
     flusher: Flusher
     operations: Operations
-    authority: TokenAuthority
+    identities: Identities
     metrics: RealtimeMetrics
     options: ClientOptions
     clock: Callable[[], float]
@@ -151,6 +149,10 @@ class Connection:
                     self._say(message)
                 case Authenticate(token):
                     self._perform(self._session.answered(self._identify(token), self._shared.clock()))
+                case Authorize():
+                    now = self._shared.utc_now()
+                    answer = self._shared.operations.authorize(self._session.client, effect, now)
+                    self._perform(self._session.answered(answer, self._shared.clock()))
                 case Join():
                     self._start(self._join(effect))
                 case Perform():
@@ -176,17 +178,7 @@ class Connection:
         self._wire.end(why)
 
     def _identify(self, token: str) -> Identified | Rejected:
-        if not token:
-            return Identified(ANONYMOUS, math.inf)
-        now = self._shared.utc_now()
-        try:
-            identity = self._shared.authority.verify(token, now)
-        except TokenExpired:
-            return Rejected.EXPIRED
-        except TokenInvalid:
-            return Rejected.INVALID
-        own = personal_channel(identity.actor.account_id)
-        return Identified(credentials_of(identity.actor), (identity.expires_at - now).total_seconds(), (own,))
+        return self._shared.identities.identify(token, self._shared.utc_now())
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self._shared.spawn(work)
@@ -215,7 +207,7 @@ class Connection:
             self._perform(self._session.answered(Refused(error), self._shared.clock()))
 
     async def _carry_out(self, question: Perform) -> None:
-        work = self._shared.operations.perform(self._session.client, question)
+        work = self._shared.operations.perform(self, self._session.client, question)
         result = await self._attempt(question.command.channel, work)
         answer = Refused(result) if isinstance(result, Error) else result
         self._perform(self._session.answered(answer, self._shared.clock()))

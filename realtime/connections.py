@@ -14,12 +14,12 @@ from uuid import uuid4
 from handlers.clock import utc_now
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.messages import Codec
 from realtime.session import ClientOptions, Session
-from realtime.tokens import TokenAuthority
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05
@@ -33,7 +33,7 @@ class Connections:
         self,
         flusher: Flusher,
         operations: Operations,
-        authority: TokenAuthority,
+        identities: Identities,
         metrics: RealtimeMetrics,
         options: ClientOptions,
         *,
@@ -42,7 +42,7 @@ class Connections:
         self._shared = Surroundings(
             flusher=flusher,
             operations=operations,
-            authority=authority,
+            identities=identities,
             metrics=metrics,
             options=options,
             clock=time.monotonic,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, TypeVar
 
 from handlers.audience import UnknownChannel
+from handlers.clock import utc_now
 from handlers.errors import Unavailable
 from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
 from realtime.channel import Subscriber
+from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
 from realtime.presence import Member, Presence, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol import messages as commands
-from realtime.protocol.codes import Error
+from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
@@ -31,7 +34,8 @@ from realtime.protocol.messages import (
     Subscribed,
 )
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy
-from realtime.session import Carried, Join, Perform
+from realtime.session import Authorize, Carried, Join, Perform, Refused
+from realtime.tokens import TokenExpired, TokenInvalid
 
 T = TypeVar("T")
 
@@ -49,6 +53,7 @@ class Operations:
         publisher: Publisher,
         presence: Presence,
         keeper: PresenceKeeper,
+        tokens: ClientTokens,
         *,
         insecure: bool,
     ) -> None:
@@ -58,39 +63,56 @@ class Operations:
         self._publisher = publisher
         self._presence = presence
         self._keeper = keeper
+        self._tokens = tokens
         self._insecure = insecure
         # Of those subscriptions that others can see.
         self._members: dict[tuple[Subscriber, str], tuple[Member, ChannelOptions]] = {}
+        # Of those whose token says something about the subscriber in the channel.
+        self._infos: dict[tuple[Subscriber, str], bytes] = {}
 
     async def join(
         self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
-    ) -> Error | None:
+    ) -> Error | Disconnect | None:
         """Subscribe, or return why not. `reply` is called as `Hub.join` says."""
         return await _or_error(self._join(subscriber, client, question, reply))
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on, and the others see it. Idempotent."""
         self._hub.leave(subscriber, channel)
+        self._infos.pop((subscriber, channel), None)
         entered = self._members.pop((subscriber, channel), None)
         if entered is not None:
             self._keeper.leave(channel, *entered)
 
-    async def perform(self, client: str, question: Perform) -> Carried | Error:
+    def authorize(self, client: str, question: Authorize, now: datetime) -> Grant | Refused:
+        """What a new token for a channel gives a client that hears it."""
+        granted = self._granted(client, question.who, question.channel, question.token, now)
+        if isinstance(granted, Grant):
+            return granted
+        return Refused(Error.EXPIRED if granted is Error.TOKEN_EXPIRED else granted)
+
+    async def perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         """The command's result, or why there is none."""
-        return await _or_error(self._perform(client, question))
+        return await _or_error(self._perform(subscriber, client, question))
 
     async def _join(
         self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
-    ) -> Error | None:
+    ) -> Error | Disconnect | None:
         who, channel, request = question.who, question.channel, question.request
         options = self._namespaces.of(channel)
-        if request is not None and not await self._may(who, Operation.SUBSCRIBE, channel, options):
-            return Error.PERMISSION_DENIED
+        grant: Grant | Error | Disconnect = question.grant
+        if request is not None and request.token and not options.is_domain:
+            grant = self._granted(client, who, channel, request.token, utc_now())
+        elif request is not None and not await self._may(who, Operation.SUBSCRIBE, channel, options):
+            grant = Error.PERMISSION_DENIED
+        if not isinstance(grant, Grant):
+            return grant
+        options = replace(options, **grant.overrides)
 
         def welcome(joined: Subscribed | Listening) -> None:
             # First the entry: the session may leave in answer to the reply.
-            self._enter(subscriber, client, question, options)
-            reply(joined)
+            self._enter(subscriber, client, question, options, grant)
+            reply(replace(joined, ttl=grant.ttl))
 
         if not options.has_history:
             self._hub.listen(subscriber, channel)
@@ -102,11 +124,27 @@ class Operations:
         await self._hub.join(subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)))
         return None
 
-    def _enter(self, subscriber: Subscriber, client: str, question: Join, options: ChannelOptions) -> None:
+    def _granted(
+        self, client: str, who: Credentials, channel: str, token: str, now: datetime
+    ) -> Grant | Error | Disconnect:
+        try:
+            return self._tokens.subscription(token, now, channel=channel, user=who.user, client=client)
+        except TokenExpired:
+            return Error.TOKEN_EXPIRED
+        except TokenInvalid:
+            return Error.PERMISSION_DENIED
+        except TokenMismatch:
+            return Disconnect.INVALID_TOKEN
+
+    def _enter(
+        self, subscriber: Subscriber, client: str, question: Join, options: ChannelOptions, grant: Grant
+    ) -> None:
         """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
         channel, who = question.channel, question.who
+        if grant.info:
+            self._infos[subscriber, channel] = grant.info
         if options.presence or options.join_leave:
-            member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info)))
+            member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info, grant.info)))
             self._members[subscriber, channel] = (member, options)
             self._keeper.enter(channel, member, options)
         wants = question.request is not None and question.request.wants_join_leave
@@ -114,24 +152,27 @@ class Operations:
         if options.join_leave and (options.force_push_join_leave or may_ask):
             self._hub.watch(subscriber, channel)
 
-    async def _perform(self, client: str, question: Perform) -> Carried | Error:
+    async def _perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         match question.command:
-            case Publish():
-                return await self._publish(client, question.who, question.command, question.is_subscriber)
+            case Publish(channel=channel):
+                chan_info = self._infos.get((subscriber, channel), b"")
+                info = ClientInfo(question.who.user, client, question.who.info, chan_info)
+                return await self._publish(info, question.who, question.command, question.is_subscriber)
             case History():
                 return await self._history(question.who, question.command, question.is_subscriber)
             case commands.Presence() | commands.PresenceStats():
                 return await self._present(question.who, question.command, question.is_subscriber)
 
-    async def _publish(self, client: str, who: Credentials, command: Publish, is_subscriber: bool) -> Accepted | Error:
+    async def _publish(
+        self, info: ClientInfo, who: Credentials, command: Publish, is_subscriber: bool
+    ) -> Accepted | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
         # What is said in the domain's channels has happened in the domain.
         if options.is_domain or not self._permits(
             options, Operation.PUBLISH, channel, who, is_subscriber=is_subscriber
         ):
             return Error.PERMISSION_DENIED
-        info = client_info(ClientInfo(who.user, client, who.info))
-        await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=info), options)
+        await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=client_info(info)), options)
         return Accepted()
 
     async def _history(self, who: Credentials, command: History, is_subscriber: bool) -> HistoryPage | Error:

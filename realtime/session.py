@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
+from realtime.client_tokens import NOTHING, Grant, whole_seconds
 from realtime.credentials import Credentials
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import (
@@ -44,6 +45,7 @@ from realtime.protocol.messages import (
     Refreshed,
     Reply,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -91,16 +93,27 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorize:
+    """What does `token` give the client in a channel that it hears? Answer with a Grant or Refused."""
+
+    who: Credentials
+    channel: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Subscribe the client to `channel`; answer with Subscribed or Listening at the moment it is, or with Refused.
 
-    Without a `request` it is the server that subscribes the client, which needs no admission.
+    Without a `request` it is the server that subscribes the client, which needs no admission; `grant` is then what the
+    connection's token says of the channel.
     """
 
     who: Credentials
     channel: str
     since: Position | None
     request: Subscribe | None = None
+    grant: Grant = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,7 @@ class Close:
     why: Disconnect
 
 
-Effect = Say | Authenticate | Join | Perform | Leave | Close
+Effect = Say | Authenticate | Authorize | Join | Perform | Leave | Close
 
 
 # Answers.
@@ -142,7 +155,7 @@ class Identified:
 
     who: Credentials
     lifetime: float
-    channels: tuple[str, ...] = ()
+    channels: Mapping[str, Grant] = field(default_factory=dict)
 
 
 class Rejected(Enum):
@@ -152,11 +165,13 @@ class Rejected(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    error: Error
+    """`error` answers the command; a Disconnect ends the connection."""
+
+    error: Error | Disconnect
 
 
 Carried = Accepted | HistoryPage | Members | MemberCount
-Answer = Identified | Rejected | Subscribed | Listening | Carried | Refused
+Answer = Identified | Rejected | Grant | Subscribed | Listening | Carried | Refused
 
 
 class _Phase(Enum):
@@ -170,7 +185,7 @@ class _Phase(Enum):
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | Publish | History | Presence | PresenceStats
+_Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats
 
 
 class Session:
@@ -180,8 +195,8 @@ class Session:
     """
 
     __slots__ = (
-        "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_phase", "_pong_by", "_random",
-        "_server_side", "_stale_at", "_version", "_waiting", "_waiting_bytes", "_who", "client",
+        "_asked", "_channels", "_codec", "_expires_at", "_grants", "_next_ping", "_options", "_phase", "_pong_by",
+        "_random", "_server_side", "_stale_at", "_subs_end", "_version", "_waiting", "_waiting_bytes", "_who", "client",
     )  # fmt: skip
 
     def __init__(
@@ -204,6 +219,10 @@ class Session:
         self._channels: set[str] = set()
         # Of these the ones that the server chose; None while they are still to be joined.
         self._server_side: dict[str, Subscribed | Listening | None] = {}
+        # What the connection's token says of those.
+        self._grants: Mapping[str, Grant] = {}
+        # When those end that live by a token of their own; made when needed.
+        self._subs_end: dict[str, float] | None = None
         self._asked: _Asking | None = None
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
         self._waiting: deque[tuple[Command, int]] | None = None
@@ -225,7 +244,8 @@ class Session:
             case _Phase.NEW | _Phase.FAILED:
                 return self._stale_at
             case _Phase.CONNECTED:
-                return min(self._next_ping, self._pong_by, self._expires_at + self._options.expired_close_delay)
+                ends = min((self._expires_at, *(self._subs_end or {}).values()))
+                return min(self._next_ping, self._pong_by, ends + self._options.expired_close_delay)
             case _Phase.CONNECTING | _Phase.CLOSED:
                 return math.inf
 
@@ -257,6 +277,8 @@ class Session:
         match asked, answer:
             case None, _:
                 return []
+            case _, Refused(Disconnect() as why):
+                effects = self.close(why)
             case Connect(), Identified():
                 effects = self._identified(asked, answer, now)
             case Connect(), Subscribed() | Listening():
@@ -265,7 +287,7 @@ class Session:
                 effects = self.close(Disconnect.INVALID_TOKEN)
             case Connect(), Rejected.EXPIRED:
                 effects = self._turn_away(asked, Error.TOKEN_EXPIRED)
-            case Connect(), Refused(error):
+            case Connect(), Refused(Error() as error):
                 effects = self._turn_away(asked, error)
             case Refresh(), Identified():
                 effects = self._refreshed(asked, answer, now)
@@ -273,10 +295,15 @@ class Session:
                 expired = answer is Rejected.EXPIRED
                 effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
             case Subscribe(), Subscribed() | Listening():
-                effects = self._subscribed(asked, answer)
-            case Subscribe(), Refused(error):
+                effects = self._subscribed(asked, answer, now)
+            case Subscribe(), Refused(Error() as error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
+            case SubRefresh(id, channel), Grant():
+                self._live_until(channel, now + answer.lifetime)
+                effects = [Say(Reply(id, SubRefreshed(answer.ttl)))]
+            case SubRefresh(id), Refused(Error() as error):
+                effects = [Say(Reply(id, error))]
             case (
                 (Publish(id), Accepted() as result)
                 | (History(id), HistoryPage() as result)
@@ -284,7 +311,7 @@ class Session:
                 | (PresenceStats(id), MemberCount() as result)
             ):
                 effects = [Say(Reply(id, result))]
-            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id)), Refused(error)):
+            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id)), Refused(Error() as error)):
                 effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
@@ -300,6 +327,8 @@ class Session:
             return self.close(Disconnect.EXPIRED)
         if now >= self._pong_by:
             return self.close(Disconnect.NO_PONG)
+        if ended := self._ended(now):
+            return [effect for channel in ended for effect in self._end(channel, Unsubscribed.EXPIRED)]
         # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
         self._next_ping = now + self._options.ping_interval
         self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
@@ -311,7 +340,7 @@ class Session:
             return []
         if channel in self._server_side:
             return self.close(Disconnect.INSUFFICIENT_STATE)
-        self._channels.discard(channel)
+        self._forget(channel)
         return [Say(Ended(channel, Unsubscribed.INSUFFICIENT_STATE))]
 
     def close(self, why: Disconnect) -> list[Effect]:
@@ -356,7 +385,7 @@ class Session:
                 return self._subscribe(command)
             case Unsubscribe(id, channel):
                 left: list[Effect] = [Leave(channel)] if channel in self._channels else []
-                self._channels.discard(channel)
+                self._forget(channel)
                 return [*left, Say(Reply(id, Left()))]
             case Publish():
                 return self._publish(command)
@@ -367,13 +396,13 @@ class Session:
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
-                return [Say(Reply(command.id, self._why_no_sub_refresh(command)))]
+                return self._sub_refresh(command)
             case Unspoken(id):
                 return [Say(Reply(id, Error.NOT_AVAILABLE))]
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Join | Perform) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Authorize | Join | Perform) -> list[Effect]:
         self._asked = command
         return [question]
 
@@ -391,6 +420,7 @@ class Session:
         self._who = identity.who
         self._expires_at = now + identity.lifetime
         self._server_side = dict.fromkeys(identity.channels)
+        self._grants = identity.channels
         self._channels.update(identity.channels)
         return self._join_or_welcome(command, now)
 
@@ -408,7 +438,8 @@ class Session:
         joined: dict[str, Subscribed | Listening] = {}
         for channel, sub in self._server_side.items():
             if sub is None:
-                return self._ask(command, Join(self._who, channel, command.since.get(channel)))
+                grant = self._grants[channel]
+                return self._ask(command, Join(self._who, channel, command.since.get(channel), grant=grant))
             joined[channel] = sub
         return self._welcome(command, joined, now)
 
@@ -433,7 +464,7 @@ class Session:
     def _refreshed(self, command: Refresh, identity: Identified, now: float) -> list[Effect]:
         if self._who is None or identity.who.user != self._who.user:
             return self.close(Disconnect.INVALID_TOKEN)
-        if identity.who != self._who or identity.channels != tuple(self._server_side):
+        if identity.who != self._who or identity.channels != self._grants:
             # Another role, or other channels: what it may hear is judged anew by joining anew.
             return self.close(Disconnect.FORCE_RECONNECT)
         self._expires_at = now + identity.lifetime
@@ -479,18 +510,40 @@ class Session:
             return [Say(Reply(command.id, Error.BAD_REQUEST))]
         return self._ask(command, Perform(self._who, command, command.channel in self._channels))
 
-    def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
-        """There are no subscription tokens: a channel is judged by who the connection is."""
-        if command.channel not in self._channels:
-            return Error.PERMISSION_DENIED
-        return Error.NOT_AVAILABLE if command.token else Error.BAD_REQUEST
+    def _sub_refresh(self, command: SubRefresh) -> list[Effect]:
+        if self._who is None or command.channel not in self._channels:
+            return [Say(Reply(command.id, Error.PERMISSION_DENIED))]
+        if not command.token:
+            return [Say(Reply(command.id, Error.BAD_REQUEST))]
+        return self._ask(command, Authorize(self._who, command.channel, command.token))
 
-    def _subscribed(self, command: Subscribe, joined: Subscribed | Listening) -> list[Effect]:
+    def _subscribed(self, command: Subscribe, joined: Subscribed | Listening, now: float) -> list[Effect]:
         is_recovered = isinstance(joined, Subscribed) and (joined.recovered or not joined.was_recovering)
         if command.reject_unrecovered and command.since is not None and not is_recovered:
             self._channels.discard(command.channel)
             return [Leave(command.channel), Say(Reply(command.id, Error.UNRECOVERABLE_POSITION))]
+        if joined.ttl:
+            self._live_until(command.channel, now + joined.ttl)
         return [Say(Reply(command.id, joined))]
 
+    # Subscriptions that live by a token.
+
+    def _live_until(self, channel: str, moment: float) -> None:
+        self._subs_end = self._subs_end or {}
+        self._subs_end[channel] = moment
+
+    def _ended(self, now: float) -> list[str]:
+        grace = self._options.expired_close_delay
+        return [channel for channel, moment in (self._subs_end or {}).items() if now >= moment + grace]
+
+    def _end(self, channel: str, why: Unsubscribed) -> list[Effect]:
+        self._forget(channel)
+        return [Leave(channel), Say(Ended(channel, why))]
+
+    def _forget(self, channel: str) -> None:
+        self._channels.discard(channel)
+        if self._subs_end is not None:
+            self._subs_end.pop(channel, None)
+
     def _ttl(self, now: float) -> int:
-        return 0 if self._expires_at == math.inf else max(1, math.ceil(self._expires_at - now))
+        return whole_seconds(self._expires_at - now)

@@ -19,10 +19,12 @@ from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
+from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
 from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.operations import Operations
@@ -87,10 +89,13 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
         keeper = PresenceKeeper(presence, bus, metrics)
+        tokens = ClientTokens(_client_token_options(settings))
+        has_personal = settings.client.subscribe_to_user_personal_channel.enabled
+        identities = Identities(authority, tokens, has_personal=has_personal)
         operations = Operations(
-            namespaces, Admission(work), hub, publisher, presence, keeper, insecure=settings.client.insecure
+            namespaces, Admission(work), hub, publisher, presence, keeper, tokens, insecure=settings.client.insecure
         )
-        connections = Connections(flusher, operations, authority, metrics, _client_options(settings), version=VERSION)
+        connections = Connections(flusher, operations, identities, metrics, _client_options(settings), version=VERSION)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
@@ -211,7 +216,22 @@ def _namespaces(settings: Settings) -> Namespaces:
     given = settings.channel
     bare = None if given.without_namespace is None else ChannelOptions(**given.without_namespace.model_dump())
     named = {each.name: ChannelOptions(**each.model_dump(exclude={"name"})) for each in given.namespaces}
-    return Namespaces(retention=settings.streams.retention, without_namespace=bare, named=named)
+    has_personal = settings.client.subscribe_to_user_personal_channel.enabled
+    return Namespaces(
+        retention=settings.streams.retention, has_personal=has_personal, without_namespace=bare, named=named
+    )
+
+
+def _client_token_options(settings: Settings) -> ClientTokenOptions:
+    given = settings.client.token
+    secret = given.hmac_secret_key
+    return ClientTokenOptions(
+        None if secret is None else secret.get_secret_value().encode(),
+        given.rsa_public_key,
+        given.ecdsa_public_key,
+        given.audience,
+        given.issuer,
+    )
 
 
 def _hub_options(settings: Settings) -> HubOptions:
@@ -220,4 +240,4 @@ def _hub_options(settings: Settings) -> HubOptions:
 
 
 def _client_options(settings: Settings) -> ClientOptions:
-    return ClientOptions(**settings.client.model_dump())
+    return ClientOptions(**settings.client.model_dump(exclude={"token", "subscribe_to_user_personal_channel"}))

@@ -17,6 +17,7 @@ class Error(Enum):
     BAD_REQUEST = 107, "bad request"
     NOT_AVAILABLE = 108, "not available"
     TOKEN_EXPIRED = 109, "token expired"
+    EXPIRED = 110, "expired"
     TOO_MANY_REQUESTS = 111, "too many requests", True
     UNRECOVERABLE_POSITION = 112, "unrecoverable position"
 
@@ -54,6 +55,7 @@ class Unsubscribed(Enum):
     """Why the server ends one subscription. From 2500 on clients subscribe again at once, without waiting."""
 
     INSUFFICIENT_STATE = 2500, "insufficient state"
+    EXPIRED = 2501, "subscription expired"
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code

@@ -42,6 +42,7 @@ from realtime.protocol.messages import (
     Send,
     Span,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -137,6 +138,7 @@ def _subscribe(id_: int, body: Object) -> Command:
         id_,
         _channel(body),
         _since(body),
+        token=_field(body, "token", str, ""),
         wants_position=_field(body, "positioned", bool, False),
         wants_recovery=_field(body, "recoverable", bool, False),
         wants_join_leave=_field(body, "join_leave", bool, False),
@@ -223,6 +225,8 @@ def _result(result: Result) -> bytes:
             return b'"presence":{"presence":%b}' % members
         case MemberCount(clients, users):
             return b'"presence_stats":{"num_clients":%d,"num_users":%d}' % (clients, users)
+        case SubRefreshed(ttl):
+            return b'"sub_refresh":' + (b'{"expires":true,"ttl":%d}' % ttl if ttl else b"{}")
         case Accepted():
             return b'"publish":{}'
         case Left():
@@ -243,9 +247,10 @@ def _connected(result: Connected) -> list[bytes]:
 
 
 def _subscribed(result: Subscribed | Listening) -> list[bytes]:
+    expiry = [b'"expires":true,"ttl":%d' % result.ttl] if result.ttl else []
     if isinstance(result, Listening):
-        return []
-    fields = [b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
+        return expiry
+    fields = [*expiry, b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
     if result.is_recoverable:
         # An SDK that misses it never asks for recovery again.
         fields.append(b'"recoverable":true')

@@ -48,6 +48,7 @@ class Subscribe:
     id: int
     channel: str
     since: Position | None = None
+    token: str = ""
     wants_position: bool = False
     wants_recovery: bool = False
     wants_join_leave: bool = False
@@ -149,18 +150,24 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there."""
+    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.
+
+    `ttl`: whole seconds until the subscription needs another token, 0 if it does not.
+    """
 
     position: Position
     was_recovering: bool = False
     recovered: bool = False
     publications: Sequence[Publication] = ()
     is_recoverable: bool = True
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Subscribed without a position: the client hears what comes, and cannot resume."""
+
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +198,11 @@ class HistoryPage:
 
 
 @dataclass(frozen=True, slots=True)
+class SubRefreshed:
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """Published."""
 
@@ -213,7 +225,18 @@ class Left:
     """Not subscribed, or no longer."""
 
 
-Result = Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage | Members | MemberCount
+Result = (
+    Connected
+    | Subscribed
+    | Listening
+    | Left
+    | Refreshed
+    | SubRefreshed
+    | Accepted
+    | HistoryPage
+    | Members
+    | MemberCount
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from realtime.protocol.messages import (
     Send,
     Span,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -117,6 +118,7 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
         id_,
         _named(request.channel),
         _since(request),
+        token=request.token,
         wants_position=request.positioned,
         wants_recovery=request.recoverable,
         wants_join_leave=request.join_leave,
@@ -204,6 +206,8 @@ def _reply(id_: int, result: Result | Error) -> pb.Reply:
             return pb.Reply(id=id_, presence=pb.PresenceResult(presence=members))
         case MemberCount(clients, users):
             return pb.Reply(id=id_, presence_stats=pb.PresenceStatsResult(num_clients=clients, num_users=users))
+        case SubRefreshed(ttl):
+            return pb.Reply(id=id_, sub_refresh=pb.SubRefreshResult(expires=ttl > 0, ttl=ttl))
         case Accepted():
             return pb.Reply(id=id_, publish=pb.PublishResult())
         case Left():
@@ -224,8 +228,10 @@ def _connected(result: Connected) -> pb.ConnectResult:
 
 def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
     if isinstance(result, Listening):
-        return pb.SubscribeResult()
+        return pb.SubscribeResult(expires=result.ttl > 0, ttl=result.ttl)
     return pb.SubscribeResult(
+        expires=result.ttl > 0,
+        ttl=result.ttl,
         recoverable=result.is_recoverable,
         positioned=True,
         epoch=result.position.epoch,

@@ -22,9 +22,11 @@ from handlers.clock import utc_now
 from handlers.ports.streams import Entry, Streams
 from realtime import bus as wire
 from realtime.bus import Bus
+from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
 from realtime.flusher import Flusher
 from realtime.hub import Hub
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.operations import Operations
@@ -43,6 +45,7 @@ VERSION = "0.1.0"
 STAFF = Account(UUID(int=42), "staff@example.com", "Staff", Role.STAFF, "hash")
 MINE = personal_channel(STAFF.id)
 FEED = "orders:feed"
+CLIENT_TOKEN_KEY = b"the key of a backend that makes tokens of its own"
 DOMAIN_ONLY = Namespaces(retention=86_400)
 
 
@@ -170,9 +173,13 @@ async def running(
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)
     presence = presence or MemoryPresence()
+    tokens = ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
     keeper = PresenceKeeper(presence, bus, metrics, interval=0.2)
-    operations = Operations(namespaces, StaffOnly(), hub, publisher, presence, keeper, insecure=options.insecure)
-    connections = Connections(flusher, operations, authority, metrics, options, version=VERSION)
+    identities = Identities(authority, tokens, has_personal=True)
+    operations = Operations(
+        namespaces, StaffOnly(), hub, publisher, presence, keeper, tokens, insecure=options.insecure
+    )
+    connections = Connections(flusher, operations, identities, metrics, options, version=VERSION)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
