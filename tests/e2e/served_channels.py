@@ -1,5 +1,6 @@
 """The settings of a node with channels of its own, for tests of what is done in them."""
 
+TOKEN_KEY = "a key of 32 bytes or more for tokens"
 API_KEY = "a key for backends"
 
 SETTINGS = """

@@ -37,7 +37,7 @@ class Said:
 class Talker(Protocol):
     """Every method raises Refused for an error reply."""
 
-    async def subscribe(self, channel: str) -> None: ...
+    async def subscribe(self, channel: str, token: str = "") -> None: ...
 
     async def publish(self, channel: str, data: object) -> None: ...
 
@@ -69,8 +69,8 @@ class JavaScriptTalker:
         self._heard: asyncio.Queue[Said] = asyncio.Queue()
         self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-    async def subscribe(self, channel: str) -> None:
-        await self._do("subscribe", channel=channel)
+    async def subscribe(self, channel: str, token: str = "") -> None:
+        await self._do("subscribe", channel=channel, options={"token": token} if token else {})
 
     async def publish(self, channel: str, data: object) -> None:
         await self._do("publish", channel=channel, data=data)
@@ -126,8 +126,8 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._why_not = 0
 
-    async def subscribe(self, channel: str) -> None:
-        subscription = self._client.new_subscription(channel, events=self)
+    async def subscribe(self, channel: str, token: str = "") -> None:
+        subscription = self._client.new_subscription(channel, events=self, token=token)
         self._subscriptions[channel] = subscription
         await subscription.subscribe()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -11,7 +12,10 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
+from tests.e2e.served_channels import TOKEN_KEY
 from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
@@ -90,6 +94,29 @@ async def test_both_see_who_is_in_a_room_and_who_comes_and_goes(
             assert await other.counted(room) == (2, 2)
         assert await one.moved() == ("leave", staff_there.id)
         assert await one.users(room) == [customer_there.id]
+
+
+def backend_token(**claims: object) -> str:
+    """As the users' own backend makes them."""
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(TOKEN_KEY), algorithms=["HS256"])
+
+
+async def test_a_user_of_another_backend_gets_into_a_private_channel_by_a_token(
+    channels: Orderwire, talk: Talk
+) -> None:
+    room = f"$room:{uuid4()}"
+    async with (
+        talk(channels.websocket_url, backend_token(sub="ann", exp=int(time.time()) + 60)) as ann,
+        talk(channels.websocket_url, backend_token(sub="bob")) as bob,
+    ):
+        await ann.subscribe(room, backend_token(sub="ann", channel=room, exp=int(time.time()) + 60))
+        with pytest.raises(Refused) as caught:
+            await bob.subscribe(room)
+        await ann.publish(room, "for members")
+        said = await ann.heard()
+
+    assert caught.value.code == 103
+    assert (said.data, said.user) == ("for members", "ann")
 
 
 async def test_what_is_refused_is_told_by_its_code(channels: Orderwire, customer_there: Person, talk: Talk) -> None:
