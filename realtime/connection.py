@@ -10,12 +10,14 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
+from handlers.ports.domain import Position
 from realtime.channel import Encoding
+from realtime.client_tokens import Grant
 from realtime.flusher import Flusher
 from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
-from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import Listening, Message, Reply, Subscribed
 from realtime.session import (
     Authenticate,
@@ -61,7 +63,7 @@ class Wire(Protocol):
         """Return when the socket has taken most of it. Raises ConnectionError when the connection is gone."""
         ...
 
-    def end(self, why: Disconnect) -> None:
+    def end(self, why: Disconnect | Closing) -> None:
         """Say goodbye and close. Nothing is written after it."""
         ...
 
@@ -105,7 +107,21 @@ class Connection:
     def tick(self) -> None:
         self._perform(self._session.tick(self._shared.clock()))
 
-    def close(self, why: Disconnect) -> None:
+    @property
+    def user(self) -> str | None:
+        return self._session.user
+
+    @property
+    def client(self) -> str:
+        return self._session.client
+
+    def enroll(self, channel: str, grant: Grant, since: Position | None) -> None:
+        self._perform(self._session.enroll(channel, grant, since))
+
+    def expel(self, channel: str, why: Unsubscribed) -> None:
+        self._perform(self._session.expel(channel, why))
+
+    def close(self, why: Disconnect | Closing) -> None:
         self._perform(self._session.close(why))
 
     def dropped(self, channel: str) -> None:
@@ -169,7 +185,7 @@ class Connection:
         self.pending.append(self.encoding.message(message))
         self._shared.flusher.mark({self: None})
 
-    def _close(self, why: Disconnect) -> None:
+    def _close(self, why: Disconnect | Closing) -> None:
         self._shared.metrics.closes.labels(str(why.code)).inc()
         log.info("connection_closed", client=self._session.client, code=why.code)
         if why is not Disconnect.SLOW:

@@ -63,6 +63,9 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._open))
+
     @property
     def options(self) -> ClientOptions:
         return self._shared.options

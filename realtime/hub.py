@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Streams, StreamsAway
-from realtime import bus as wire
+from handlers.ports.streams import Published, Streams, StreamsAway
 from realtime.bus import Bus, Membership
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
@@ -60,15 +59,9 @@ class Hub:
             self._channels, self._openings, self._repairs, streams, metrics, limit=options.recovery_limit
         )
 
-    def receive(self, message: bytes) -> None:
-        """A message from the bus. One that nobody could have sent is counted and dropped."""
-        try:
-            published = list(wire.decode(message))
-        except ValueError:
-            self._metrics.drops.labels("bus_message").inc()
-            log.warning("bus_message_dropped", size=len(message))
-            return
-        for item in published:
+    def hear(self, items: Iterable[Published | Membership]) -> None:
+        """What the bus says of channels."""
+        for item in items:
             channel = self._channels.get(item.channel)
             if channel is None:
                 continue

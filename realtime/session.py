@@ -20,9 +20,10 @@ from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
 from realtime.client_tokens import NOTHING, Grant, whole_seconds
 from realtime.credentials import Credentials
-from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Codec,
     Command,
     Connect,
@@ -139,7 +140,7 @@ class Leave:
 class Close:
     """Close the connection; always the last effect of a session."""
 
-    why: Disconnect
+    why: Disconnect | Closing
 
 
 Effect = Say | Authenticate | Authorize | Join | Perform | Leave | Close
@@ -182,10 +183,27 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True)
+class _Enroll:
+    channel: str
+    grant: Grant
+    since: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Expel:
+    channel: str
+    why: Unsubscribed
+
+
+_Order = _Enroll | _Expel
+"""What the server wants of a session; it waits its turn as what the client wants does."""
+
+
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats
+_Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats | _Enroll
 
 
 class Session:
@@ -225,12 +243,17 @@ class Session:
         self._subs_end: dict[str, float] | None = None
         self._asked: _Asking | None = None
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
-        self._waiting: deque[tuple[Command, int]] | None = None
+        self._waiting: deque[tuple[Command | _Order, int]] | None = None
         self._waiting_bytes = 0
         self._stale_at = now + options.stale_close_delay
         self._expires_at = math.inf
         self._next_ping = math.inf
         self._pong_by = math.inf
+
+    @property
+    def user(self) -> str | None:
+        """None before the client has said who it is."""
+        return None if self._who is None else self._who.user
 
     @property
     def channels(self) -> frozenset[str]:
@@ -296,6 +319,13 @@ class Session:
                 effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
             case Subscribe(), Subscribed() | Listening():
                 effects = self._subscribed(asked, answer, now)
+            case _Enroll(), Subscribed() | Listening():
+                self._server_side[asked.channel] = None
+                effects = [Say(Begun(asked.channel, answer))]
+            case _Enroll(), Refused():
+                # Nobody asked for it on this connection: there is nobody to tell.
+                self._channels.discard(asked.channel)
+                effects = []
             case Subscribe(), Refused(Error() as error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
@@ -343,7 +373,21 @@ class Session:
         self._forget(channel)
         return [Say(Ended(channel, Unsubscribed.INSUFFICIENT_STATE))]
 
-    def close(self, why: Disconnect) -> list[Effect]:
+    def enroll(self, channel: str, grant: Grant, since: Position | None) -> list[Effect]:
+        """The server subscribes the client, and tells it; nothing happens if it hears the channel already."""
+        return self._order(_Enroll(channel, grant, since))
+
+    def expel(self, channel: str, why: Unsubscribed) -> list[Effect]:
+        """The server ends a subscription, if there is one."""
+        return self._order(_Expel(channel, why))
+
+    def _order(self, order: _Order) -> list[Effect]:
+        if self._phase is not _Phase.CONNECTED:
+            return []
+        self._enqueue([order], 0)
+        return self._advance()
+
+    def close(self, why: Disconnect | Closing) -> list[Effect]:
         """End the session, for a reason of its own or of whoever drives it."""
         if self._phase is _Phase.CLOSED:
             return []
@@ -354,7 +398,7 @@ class Session:
 
     # Commands.
 
-    def _enqueue(self, commands: Sequence[Command], size: int) -> None:
+    def _enqueue(self, commands: Sequence[Command | _Order], size: int) -> None:
         if commands:
             self._waiting = self._waiting or deque()
             self._waiting.extend((command, 0) for command in commands[:-1])
@@ -375,7 +419,7 @@ class Session:
         self._waiting = None
         self._waiting_bytes = 0
 
-    def _handle(self, command: Command) -> list[Effect]:
+    def _handle(self, command: Command | _Order) -> list[Effect]:
         if isinstance(command, Connect):
             return self._connect(command)
         if self._phase is not _Phase.CONNECTED:
@@ -383,6 +427,10 @@ class Session:
         match command:
             case Subscribe():
                 return self._subscribe(command)
+            case _Enroll():
+                return self._take_in(command)
+            case _Expel(channel, why):
+                return self._end(channel, why) if channel in self._channels else []
             case Unsubscribe(id, channel):
                 left: list[Effect] = [Leave(channel)] if channel in self._channels else []
                 self._forget(channel)
@@ -476,6 +524,12 @@ class Session:
             return [Say(Reply(command.id, error or Error.INTERNAL))]
         self._channels.add(command.channel)
         return self._ask(command, Join(self._who, command.channel, command.since, command))
+
+    def _take_in(self, order: _Enroll) -> list[Effect]:
+        if self._who is None or order.channel in self._channels:
+            return []
+        self._channels.add(order.channel)
+        return self._ask(order, Join(self._who, order.channel, order.since, grant=order.grant))
 
     def _why_not(self, command: Subscribe) -> Error | None:
         channel = command.channel

@@ -21,10 +21,12 @@ from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
 from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
+from realtime.control import Control
 from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
 from realtime.identities import Identities
+from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.operations import Operations
@@ -96,6 +98,8 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             namespaces, Admission(work), hub, publisher, presence, keeper, tokens, insecure=settings.client.insecure
         )
         connections = Connections(flusher, operations, identities, metrics, _client_options(settings), version=VERSION)
+        control = Control(bus, lambda: connections)
+        inbox = Inbox(hub, control, metrics)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
@@ -106,11 +110,11 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
-            api = ServerApi(namespaces, publisher, hub, presence, history_limit=most)
+            api = ServerApi(namespaces, publisher, hub, presence, control, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
-            "bus": lambda: bus.run(hub.receive),
+            "bus": lambda: bus.run(inbox.receive),
             "hub": hub.run,
             "publisher": publisher.run,
             "presence": keeper.run,

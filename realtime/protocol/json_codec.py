@@ -18,6 +18,7 @@ from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -70,6 +71,8 @@ class JsonCodec:
             case Ended(channel, why):
                 body = b'"unsubscribe":{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
                 return b'{"push":{"channel":%b,%b}}' % (_quoted(channel), body)
+            case Begun(channel, joined):
+                return b'{"push":{"channel":%b,"subscribe":%b}}' % (_quoted(channel), _object(_subscribed(joined)))
             case Ping():
                 return b"{}"
 

@@ -254,11 +254,19 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A push: the server subscribed the client."""
+
+    channel: str
+    joined: Subscribed | Listening
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     pass
 
 
-Message = Reply | Ended | Ping
+Message = Reply | Begun | Ended | Ping
 
 
 class Codec(Protocol):

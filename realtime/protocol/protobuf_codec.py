@@ -22,6 +22,7 @@ from realtime.protocol.codes import Error
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -76,6 +77,8 @@ class ProtobufCodec:
             case Ended(channel, why):
                 ended = pb.Unsubscribe(code=why.code, reason=why.reason)
                 return _written(pb.Reply(push=pb.Push(channel=channel, unsubscribe=ended)))
+            case Begun(channel, joined):
+                return _written(pb.Reply(push=pb.Push(channel=channel, subscribe=_begun(joined))))
             case Ping():
                 return _written(pb.Reply())
 
@@ -240,6 +243,13 @@ def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
         recovered=result.recovered,
         publications=map(_publication, result.publications),
     )
+
+
+def _begun(joined: Subscribed | Listening) -> pb.Subscribe:
+    if isinstance(joined, Listening):
+        return pb.Subscribe()
+    where = joined.position
+    return pb.Subscribe(recoverable=joined.is_recoverable, positioned=True, epoch=where.epoch, offset=where.offset)
 
 
 def _publication(publication: Publication) -> pb.Publication:

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from handlers.ports.streams import Publication
 from realtime.connection import Connection
 from realtime.connections import Connections
-from realtime.protocol.codes import Disconnect
+from realtime.protocol.codes import Closing, Disconnect
 from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import Codec, Message
 from realtime.protocol.protobuf_codec import ProtobufCodec
@@ -73,7 +73,7 @@ class _Socket:
         self._transport = transport
         self._writer = writer
         self._reading = reading
-        self.why: Disconnect | None = None
+        self.why: Disconnect | Closing | None = None
 
     @property
     def buffered(self) -> int:
@@ -91,7 +91,7 @@ class _Socket:
     async def drain(self) -> None:
         await self._writer.drain()
 
-    def end(self, why: Disconnect) -> None:
+    def end(self, why: Disconnect | Closing) -> None:
         self.why = why
         self._reading.reschedule(asyncio.get_running_loop().time())
 

@@ -13,6 +13,7 @@ from realtime.protocol.codes import Error, Unsubscribed
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -219,6 +220,16 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
                 },
             },
         ),
+        (
+            Begun("c", Subscribed(Position(2, "e"))),
+            {
+                "push": {
+                    "channel": "c",
+                    "subscribe": {"recoverable": True, "positioned": True, "epoch": "e", "offset": 2},
+                }
+            },
+        ),
+        (Begun("c", Listening()), {"push": {"channel": "c", "subscribe": EMPTY}}),
         (
             Ended('a"b', Unsubscribed.INSUFFICIENT_STATE),
             {"push": {"channel": 'a"b', "unsubscribe": {"code": 2500, "reason": "insufficient state"}}},

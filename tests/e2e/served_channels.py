@@ -1,5 +1,10 @@
 """The settings of a node with channels of its own, for tests of what is done in them."""
 
+from __future__ import annotations
+
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
 TOKEN_KEY = "a key of 32 bytes or more for tokens"
 API_KEY = "a key for backends"
 
@@ -22,3 +27,8 @@ name = "typing"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
 """
+
+
+def backend_token(**claims: object) -> str:
+    """As the users' own backend makes them."""
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(TOKEN_KEY), algorithms=["HS256"])

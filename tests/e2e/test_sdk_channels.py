@@ -12,10 +12,8 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from joserfc import jwt
-from joserfc.jwk import OctKey
 
-from tests.e2e.served_channels import TOKEN_KEY
+from tests.e2e.served_channels import backend_token
 from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
@@ -94,11 +92,6 @@ async def test_both_see_who_is_in_a_room_and_who_comes_and_goes(
             assert await other.counted(room) == (2, 2)
         assert await one.moved() == ("leave", staff_there.id)
         assert await one.users(room) == [customer_there.id]
-
-
-def backend_token(**claims: object) -> str:
-    """As the users' own backend makes them."""
-    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(TOKEN_KEY), algorithms=["HS256"])
 
 
 async def test_a_user_of_another_backend_gets_into_a_private_channel_by_a_token(

@@ -24,9 +24,11 @@ from realtime import bus as wire
 from realtime.bus import Bus
 from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
+from realtime.control import Control
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.identities import Identities
+from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.operations import Operations
@@ -183,7 +185,8 @@ async def running(
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    endless = (bus.run(hub.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
+    inbox = Inbox(hub, Control(bus, lambda: connections), metrics)
+    endless = (bus.run(inbox.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
         await runner.setup()
@@ -195,8 +198,10 @@ async def running(
             url = f"http://127.0.0.1:{port}{PATH}"
             yield Node(url, streams, bus, hub, connections, authority, metrics, registry, http)
         await runner.cleanup()
-        for task in owned:
-            task.cancel()
+        while running_still := [task for task in owned if not task.done()]:
+            for task in running_still:  # below redis-py a cancellation can be lost
+                task.cancel()
+            await asyncio.wait(running_still, timeout=0.5)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -21,7 +21,6 @@ from structlog.testing import capture_logs
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
-from realtime import bus
 from realtime.bus import Receiver
 from realtime.flusher import Flusher
 from realtime.hub import Hub
@@ -201,7 +200,7 @@ class LossyPath(RuleBasedStateMachine):
 
     def carry(self, published: list[Published]) -> None:
         async def receive() -> None:
-            self.hub.receive(bus.encode(published))
+            self.hub.hear(published)
 
         self.spin(receive())
 

@@ -13,7 +13,7 @@ from handlers.actor import Actor, Role
 from handlers.ports.domain import Position
 from realtime.client_tokens import NOTHING, Grant
 from realtime.credentials import credentials_of
-from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import Accepted, HistoryPage, Listening, MemberCount, Members, Reply, Subscribed
 from realtime.session import (
     Answer,
@@ -150,6 +150,14 @@ class Conversation(RuleBasedStateMachine):
         self.now += seconds
         self.observe(self.session.tick(self.now))
 
+    @rule(name=channel, grant=grants, since=st.none() | positions)
+    def server_subscribes(self, name: str, grant: Grant, since: Position | None) -> None:
+        self.observe(self.session.enroll(name, grant, since))
+
+    @rule(name=channel)
+    def server_unsubscribes(self, name: str) -> None:
+        self.observe(self.session.expel(name, Unsubscribed.BY_SERVER))
+
     @rule(name=channel)
     def hub_drops(self, name: str) -> None:
         self.observe(self.session.dropped(name))
@@ -166,7 +174,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def no_more_channels_than_allowed(self) -> None:
-        assert len(self.session.channels) <= 3
+        assert len(self.session.channels) <= len(CHANNELS)
 
     @invariant()
     def a_closed_session_waits_for_nothing(self) -> None:

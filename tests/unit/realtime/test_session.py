@@ -10,10 +10,11 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.client_tokens import NOTHING, Grant
 from realtime.credentials import ANONYMOUS, credentials_of
-from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Connected,
     Ended,
     History,
@@ -417,6 +418,48 @@ def test_a_refused_refresh_of_a_subscription_is_an_error_and_one_for_somebody_el
 def test_who_left_a_channel_is_not_told_that_its_token_ended(borrowed: Client) -> None:
     borrowed.says(b'{"id":5,"unsubscribe":{"channel":"c"}}')
     assert kept_alive(borrowed, 200) == []
+
+
+GRANT = Grant(info=b"7")
+
+
+def test_the_server_subscribes_a_client_and_tells_it(client: Client) -> None:
+    assert client.session.enroll("d", GRANT, Position(2, "e")) == [Join(WHO, "d", Position(2, "e"), grant=GRANT)]
+    assert client.answer(HEAD) == [Say(Begun("d", HEAD))]
+    assert client.session.enroll("d", GRANT, None) == []
+    assert client.session.dropped("d") == [Close(Disconnect.INSUFFICIENT_STATE)]
+
+
+def test_what_the_server_wants_waits_its_turn(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    assert client.session.enroll("d", GRANT, None) == []
+    assert client.session.expel("c", Unsubscribed.BY_SERVER) == []
+    effects = client.answer(HEAD, HEAD)
+    assert effects == [
+        Say(Reply(2, HEAD)),
+        Join(WHO, "d", None, grant=GRANT),
+        Say(Begun("d", HEAD)),
+        Leave("c"),
+        Say(Ended("c", Unsubscribed.BY_SERVER)),
+    ]
+
+
+def test_a_client_that_cannot_be_subscribed_is_told_nothing(client: Client) -> None:
+    client.session.enroll("d", GRANT, None)
+    assert client.answer(Refused(Error.INTERNAL)) == []
+    assert client.session.channels == {MINE}
+
+
+def test_who_hears_a_channel_no_longer_is_not_expelled_from_it(client: Client) -> None:
+    assert client.session.expel("c", Unsubscribed.BY_SERVER) == []
+
+
+def test_nothing_is_wanted_of_a_client_that_has_not_connected(fresh: Client) -> None:
+    assert fresh.session.enroll("d", GRANT, None) == fresh.session.expel("d", Unsubscribed.BY_SERVER) == []
+
+
+def test_a_backend_closes_with_a_code_of_its_own(client: Client) -> None:
+    assert client.session.close(Closing(4000, "enough")) == [Close(Closing(4000, "enough"))]
 
 
 def subscribes(count: int) -> bytes:
