@@ -16,7 +16,7 @@ from realtime.channel import Subscriber
 from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
-from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
+from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, Operation, permits
 from realtime.presence import Member, Presence, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol import messages as commands
@@ -100,11 +100,7 @@ class Operations:
     ) -> Error | Disconnect | None:
         who, channel, request = question.who, question.channel, question.request
         options = self._namespaces.of(channel)
-        grant: Grant | Error | Disconnect = question.grant
-        if request is not None and request.token and not options.is_domain:
-            grant = self._granted(client, who, channel, request.token, utc_now())
-        elif request is not None and not await self._may(who, Operation.SUBSCRIBE, channel, options):
-            grant = Error.PERMISSION_DENIED
+        grant = await self._admit(client, question, options)
         if not isinstance(grant, Grant):
             return grant
         options = replace(options, **grant.overrides)
@@ -123,6 +119,18 @@ class Operations:
         since = question.since if shown.is_recoverable else None
         await self._hub.join(subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)))
         return None
+
+    async def _admit(self, client: str, question: Join, options: ChannelOptions) -> Grant | Error | Disconnect:
+        """Into the domain's channels nobody comes by a token, and nobody is put whom the domain would not let in."""
+        who, channel, request = question.who, question.channel, question.request
+        is_own = channel == f"{USER_BOUNDARY}{who.user}" and request is None
+        if not options.is_domain and request is None:
+            return question.grant
+        if not options.is_domain and request is not None and request.token:
+            return self._granted(client, who, channel, request.token, utc_now())
+        if is_own or await self._may(who, Operation.SUBSCRIBE, channel, options):
+            return question.grant
+        return Error.PERMISSION_DENIED
 
     def _granted(
         self, client: str, who: Credentials, channel: str, token: str, now: datetime

@@ -95,6 +95,16 @@ async def test_a_subscription_may_begin_where_the_backend_says(nodes: list[Node]
     assert said["subscribe"]["offset"] == 1
 
 
+async def test_nobody_is_put_into_a_channel_of_the_domain_that_is_not_theirs(
+    nodes: list[Node], control: Control
+) -> None:
+    node, _ = nodes
+    async with connected(node) as (client, _):
+        for channel in (f"order:{STAFF.id}", "#00000000-0000-0000-0000-000000000007", "orders:feed"):
+            await control.tell(Enroll(Whose(USER), channel))
+        assert (await client.hear())["push"]["channel"] == "orders:feed"  # staff may hear this one
+
+
 async def test_an_order_of_a_newer_version_is_passed_over(nodes: list[Node], control: Control) -> None:
     node, _ = nodes
     async with connected(node) as (client, _):

@@ -118,6 +118,18 @@ async def test_a_user_of_the_backend_is_no_account_whatever_its_id(node: Node) -
         assert reply["error"]["code"] == 103
 
 
+@pytest.mark.parametrize("channel", [FEED, f"#{ACCOUNT}", "order:00000000-0000-0000-0000-000000000007"])
+async def test_a_token_that_names_a_channel_of_the_domain_lets_nobody_in(node: Node, channel: str) -> None:
+    async with node.socket() as client:
+        reply = await client.ask({"id": 1, "connect": {"token": signed(sub="42", channels=[channel])}})
+        assert reply["error"]["code"] == 103
+
+
+async def test_a_users_id_may_be_a_uuid(node: Node) -> None:
+    async with connected(node, sub=ACCOUNT) as (_, welcome):
+        assert list(welcome["subs"]) == [f"#{ACCOUNT}"]
+
+
 async def test_a_subscription_token_opens_a_channel_that_is_closed_otherwise(node: Node) -> None:
     async with connected(node, sub="42") as (client, _):
         for channel in ("room:a", "$open:a"):
