@@ -54,11 +54,22 @@ class Subscriber(Protocol):
 
 
 class Ticket:
-    """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped."""
+    """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped.
 
-    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber")
+    `wants_latest`: not what was missed is wanted but the latest publication, whatever came before it.
+    """
 
-    def __init__(self, subscriber: Subscriber, since: Position | None, reply: Callable[[Subscribed], None]) -> None:
+    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber", "wants_latest")
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        since: Position | None,
+        reply: Callable[[Subscribed], None],
+        *,
+        wants_latest: bool = False,
+    ) -> None:
+        self.wants_latest = wants_latest
         self.subscriber = subscriber
         self.since = since
         self.reply = reply

@@ -73,17 +73,24 @@ class Hub:
                     self._repairs.want(channel)
 
     async def join(
-        self, subscriber: Subscriber, name: str, since: Position | None, reply: Callable[[Subscribed], None]
+        self,
+        subscriber: Subscriber,
+        name: str,
+        since: Position | None,
+        reply: Callable[[Subscribed], None],
+        *,
+        wants_latest: bool = False,
     ) -> None:
         """Subscribe. `reply` is called once, in the very step that fixes the position that it gets, before anything is
-        delivered; a large recovery goes on after it, and this returns when the subscriber is live.
+        delivered; a large recovery goes on after it, and this returns when the subscriber is live. With `wants_latest`
+        the reply has the latest publication alone, unless the subscriber is there already.
 
         Raises StreamsAway before the reply; what fails after it ends in `Subscriber.dropped`. A subscriber joins a
         channel once at a time; `leave` ends a join that is under way.
         """
         is_settled = False
         while not is_settled:
-            ticket = Ticket(subscriber, since, reply)
+            ticket = Ticket(subscriber, since, reply, wants_latest=wants_latest)
             channel = self._channels.enter(name, ticket)
             try:
                 is_settled = await self._recovery.admit(channel, ticket)

@@ -31,6 +31,7 @@ class Operation(Enum):
 class ChannelOptions:
     """What one namespace says about its channels. `history_ttl` is seconds.
 
+    `is_cache`: a channel is its latest publication, and a subscriber is given that one, not what it missed.
     `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
     """
 
@@ -38,6 +39,7 @@ class ChannelOptions:
     history_ttl: float = 0.0
     force_positioning: bool = False
     force_recovery: bool = False
+    is_cache: bool = False
     presence: bool = False
     join_leave: bool = False
     join_leave_per_user: bool = False

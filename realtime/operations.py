@@ -117,7 +117,10 @@ class Operations:
         may_ask = options.is_domain or self._permits(options, Operation.HISTORY, channel, who, is_subscriber=True)
         shown = _Shown.of(options, request if may_ask else None)
         since = question.since if shown.is_recoverable else None
-        await self._hub.join(subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)))
+        wants_latest = options.is_cache and shown.is_recoverable
+        await self._hub.join(
+            subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), wants_latest=wants_latest
+        )
         return None
 
     async def _admit(self, client: str, question: Join, options: ChannelOptions) -> Grant | Error | Disconnect:

@@ -40,6 +40,7 @@ from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
 from realtime.transports.websocket import WebSocketEndpoint
+from server import config
 from server.config import Settings
 from server.health import Health
 from server.lifespan import Places
@@ -218,12 +219,17 @@ def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOption
 
 def _namespaces(settings: Settings) -> Namespaces:
     given = settings.channel
-    bare = None if given.without_namespace is None else ChannelOptions(**given.without_namespace.model_dump())
-    named = {each.name: ChannelOptions(**each.model_dump(exclude={"name"})) for each in given.namespaces}
+    bare = None if given.without_namespace is None else _channel_options(given.without_namespace)
+    named = {each.name: _channel_options(each) for each in given.namespaces}
     has_personal = settings.client.subscribe_to_user_personal_channel.enabled
     return Namespaces(
         retention=settings.streams.retention, has_personal=has_personal, without_namespace=bare, named=named
     )
+
+
+def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
+    same = given.model_dump(exclude={"name", "force_recovery_mode"})
+    return ChannelOptions(**same, is_cache=given.force_recovery_mode == "cache")
 
 
 def _client_token_options(settings: Settings) -> ClientTokenOptions:

@@ -242,6 +242,7 @@ class ChannelOptions(_Section):
     history_ttl: Duration = 0.0
     force_positioning: Switch = False
     force_recovery: Switch = False
+    force_recovery_mode: Annotated[Literal["stream", "cache"], Field(description="stream or cache")] = "stream"
     presence: Switch = False
     join_leave: Switch = False
     join_leave_per_user: Switch = False

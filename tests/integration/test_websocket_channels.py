@@ -26,6 +26,7 @@ NAMESPACES = Namespaces(
         "open": OPEN,
         "kept": KEPT,
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
+        "value": replace(KEPT, force_recovery=True, is_cache=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
         "read": ChannelOptions(allow_subscribe_for_client=True),
@@ -104,6 +105,36 @@ async def test_who_missed_more_than_the_stream_keeps_is_told(node: Node) -> None
     assert said["was_recovering"] is True
     assert not said.get("recovered")
     assert said["offset"] == 200
+
+
+async def test_in_a_cache_channel_the_latest_publication_comes_with_the_reply(node: Node) -> None:
+    async with node.client() as first, node.client() as later, node.client() as back:
+        empty = (await first.ask({"id": 2, "subscribe": {"channel": "value:a"}}))["subscribe"]
+        for n in range(200):
+            await node.publish("value:a", b"%d" % n)
+        assert await first.offsets("value:a", 200) == list(range(1, 201))
+        fresh = (await later.ask({"id": 2, "subscribe": {"channel": "value:a"}}))["subscribe"]
+        known = {"recover": True, "offset": 200, "epoch": fresh["epoch"]}
+        up_to_date = (await back.ask({"id": 2, "subscribe": {"channel": "value:a", **known}}))["subscribe"]
+        await node.publish("value:a", b"200")
+        live = [(await client.hear())["push"]["pub"]["offset"] for client in (later, back)]
+
+    assert empty["was_recovering"] is True
+    assert not empty.get("recovered")
+    assert fresh["recovered"] is True
+    assert [(pub["offset"], pub["data"]) for pub in fresh["publications"]] == [(200, 199)]
+    assert up_to_date["recovered"] is True
+    assert not up_to_date.get("publications")
+    assert live == [201, 201]
+
+
+async def test_of_a_cache_channel_that_nobody_hears_the_latest_publication_is_read(node: Node) -> None:
+    await node.publish("value:b", b"1", b"2")
+    async with node.client() as client:
+        said = (await client.ask({"id": 2, "subscribe": {"channel": "value:b"}}))["subscribe"]
+
+    assert [(pub["offset"], pub["data"]) for pub in said["publications"]] == [(2, 2)]
+    assert said["offset"] == 2
 
 
 @pytest.mark.parametrize(

@@ -364,7 +364,9 @@ def test_every_channel_option_is_documented_with_its_default_and_the_example_loa
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
     defaults = ChannelOptions().model_dump()
     assert {name: json.loads(stated) for name, stated in rows.items()} == defaults
-    assert {field.name for field in dataclasses.fields(Options)} == {*defaults, "is_domain"}
+    assert {field.name for field in dataclasses.fields(Options)} == {*defaults, "is_cache", "is_domain"} - {
+        "force_recovery_mode"
+    }
     [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
