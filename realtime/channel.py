@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published
+from realtime.protocol.filters import Filter
 from realtime.protocol.messages import Subscribed
 
 RING_LENGTH: Final = 128
@@ -89,8 +90,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_stream",
-        "is_suspect", "joining", "last", "live", "name", "opening", "watching",
+        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "filters", "heard", "is_gone", "is_open",
+        "is_stream", "is_suspect", "joining", "last", "live", "name", "opening", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -109,6 +110,8 @@ class Channel:
         self.joining: dict[Subscriber, Ticket] = {}
         # Of the live ones those that are told who joins and leaves; made when needed.
         self.watching: set[Subscriber] | None = None
+        # Of the subscribers that are not sent everything; made when needed.
+        self.filters: dict[Subscriber, Filter] | None = None
         self._ring: deque[Publication] = deque()
         self._ring_bytes = 0
 
@@ -155,7 +158,16 @@ class Channel:
             self.watching = set()
         self.watching.add(subscriber)
 
+    def narrow(self, subscriber: Subscriber, filter_: Filter) -> None:
+        """Send a subscriber from now on what its filter lets through."""
+        if self.filters is None:
+            self.filters = {}
+        self.filters[subscriber] = filter_
+
     def remove_live(self, subscriber: Subscriber) -> bool:
+        if self.filters is not None:
+            self.filters.pop(subscriber, None)
+            self.filters = self.filters or None
         if self.watching is not None:
             self.watching.discard(subscriber)
         sharing = self.live.get(subscriber.encoding)

@@ -17,6 +17,7 @@ from realtime.flusher import Flusher
 from realtime.history import read_history
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
+from realtime.protocol.filters import Filter
 from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
@@ -116,6 +117,12 @@ class Hub:
         channel = self._channels.get(name)
         if channel is not None:
             channel.watch(subscriber)
+
+    def narrow(self, subscriber: Subscriber, name: str, filter_: Filter) -> None:
+        """Send a subscriber of the channel, from now on, what its filter lets through. Its positions skip the rest."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.narrow(subscriber, filter_)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""

@@ -44,6 +44,7 @@ class ChannelOptions:
     join_leave: bool = False
     join_leave_per_user: bool = False
     force_push_join_leave: bool = False
+    allow_tags_filter: bool = False
     allow_user_limited_channels: bool = False
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False

@@ -13,6 +13,7 @@ from handlers.errors import Unavailable
 from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
 from realtime.channel import Subscriber
+from realtime.channels import passing
 from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
@@ -104,11 +105,13 @@ class Operations:
         if not isinstance(grant, Grant):
             return grant
         options = replace(options, **grant.overrides)
+        if request is not None and request.filter is not None and not options.allow_tags_filter:
+            return Error.BAD_REQUEST
 
         def welcome(joined: Subscribed | Listening) -> None:
             # First the entry: the session may leave in answer to the reply.
             self._enter(subscriber, client, question, options, grant)
-            reply(replace(joined, ttl=grant.ttl))
+            reply(self._narrowed(subscriber, question, replace(joined, ttl=grant.ttl)))
 
         if not options.has_history:
             self._hub.listen(subscriber, channel)
@@ -122,6 +125,18 @@ class Operations:
             subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), wants_latest=wants_latest
         )
         return None
+
+    def _narrowed(
+        self, subscriber: Subscriber, question: Join, joined: Subscribed | Listening
+    ) -> Subscribed | Listening:
+        """The reply to a subscriber, who is from now on sent what its filter, if it has one, lets through."""
+        filter_ = None if question.request is None else question.request.filter
+        if filter_ is None:
+            return joined
+        self._hub.narrow(subscriber, question.channel, filter_)
+        if isinstance(joined, Listening):
+            return joined
+        return replace(joined, publications=passing(filter_, joined.publications))
 
     async def _admit(self, client: str, question: Join, options: ChannelOptions) -> Grant | Error | Disconnect:
         """Into the domain's channels nobody comes by a token, and nobody is put whom the domain would not let in."""

@@ -533,7 +533,7 @@ class Session:
 
     def _why_not(self, command: Subscribe) -> Error | None:
         channel = command.channel
-        if not is_channel_name(channel) or command.is_filtered:
+        if not is_channel_name(channel) or command.is_filter_bad:
             return Error.BAD_REQUEST
         if not command.is_plain:
             return Error.NOT_AVAILABLE

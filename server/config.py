@@ -247,6 +247,7 @@ class ChannelOptions(_Section):
     join_leave: Switch = False
     join_leave_per_user: Switch = False
     force_push_join_leave: Switch = False
+    allow_tags_filter: Switch = False
     allow_user_limited_channels: Switch = False
     allow_subscribe_for_client: Switch = False
     allow_subscribe_for_anonymous: Switch = False

@@ -15,6 +15,7 @@ import orjson
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol.codes import Error
+from realtime.protocol.filters import parsed
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
     Accepted,
@@ -137,6 +138,7 @@ def _connect(id_: int, body: Object) -> Command:
 
 
 def _subscribe(id_: int, body: Object) -> Command:
+    filter_, is_filter_bad = parsed(body.get("tf"))
     return Subscribe(
         id_,
         _channel(body),
@@ -147,7 +149,8 @@ def _subscribe(id_: int, body: Object) -> Command:
         wants_join_leave=_field(body, "join_leave", bool, False),
         reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
-        is_filtered=body.get("tf") is not None,
+        filter=filter_,
+        is_filter_bad=is_filter_bad,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.filters import Filter
 
 REJECT_UNRECOVERED: Final = 2
 """A bit of a subscribe command's `flag`. Bit 1 offers channel compaction, which is not spoken."""
@@ -40,8 +41,8 @@ class Refresh:
 class Subscribe:
     """`since` is None when no recovery is asked for; `reject_unrecovered` wants error 112 rather than a fresh start.
 
-    `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filtered` true with a
-    publication filter. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
+    `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filter_bad` true
+    with a filter that is none. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
     channel's options do not force.
     """
 
@@ -54,7 +55,8 @@ class Subscribe:
     wants_join_leave: bool = False
     reject_unrecovered: bool = False
     is_plain: bool = True
-    is_filtered: bool = False
+    filter: Filter | None = None
+    is_filter_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error
+from realtime.protocol.filters import parsed
 from realtime.protocol.messages import (
     REJECT_UNRECOVERED,
     Accepted,
@@ -117,6 +118,7 @@ def _connect(id_: int, request: pb.ConnectRequest) -> Command:
 
 
 def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
+    filter_, is_filter_bad = parsed(_node(request.tf) if request.HasField("tf") else None)
     return Subscribe(
         id_,
         _named(request.channel),
@@ -127,8 +129,15 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
         wants_join_leave=request.join_leave,
         reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
         is_plain=request.type == 0,
-        is_filtered=request.HasField("tf"),
+        filter=filter_,
+        is_filter_bad=is_filter_bad,
     )
+
+
+def _node(node: pb.FilterNode) -> dict[str, object]:
+    """As in the other form."""
+    own: dict[str, object] = {"op": node.op, "key": node.key, "cmp": node.cmp, "val": node.val}
+    return own | {"vals": list(node.vals), "nodes": [_node(part) for part in node.nodes]}
 
 
 def _publish(id_: int, request: pb.PublishRequest) -> Command:

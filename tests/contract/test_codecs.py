@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.filters import Combination, Condition
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
@@ -68,8 +69,21 @@ peers = st.sampled_from(PEERS)
         ({"id": 2, "subscribe": {"channel": "c", "token": "t"}}, Subscribe(2, "c", token="t")),
         ({"id": 2, "subscribe": {"channel": "c", "flag": 3}}, Subscribe(2, "c", reject_unrecovered=True)),
         ({"id": 2, "subscribe": {"channel": "c", "type": 1}}, Subscribe(2, "c", is_plain=False)),
-        ({"id": 2, "subscribe": {"channel": "c", "tf": {"key": "a"}}}, Subscribe(2, "c", is_filtered=True)),
-        ({"id": 2, "subscribe": {"channel": "c", "tf": {}}}, Subscribe(2, "c", is_filtered=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {"key": "a"}}}, Subscribe(2, "c", is_filter_bad=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {}}}, Subscribe(2, "c", is_filter_bad=True)),
+        (
+            {
+                "id": 2,
+                "subscribe": {
+                    "channel": "c",
+                    "tf": {
+                        "op": "or",
+                        "nodes": [{"key": "a", "cmp": "in", "vals": ["x"]}, {"key": "a", "cmp": "eq", "val": "y"}],
+                    },
+                },
+            },
+            Subscribe(2, "c", filter=Combination("or", (Condition("a", "in", ("x",)), Condition("a", "eq", ("y",))))),
+        ),
         ({"id": 3, "unsubscribe": {"channel": "c"}}, Unsubscribe(3, "c")),
         ({"id": 4294967295, "refresh": {"token": "t"}}, Refresh(4294967295, "t")),
         ({"id": 4, "sub_refresh": {"channel": "c", "token": "t"}}, SubRefresh(4, "c", "t")),

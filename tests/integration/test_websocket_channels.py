@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from handlers.ports.streams import Streams
+from handlers.ports.streams import Entry, Streams
+from realtime.bus import encode
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.session import ClientOptions
@@ -27,6 +29,7 @@ NAMESPACES = Namespaces(
         "kept": KEPT,
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
         "value": replace(KEPT, force_recovery=True, is_cache=True),
+        "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
         "read": ChannelOptions(allow_subscribe_for_client=True),
@@ -105,6 +108,41 @@ async def test_who_missed_more_than_the_stream_keeps_is_told(node: Node) -> None
     assert said["was_recovering"] is True
     assert not said.get("recovered")
     assert said["offset"] == 200
+
+
+async def test_a_subscriber_with_a_filter_is_sent_what_matches_live_and_when_it_resumes(node: Node) -> None:
+    async def tagged(*languages: str) -> None:
+        entries = [
+            Entry("tagged:a", "", "", orjson.dumps(language), 0, tags=b'{"lang":"%b"}' % language.encode())
+            for language in languages
+        ]
+        await node.bus.publish(encode((await node.streams.append(entries)).values()))
+
+    english = {"key": "lang", "cmp": "eq", "val": "en"}
+    async with node.client() as client, node.client("tagged:a") as all_of_it, node.client() as back:
+        await client.ask({"id": 2, "subscribe": {"channel": "tagged:a", "tf": english}})
+        await tagged("en", "de", "en", "fr", "de", "en")
+        heard = [(await client.hear())["push"]["pub"] for _ in range(3)]
+        assert await all_of_it.offsets("tagged:a", 6) == [1, 2, 3, 4, 5, 6]
+        position = {"recover": True, "offset": 1, "epoch": await node.epoch("tagged:a")}
+        said = (await back.ask({"id": 2, "subscribe": {"channel": "tagged:a", "tf": english, **position}}))["subscribe"]
+
+    assert [(pub["offset"], pub["data"], pub["tags"]) for pub in heard] == [
+        (n, "en", {"lang": "en"}) for n in (1, 3, 6)
+    ]
+    assert said["recovered"] is True
+    assert [pub["offset"] for pub in said["publications"]] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("channel", "filter_"), [("open:a", {"key": "a", "cmp": "ex"}), ("tagged:a", {"key": "a", "cmp": "like"})]
+)
+async def test_a_filter_that_is_none_or_not_allowed_is_a_bad_request(
+    node: Node, channel: str, filter_: dict[str, str]
+) -> None:
+    async with node.client() as client:
+        reply = await client.ask({"id": 2, "subscribe": {"channel": channel, "tf": filter_}})
+    assert reply["error"]["code"] == 107
 
 
 async def test_in_a_cache_channel_the_latest_publication_comes_with_the_reply(node: Node) -> None:
