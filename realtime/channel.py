@@ -29,6 +29,8 @@ class Encoding(Protocol):
 
     def publication(self, channel: str, publication: Publication) -> bytes: ...
 
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes: ...
+
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes: ...
 
 
@@ -90,8 +92,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "filters", "heard", "is_gone", "is_open",
-        "is_stream", "is_suspect", "joining", "last", "live", "name", "opening", "watching",
+        "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard", "is_gone",
+        "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -112,6 +114,9 @@ class Channel:
         self.watching: set[Subscriber] | None = None
         # Of the subscribers that are not sent everything; made when needed.
         self.filters: dict[Subscriber, Filter] | None = None
+        # Of the subscribers that take differences; true once they have the `base`, what was handed out last.
+        self.deltas: dict[Subscriber, bool] | None = None
+        self.base = b""
         self._ring: deque[Publication] = deque()
         self._ring_bytes = 0
 
@@ -164,7 +169,16 @@ class Channel:
             self.filters = {}
         self.filters[subscriber] = filter_
 
+    def compress(self, subscriber: Subscriber) -> None:
+        """Send a subscriber differences from now on, after one whole document."""
+        if self.deltas is None:
+            self.deltas = {}
+        self.deltas[subscriber] = False
+
     def remove_live(self, subscriber: Subscriber) -> bool:
+        if self.deltas is not None:
+            self.deltas.pop(subscriber, None)
+            self.deltas = self.deltas or None
         if self.filters is not None:
             self.filters.pop(subscriber, None)
             self.filters = self.filters or None

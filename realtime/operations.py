@@ -105,13 +105,18 @@ class Operations:
         if not isinstance(grant, Grant):
             return grant
         options = replace(options, **grant.overrides)
-        if request is not None and request.filter is not None and not options.allow_tags_filter:
-            return Error.BAD_REQUEST
+        if (
+            request is not None
+            and request.filter is not None
+            and (request.wants_delta or not options.allow_tags_filter)
+        ):
+            return Error.BAD_REQUEST  # a difference is to what came before, which a filter may have kept back
 
         def welcome(joined: Subscribed | Listening) -> None:
             # First the entry: the session may leave in answer to the reply.
             self._enter(subscriber, client, question, options, grant)
-            reply(self._narrowed(subscriber, question, replace(joined, ttl=grant.ttl)))
+            joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl))
+            reply(self._narrowed(subscriber, question, joined))
 
         if not options.has_history:
             self._hub.listen(subscriber, channel)
@@ -125,6 +130,15 @@ class Operations:
             subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), wants_latest=wants_latest
         )
         return None
+
+    def _compressed(
+        self, subscriber: Subscriber, question: Join, options: ChannelOptions, joined: Subscribed | Listening
+    ) -> Subscribed | Listening:
+        wants = question.request is not None and question.request.wants_delta
+        if not wants or not options.has_deltas or isinstance(joined, Listening):
+            return joined
+        self._hub.compress(subscriber, question.channel)
+        return replace(joined, is_delta=True)
 
     def _narrowed(
         self, subscriber: Subscriber, question: Join, joined: Subscribed | Listening

@@ -228,8 +228,9 @@ def _namespaces(settings: Settings) -> Namespaces:
 
 
 def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
-    same = given.model_dump(exclude={"name", "force_recovery_mode"})
-    return ChannelOptions(**same, is_cache=given.force_recovery_mode == "cache")
+    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
+    is_cache = given.force_recovery_mode == "cache"
+    return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
 
 
 def _client_token_options(settings: Settings) -> ClientTokenOptions:

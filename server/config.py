@@ -247,6 +247,10 @@ class ChannelOptions(_Section):
     join_leave: Switch = False
     join_leave_per_user: Switch = False
     force_push_join_leave: Switch = False
+    allowed_delta_types: Annotated[
+        tuple[Literal["fossil"], ...], BeforeValidator(_as_tuple), Field(description='["fossil"], or an empty list')
+    ] = ()
+    delta_publish: Switch = False
     allow_tags_filter: Switch = False
     allow_user_limited_channels: Switch = False
     allow_subscribe_for_client: Switch = False
@@ -423,11 +427,10 @@ def _inner_fault(whence: str, fault: ErrorDetails) -> str:
     known = Namespace.model_fields
     if fault["type"] == "extra_forbidden":
         return f"{where}: no such setting{_suggestion(str(key), known)}"
-    if key not in known:
-        return f"{where}: expected a table of channel options, not {_shown(fault['input'])}"
-    if fault["type"] == "missing":
-        return f"{where}: expected {known[str(key)].description}"
-    return f"{where}: expected {known[str(key)].description}, not {_shown(fault['input'])}"
+    option = next((known[step] for step in (key, *reversed(way)) if step in known), None)
+    expected = "a table of channel options" if option is None else option.description
+    given = "" if fault["type"] == "missing" else f", not {_shown(fault['input'])}"
+    return f"{where}: expected {expected}{given}"
 
 
 def _shown(value: object) -> str:
@@ -578,6 +581,10 @@ def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -
             yield f"{place}: expected both history_size and history_ttl, or neither"
         if options.join_leave_per_user and not options.presence:
             yield f"{place}: expected presence, because join_leave_per_user needs to know who is there"
+        if bool(options.allowed_delta_types) != options.delta_publish:
+            yield f'{place}: expected both delta_publish and allowed_delta_types = ["fossil"], or neither'
+        if not has_history and options.delta_publish:
+            yield f"{place}: expected history_size and history_ttl, because a difference is to what came before"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 

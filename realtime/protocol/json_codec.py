@@ -8,6 +8,7 @@ left out. Payloads are copied in as they are: a stream's `data` is one JSON valu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import orjson
@@ -16,7 +17,9 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol.codes import Error
 from realtime.protocol.filters import parsed
+from realtime.protocol.fossil import delta
 from realtime.protocol.messages import (
+    DELTA,
     REJECT_UNRECOVERED,
     Accepted,
     Begun,
@@ -79,6 +82,13 @@ class JsonCodec:
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _publication(publication))
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        difference = None if base is None else delta(base, publication.data, is_text=True)
+        body = _publication(replace(publication, data=_quoted((difference or publication.data).decode())))
+        if difference is not None:
+            body = body[:-1] + b',"delta":true}'
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), body)
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         kind = b"join" if is_join else b"leave"
@@ -149,6 +159,7 @@ def _subscribe(id_: int, body: Object) -> Command:
         wants_join_leave=_field(body, "join_leave", bool, False),
         reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
+        wants_delta=_field(body, "delta", str, "") == DELTA,
         filter=filter_,
         is_filter_bad=is_filter_bad,
     )
@@ -266,9 +277,17 @@ def _subscribed(result: Subscribed | Listening) -> list[bytes]:
         fields.append(b'"was_recovering":true')
     if result.recovered:
         fields.append(b'"recovered":true')
+    if result.is_delta:
+        fields.append(b'"delta":true')
     if result.publications:
-        fields.append(b'"publications":[%b]' % b",".join(_publication(item) for item in result.publications))
+        # Where differences are spoken a document is text, also a whole one.
+        shown = (_as_text(item) if result.is_delta else item for item in result.publications)
+        fields.append(b'"publications":[%b]' % b",".join(map(_publication, shown)))
     return fields
+
+
+def _as_text(publication: Publication) -> Publication:
+    return replace(publication, data=_quoted(publication.data.decode()))
 
 
 def client_info(info: ClientInfo) -> bytes:

@@ -14,6 +14,9 @@ from handlers.ports.streams import Publication
 from realtime.protocol.codes import Error, Unsubscribed
 from realtime.protocol.filters import Filter
 
+DELTA: Final = "fossil"
+"""The one kind of difference that is spoken."""
+
 REJECT_UNRECOVERED: Final = 2
 """A bit of a subscribe command's `flag`. Bit 1 offers channel compaction, which is not spoken."""
 
@@ -43,7 +46,7 @@ class Subscribe:
 
     `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filter_bad` true
     with a filter that is none. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
-    channel's options do not force.
+    channel's options do not force, `wants_delta` for publications as differences.
     """
 
     id: int
@@ -55,6 +58,7 @@ class Subscribe:
     wants_join_leave: bool = False
     reject_unrecovered: bool = False
     is_plain: bool = True
+    wants_delta: bool = False
     filter: Filter | None = None
     is_filter_bad: bool = False
 
@@ -154,7 +158,8 @@ Command = (
 class Subscribed:
     """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.
 
-    `ttl`: whole seconds until the subscription needs another token, 0 if it does not.
+    `is_delta`: publications come as differences, these ones as whole documents to begin with. `ttl`: whole seconds
+    until the subscription needs another token, 0 if it does not.
     """
 
     position: Position
@@ -162,6 +167,7 @@ class Subscribed:
     recovered: bool = False
     publications: Sequence[Publication] = ()
     is_recoverable: bool = True
+    is_delta: bool = False
     ttl: int = 0
 
 
@@ -282,6 +288,10 @@ class Codec(Protocol):
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         """The push of a publication. Its `data` is copied, never parsed."""
+        ...
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        """The push of a publication to a subscriber that takes differences, and has `base`, if it has anything."""
         ...
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:

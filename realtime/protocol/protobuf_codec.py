@@ -20,7 +20,9 @@ from handlers.ports.streams import Publication
 from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error
 from realtime.protocol.filters import parsed
+from realtime.protocol.fossil import delta
 from realtime.protocol.messages import (
+    DELTA,
     REJECT_UNRECOVERED,
     Accepted,
     Begun,
@@ -86,6 +88,13 @@ class ProtobufCodec:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return _written(pb.Reply(push=pb.Push(channel=channel, pub=_publication(publication))))
 
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        difference = None if base is None else delta(base, publication.data)
+        pub = _publication(publication)
+        if difference is not None:
+            pub.data, pub.delta = difference, True
+        return _written(pb.Reply(push=pb.Push(channel=channel, pub=pub)))
+
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         who = _client_info(info)
         if is_join:
@@ -129,6 +138,7 @@ def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
         wants_join_leave=request.join_leave,
         reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
         is_plain=request.type == 0,
+        wants_delta=request.delta == DELTA,
         filter=filter_,
         is_filter_bad=is_filter_bad,
     )
@@ -249,6 +259,7 @@ def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
         epoch=result.position.epoch,
         offset=result.position.offset,
         was_recovering=result.was_recovering,
+        delta=result.is_delta,
         recovered=result.recovered,
         publications=map(_publication, result.publications),
     )

@@ -44,6 +44,9 @@ class Frames:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return self.frame(self.codec.publication(channel, publication))
 
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        return self.frame(self.codec.compressed(channel, publication, base))
+
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         return self.frame(self.codec.membership(channel, info, is_join=is_join))
 

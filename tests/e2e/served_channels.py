@@ -23,6 +23,24 @@ force_push_join_leave = true
 allow_presence_for_subscriber = true
 
 [[channel.namespaces]]
+name = "doc"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
+
+[[channel.namespaces]]
+name = "news"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_tags_filter = true
+
+[[channel.namespaces]]
 name = "typing"
 allow_subscribe_for_client = true
 allow_publish_for_client = true

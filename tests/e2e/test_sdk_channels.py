@@ -13,7 +13,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from tests.e2e.served_channels import backend_token
+from tests.e2e.served_channels import API_KEY, backend_token
 from tests.e2e.talking import Refused, Talker, javascript_talker, python_talker
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
@@ -110,6 +110,36 @@ async def test_a_user_of_another_backend_gets_into_a_private_channel_by_a_token(
 
     assert caught.value.code == 103
     assert (said.data, said.user) == ("for members", "ann")
+
+
+async def test_the_sdk_puts_documents_together_of_differences(
+    channels: Orderwire, customer_there: Person, talk: Talk
+) -> None:
+    channel = f"doc:{uuid4()}"
+    documents = [{"n": n, "text": "ein Absatz für alle, der gleich bleibt. " * 9, "end": True} for n in range(4)]
+    async with talk(channels.websocket_url, customer_there.token) as one:
+        await one.subscribe(channel, delta=True)
+        for document in documents:
+            await one.publish(channel, document)
+        heard = [await one.heard() for _ in documents]
+
+    assert [said.data for said in heard] == documents
+
+
+async def test_the_sdk_is_sent_what_its_filter_lets_through(
+    channels: Orderwire, customer_there: Person, talk: Talk, session: aiohttp.ClientSession
+) -> None:
+    channel = f"news:{uuid4()}"
+    async with talk(channels.websocket_url, customer_there.token) as one:
+        await one.subscribe(channel, lang="en")
+        for lang in ("de", "en", "fr", "en"):
+            body = {"channel": channel, "data": lang, "tags": {"lang": lang}}
+            headers = {"X-API-Key": API_KEY}
+            async with session.post(f"{channels.base_url}/api/publish", json=body, headers=headers) as reply:
+                assert "result" in await reply.json()
+        heard = [await one.heard(), await one.heard()]
+
+    assert [(said.data, said.offset) for said in heard] == [("en", 2), ("en", 4)]
 
 
 async def test_what_is_refused_is_told_by_its_code(channels: Orderwire, customer_there: Person, talk: Talk) -> None:

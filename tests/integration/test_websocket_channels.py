@@ -16,8 +16,9 @@ from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.session import ClientOptions
 from storage.streams import StreamsOptions, open_streams
+from tests.fossil import applied
 from tests.integration.websocket_node import FEED, STAFF, Client, Node, running
-from tests.peers import Peer
+from tests.peers import JSON, Peer
 from tests.realtime_options import CLIENT
 
 OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_publish_for_client=True)
@@ -30,6 +31,7 @@ NAMESPACES = Namespaces(
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
         "value": replace(KEPT, force_recovery=True, is_cache=True),
         "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
+        "doc": replace(KEPT, force_recovery=True, has_deltas=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
         "read": ChannelOptions(allow_subscribe_for_client=True),
@@ -143,6 +145,53 @@ async def test_a_filter_that_is_none_or_not_allowed_is_a_bad_request(
     async with node.client() as client:
         reply = await client.ask({"id": 2, "subscribe": {"channel": channel, "tf": filter_}})
     assert reply["error"]["code"] == 107
+
+
+DOCUMENTS = [orjson.dumps({"n": n, "text": "was für alle gleich bleibt, " * 9, "end": True}) for n in range(5)]
+
+
+def put_together(peer: Peer, base: bytes | None, pub: dict[str, Any]) -> tuple[bytes, bool]:
+    """The document of a publication on a compressed subscription, and whether it came as a difference."""
+    is_delta = bool(pub.get("delta"))
+    # In the Protobuf form a whole document is what it always is, and the test's peer has read it.
+    raw = pub["data"].encode() if peer is JSON or is_delta else orjson.dumps(pub["data"])
+    if not is_delta:
+        return raw, False
+    assert base is not None
+    return applied(base, raw), True
+
+
+async def test_a_subscriber_that_takes_differences_can_put_the_documents_together(node: Node, peer: Peer) -> None:
+    async with node.client() as client, node.client("doc:a") as plain:
+        asks = {"channel": "doc:a", "delta": "fossil"}
+        said = (await client.ask({"id": 2, "subscribe": asks}))["subscribe"]
+        await node.publish("doc:a", *DOCUMENTS[:3])
+        heard, base, deltas = [], None, []
+        for _ in range(3):
+            base, is_delta = put_together(peer, base, (await client.hear())["push"]["pub"])
+            heard.append(base)
+            deltas.append(is_delta)
+        assert [(await plain.hear())["push"]["pub"]["data"] for _ in range(3)] == [*map(orjson.loads, DOCUMENTS[:3])]
+
+        await client.ask({"id": 3, "unsubscribe": {"channel": "doc:a"}})
+        await node.publish("doc:a", DOCUMENTS[3])
+        position = {"recover": True, "offset": 3, "epoch": said["epoch"]}
+        again = (await client.ask({"id": 4, "subscribe": {**asks, **position}}))["subscribe"]
+        [missed] = again["publications"]
+        heard.append(put_together(peer, None, missed)[0])
+        await node.publish("doc:a", DOCUMENTS[4])
+        heard.append(put_together(peer, heard[-1], (await client.hear())["push"]["pub"])[0])
+
+    assert said["delta"] is True
+    assert heard == DOCUMENTS
+    assert deltas == [False, True, True]
+
+
+@pytest.mark.parametrize("channel", ["safe:a", "open:a"])
+async def test_a_channel_without_differences_is_subscribed_as_ever(node: Node, channel: str) -> None:
+    async with node.client() as client:
+        said = await client.ask({"id": 2, "subscribe": {"channel": channel, "delta": "fossil"}})
+    assert not said["subscribe"].get("delta")
 
 
 async def test_in_a_cache_channel_the_latest_publication_comes_with_the_reply(node: Node) -> None:

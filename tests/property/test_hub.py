@@ -63,6 +63,9 @@ class PlainEncoding:
         body = {"kind": "pub", "channel": channel, "offset": publication.offset}
         return orjson.dumps(body | {"data": publication.data.decode()}) + b"\n"
 
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        raise NotImplementedError(channel, publication, base)
+
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         raise NotImplementedError(channel, info, is_join)
 

@@ -349,6 +349,16 @@ def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path
             "without_namespace: expected both history_size and history_ttl, or neither",
         ),
         (
+            "without_namespace = {delta_publish = true}",
+            'without_namespace: expected both delta_publish and allowed_delta_types = ["fossil"], or neither\n'
+            "{where} without_namespace: expected history_size and history_ttl, because a difference is to what came"
+            " before",
+        ),
+        (
+            'without_namespace = {allowed_delta_types = ["vcdiff"]}',
+            'without_namespace allowed_delta_types[0]: expected ["fossil"], or an empty list, not "vcdiff"',
+        ),
+        (
             'namespaces = [{name = "aa", force_recovery = true}]',
             "namespaces aa: expected history_size and history_ttl, because recovery or positioning is forced",
         ),
@@ -356,17 +366,18 @@ def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path
 )
 def test_a_channel_option_that_cannot_be_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
     path = written(tmp_path, f"[channel]\n{text}")
-    assert complaint(path) == f"{path}: [channel] {expected}"
+    where = f"{path}: [channel]"
+    assert complaint(path) == f"{where} {expected.replace('{where}', where)}"
 
 
 def test_every_channel_option_is_documented_with_its_default_and_the_example_loads(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "channels.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
     defaults = ChannelOptions().model_dump()
-    assert {name: json.loads(stated) for name, stated in rows.items()} == defaults
-    assert {field.name for field in dataclasses.fields(Options)} == {*defaults, "is_cache", "is_domain"} - {
-        "force_recovery_mode"
-    }
+    assert {name: json.loads(stated) for name, stated in rows.items()} == {**defaults, "allowed_delta_types": []}
+    here = {field.name for field in dataclasses.fields(Options)}
+    elsewhere = {"force_recovery_mode", "allowed_delta_types", "delta_publish"}
+    assert here == {*defaults, "is_cache", "has_deltas", "is_domain"} - elsewhere
     [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
