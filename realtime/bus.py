@@ -21,6 +21,16 @@ class Membership:
     is_join: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Something that every node does; `body` is realtime.control's."""
+
+    body: bytes
+
+
+Item = Published | Membership | Order
+
+
 class Bus(Protocol):
     """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing.
 
@@ -45,16 +55,19 @@ class Bus(Protocol):
 
 # What it is; bytes of channel, epoch, info, tags and data; offset; time in ms.
 _HEAD = struct.Struct("!BHHIIIQQ")
-_PUBLISHED, _JOIN, _LEAVE = range(3)
+_PUBLISHED, _JOIN, _LEAVE, _ORDER = range(4)
 
 
-def encode(items: Iterable[Published | Membership]) -> bytes:
+def encode(items: Iterable[Item]) -> bytes:
     """One bus message for one batch. Lengths are explicit, so payloads are never parsed on the way."""
     parts: list[bytes] = []
     for item in items:
         if isinstance(item, Membership):
             fields = (item.channel.encode(), b"", item.info, b"", b"")
             head = _HEAD.pack(_JOIN if item.is_join else _LEAVE, *map(len, fields), 0, 0)
+        elif isinstance(item, Order):
+            fields = (b"", b"", b"", b"", item.body)
+            head = _HEAD.pack(_ORDER, *map(len, fields), 0, 0)
         else:
             one = item.publication
             fields = (item.channel.encode(), item.epoch.encode(), one.info, one.tags, one.data)
@@ -63,8 +76,8 @@ def encode(items: Iterable[Published | Membership]) -> bytes:
     return b"".join(parts)
 
 
-def decode(message: bytes) -> Iterator[Published | Membership]:
-    """Raises ValueError for a message that `encode` cannot have made."""
+def decode(message: bytes) -> Iterator[Item]:
+    """Leaves out kinds that a newer version sends. Raises ValueError for a message that `encode` cannot have made."""
     at = 0
     while at < len(message):
         try:
@@ -79,7 +92,9 @@ def decode(message: bytes) -> Iterator[Published | Membership]:
         if at > len(message):
             raise ValueError("truncated bus message")
         channel, epoch, info, tags, data = fields
-        if kind != _PUBLISHED:
+        if kind in {_JOIN, _LEAVE}:
             yield Membership(channel.decode(), info, is_join=kind == _JOIN)
-            continue
-        yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))
+        elif kind == _ORDER:
+            yield Order(data)
+        elif kind == _PUBLISHED:
+            yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))

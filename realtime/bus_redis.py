@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from realtime.backoff import Backoff
 from realtime.bus import Receiver
 from realtime.metrics import RealtimeMetrics
-from realtime.redis_client import PATIENCE_SECONDS, open_redis
+from realtime.redis_client import PATIENCE_SECONDS, end_if_cancelled, open_redis
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class RedisBus:
         backoff = Backoff(cap=2.0)
         has_been_connected = False
         while True:
-            _end_if_cancelled()
+            end_if_cancelled()
             try:
                 async with aclosing(self._subscriber.pubsub()) as subscription:
                     await subscription.subscribe(self._channel)
@@ -102,7 +102,7 @@ class RedisBus:
         """Returns never; raises ConnectionError when the other side is silent, RedisError when it is lost."""
         asked = False
         while True:
-            _end_if_cancelled()
+            end_if_cancelled()
             # Never `timeout=None` here: a half-open connection would be waited on for ever.
             message = await subscription.get_message(timeout=SILENCE_SECONDS)
             if message is None:
@@ -114,10 +114,3 @@ class RedisBus:
             asked = self._is_doubted = False
             if message["type"] == "message":
                 receiver(message["data"])
-
-
-def _end_if_cancelled() -> None:
-    """Below redis-py a cancellation that meets the end of what is waited for can be lost (Python 3.11: wait_for)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

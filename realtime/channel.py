@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published
+from realtime.protocol.filters import Filter
 from realtime.protocol.messages import Subscribed
 
 RING_LENGTH: Final = 128
@@ -27,6 +28,8 @@ class Encoding(Protocol):
     """A codec in its transport's framing. Publications are encoded once for all who share an instance."""
 
     def publication(self, channel: str, publication: Publication) -> bytes: ...
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes: ...
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes: ...
 
@@ -54,11 +57,22 @@ class Subscriber(Protocol):
 
 
 class Ticket:
-    """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped."""
+    """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped.
 
-    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber")
+    `wants_latest`: not what was missed is wanted but the latest publication, whatever came before it.
+    """
 
-    def __init__(self, subscriber: Subscriber, since: Position | None, reply: Callable[[Subscribed], None]) -> None:
+    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber", "wants_latest")
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        since: Position | None,
+        reply: Callable[[Subscribed], None],
+        *,
+        wants_latest: bool = False,
+    ) -> None:
+        self.wants_latest = wants_latest
         self.subscriber = subscriber
         self.since = since
         self.reply = reply
@@ -78,8 +92,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "early", "epoch", "heard", "is_gone", "is_open", "is_stream",
-        "is_suspect", "joining", "last", "live", "name", "opening", "watching",
+        "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard", "is_gone",
+        "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -98,6 +112,11 @@ class Channel:
         self.joining: dict[Subscriber, Ticket] = {}
         # Of the live ones those that are told who joins and leaves; made when needed.
         self.watching: set[Subscriber] | None = None
+        # Of the subscribers that are not sent everything; made when needed.
+        self.filters: dict[Subscriber, Filter] | None = None
+        # Of the subscribers that take differences; true once they have the `base`, what was handed out last.
+        self.deltas: dict[Subscriber, bool] | None = None
+        self.base = b""
         self._ring: deque[Publication] = deque()
         self._ring_bytes = 0
 
@@ -144,7 +163,25 @@ class Channel:
             self.watching = set()
         self.watching.add(subscriber)
 
+    def narrow(self, subscriber: Subscriber, filter_: Filter) -> None:
+        """Send a subscriber from now on what its filter lets through."""
+        if self.filters is None:
+            self.filters = {}
+        self.filters[subscriber] = filter_
+
+    def compress(self, subscriber: Subscriber) -> None:
+        """Send a subscriber differences from now on, after one whole document."""
+        if self.deltas is None:
+            self.deltas = {}
+        self.deltas[subscriber] = False
+
     def remove_live(self, subscriber: Subscriber) -> bool:
+        if self.deltas is not None:
+            self.deltas.pop(subscriber, None)
+            self.deltas = self.deltas or None
+        if self.filters is not None:
+            self.filters.pop(subscriber, None)
+            self.filters = self.filters or None
         if self.watching is not None:
             self.watching.discard(subscriber)
         sharing = self.live.get(subscriber.encoding)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import orjson
 import structlog
 
 from handlers.ports.domain import Position
@@ -14,6 +15,7 @@ from realtime.bus import Membership
 from realtime.channel import RING_LENGTH, Channel, Encoding, Subscriber, Ticket
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
+from realtime.protocol.filters import Filter, matches
 from realtime.protocol.messages import Subscribed
 
 log = structlog.get_logger(__name__)
@@ -148,7 +150,7 @@ class Channels:
         heard = [subscriber for subscribers in channel.live.values() for subscriber in subscribers]
         self._metrics.subscriptions.dec(len(heard))
         channel.live.clear()
-        channel.watching = None
+        channel.watching = channel.filters = channel.deltas = None
         for subscriber in heard:
             subscriber.dropped(channel.name)
         # Joiners without a reply find the channel gone and begin again by themselves.
@@ -160,11 +162,17 @@ class Channels:
         count = 0
         self._metrics.publications.inc()
         for encoding, subscribers in channel.live.items():
-            frame = encoding.publication(channel.name, publication)
-            for subscriber in subscribers:
-                subscriber.pending.append(frame)
-            self._flusher.mark(subscribers)
-            count += len(subscribers)
+            meant = subscribers if channel.filters is None else _meant(subscribers, channel.filters, publication)
+            if channel.deltas is not None:
+                _hand_out_differences(channel, channel.deltas, encoding, meant, publication)
+            else:
+                frame = encoding.publication(channel.name, publication)
+                for subscriber in meant:
+                    subscriber.pending.append(frame)
+            self._flusher.mark(meant)
+            count += len(meant)
+        if channel.deltas is not None:
+            channel.base = publication.data
         if count:
             self._metrics.deliveries.inc(count)
             self._flusher.observe(publication.time_ms)
@@ -180,7 +188,12 @@ class Channels:
 
     def _push(self, channel: Channel, subscriber: Subscriber, publications: Iterable[Publication]) -> None:
         encoding = subscriber.encoding
-        subscriber.pending.extend(encoding.publication(channel.name, item) for item in publications)
+        filter_ = None if channel.filters is None else channel.filters.get(subscriber)
+        let_through = publications if filter_ is None else passing(filter_, publications)
+        if channel.deltas is not None and subscriber in channel.deltas:
+            subscriber.pending.extend(encoding.compressed(channel.name, item, None) for item in let_through)
+        else:
+            subscriber.pending.extend(encoding.publication(channel.name, item) for item in let_through)
         self._flusher.mark({subscriber: None})
 
     def _drop_if_empty(self, channel: Channel) -> None:
@@ -191,6 +204,45 @@ class Channels:
         channel.is_gone = True
         del self._channels[channel.name]
         self._metrics.channels.dec()
+
+
+def passing(filter_: Filter, publications: Iterable[Publication]) -> list[Publication]:
+    """Those that a filter lets through."""
+    return [item for item in publications if matches(filter_, _tags(item))]
+
+
+def _hand_out_differences(
+    channel: Channel,
+    deltas: dict[Subscriber, bool],
+    encoding: Encoding,
+    subscribers: Iterable[Subscriber],
+    publication: Publication,
+) -> None:
+    """Each of the three kinds of frame is made when the first subscriber needs it, and shared."""
+    frames: dict[bool | None, bytes] = {}
+    for subscriber in subscribers:
+        has_base = deltas.get(subscriber)
+        if has_base not in frames:
+            frames[has_base] = (
+                encoding.publication(channel.name, publication)
+                if has_base is None
+                else encoding.compressed(channel.name, publication, channel.base if has_base else None)
+            )
+        subscriber.pending.append(frames[has_base])
+        if has_base is False:
+            deltas[subscriber] = True
+
+
+def _meant(
+    subscribers: Mapping[Subscriber, None], filters: Mapping[Subscriber, Filter], publication: Publication
+) -> dict[Subscriber, None]:
+    tags = _tags(publication)
+    return {each: None for each in subscribers if each not in filters or matches(filters[each], tags)}
+
+
+def _tags(publication: Publication) -> Mapping[str, str]:
+    tags: Mapping[str, str] = orjson.loads(publication.tags) if publication.tags else {}
+    return tags
 
 
 def is_run_after(offset: int, publications: Sequence[Publication]) -> bool:

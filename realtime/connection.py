@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,18 +10,20 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from handlers.audience import personal_channel
 from handlers.commands import CommandRefused, UnknownCommand
+from handlers.ports.domain import Position
 from realtime.channel import Encoding
+from realtime.client_tokens import Grant
 from realtime.commands import Commands
-from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.flusher import Flusher
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
-from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
 from realtime.session import (
     Authenticate,
+    Authorize,
     Call,
     ClientOptions,
     Close,
@@ -36,7 +37,6 @@ from realtime.session import (
     Say,
     Session,
 )
-from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class Wire(Protocol):
         """Return when the socket has taken most of it. Raises ConnectionError when the connection is gone."""
         ...
 
-    def end(self, why: Disconnect) -> None:
+    def end(self, why: Disconnect | Closing) -> None:
         """Say goodbye and close. Nothing is written after it."""
         ...
 
@@ -78,7 +78,7 @@ class Surroundings:
     flusher: Flusher
     operations: Operations
     commands: Commands | None
-    authority: TokenAuthority
+    identities: Identities
     metrics: RealtimeMetrics
     options: ClientOptions
     clock: Callable[[], float]
@@ -111,7 +111,21 @@ class Connection:
     def tick(self) -> None:
         self._perform(self._session.tick(self._shared.clock()))
 
-    def close(self, why: Disconnect) -> None:
+    @property
+    def user(self) -> str | None:
+        return self._session.user
+
+    @property
+    def client(self) -> str:
+        return self._session.client
+
+    def enroll(self, channel: str, grant: Grant, since: Position | None) -> None:
+        self._perform(self._session.enroll(channel, grant, since))
+
+    def expel(self, channel: str, why: Unsubscribed) -> None:
+        self._perform(self._session.expel(channel, why))
+
+    def close(self, why: Disconnect | Closing) -> None:
         self._perform(self._session.close(why))
 
     def dropped(self, channel: str) -> None:
@@ -155,6 +169,10 @@ class Connection:
                     self._say(message)
                 case Authenticate(token):
                     self._perform(self._session.answered(self._identify(token), self._shared.clock()))
+                case Authorize():
+                    now = self._shared.utc_now()
+                    answer = self._shared.operations.authorize(self._session.client, effect, now)
+                    self._perform(self._session.answered(answer, self._shared.clock()))
                 case Join():
                     self._start(self._join(effect))
                 case Perform():
@@ -173,7 +191,7 @@ class Connection:
         self.pending.append(self.encoding.message(message))
         self._shared.flusher.mark({self: None})
 
-    def _close(self, why: Disconnect) -> None:
+    def _close(self, why: Disconnect | Closing) -> None:
         self._shared.metrics.closes.labels(str(why.code)).inc()
         log.info("connection_closed", client=self._session.client, code=why.code)
         if why is not Disconnect.SLOW:
@@ -182,17 +200,7 @@ class Connection:
         self._wire.end(why)
 
     def _identify(self, token: str) -> Identified | Rejected:
-        if not token:
-            return Identified(ANONYMOUS, math.inf)
-        now = self._shared.utc_now()
-        try:
-            identity = self._shared.authority.verify(token, now)
-        except TokenExpired:
-            return Rejected.EXPIRED
-        except TokenInvalid:
-            return Rejected.INVALID
-        own = personal_channel(identity.actor.account_id)
-        return Identified(credentials_of(identity.actor), (identity.expires_at - now).total_seconds(), (own,))
+        return self._shared.identities.identify(token, self._shared.utc_now())
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self._shared.spawn(work)
@@ -221,7 +229,7 @@ class Connection:
             self._perform(self._session.answered(Refused(error), self._shared.clock()))
 
     async def _carry_out(self, question: Perform) -> None:
-        work = self._shared.operations.perform(self._session.client, question)
+        work = self._shared.operations.perform(self, self._session.client, question)
         result = await self._attempt(question.command.channel, work)
         answer = Refused(result) if isinstance(result, Error) else result
         self._perform(self._session.answered(answer, self._shared.clock()))

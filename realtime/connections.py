@@ -15,12 +15,12 @@ from handlers.clock import utc_now
 from realtime.commands import Commands
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
+from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.messages import Codec
 from realtime.session import ClientOptions, Session
-from realtime.tokens import TokenAuthority
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05
@@ -34,7 +34,7 @@ class Connections:
         self,
         flusher: Flusher,
         operations: Operations,
-        authority: TokenAuthority,
+        identities: Identities,
         metrics: RealtimeMetrics,
         options: ClientOptions,
         *,
@@ -45,7 +45,7 @@ class Connections:
             flusher=flusher,
             operations=operations,
             commands=commands,
-            authority=authority,
+            identities=identities,
             metrics=metrics,
             options=options,
             clock=time.monotonic,
@@ -65,6 +65,9 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._open))
 
     @property
     def options(self) -> ClientOptions:

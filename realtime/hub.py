@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Streams, StreamsAway
-from realtime import bus as wire
+from handlers.ports.streams import Published, Streams, StreamsAway
 from realtime.bus import Bus, Membership
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
@@ -18,6 +17,7 @@ from realtime.flusher import Flusher
 from realtime.history import read_history
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
+from realtime.protocol.filters import Filter
 from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
@@ -60,15 +60,9 @@ class Hub:
             self._channels, self._openings, self._repairs, streams, metrics, limit=options.recovery_limit
         )
 
-    def receive(self, message: bytes) -> None:
-        """A message from the bus. One that nobody could have sent is counted and dropped."""
-        try:
-            published = list(wire.decode(message))
-        except ValueError:
-            self._metrics.drops.labels("bus_message").inc()
-            log.warning("bus_message_dropped", size=len(message))
-            return
-        for item in published:
+    def hear(self, items: Iterable[Published | Membership]) -> None:
+        """What the bus says of channels."""
+        for item in items:
             channel = self._channels.get(item.channel)
             if channel is None:
                 continue
@@ -80,17 +74,24 @@ class Hub:
                     self._repairs.want(channel)
 
     async def join(
-        self, subscriber: Subscriber, name: str, since: Position | None, reply: Callable[[Subscribed], None]
+        self,
+        subscriber: Subscriber,
+        name: str,
+        since: Position | None,
+        reply: Callable[[Subscribed], None],
+        *,
+        wants_latest: bool = False,
     ) -> None:
         """Subscribe. `reply` is called once, in the very step that fixes the position that it gets, before anything is
-        delivered; a large recovery goes on after it, and this returns when the subscriber is live.
+        delivered; a large recovery goes on after it, and this returns when the subscriber is live. With `wants_latest`
+        the reply has the latest publication alone, unless the subscriber is there already.
 
         Raises StreamsAway before the reply; what fails after it ends in `Subscriber.dropped`. A subscriber joins a
         channel once at a time; `leave` ends a join that is under way.
         """
         is_settled = False
         while not is_settled:
-            ticket = Ticket(subscriber, since, reply)
+            ticket = Ticket(subscriber, since, reply, wants_latest=wants_latest)
             channel = self._channels.enter(name, ticket)
             try:
                 is_settled = await self._recovery.admit(channel, ticket)
@@ -116,6 +117,18 @@ class Hub:
         channel = self._channels.get(name)
         if channel is not None:
             channel.watch(subscriber)
+
+    def compress(self, subscriber: Subscriber, name: str) -> None:
+        """Send a subscriber of the channel differences from now on."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.compress(subscriber)
+
+    def narrow(self, subscriber: Subscriber, name: str, filter_: Filter) -> None:
+        """Send a subscriber of the channel, from now on, what its filter lets through. Its positions skip the rest."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.narrow(subscriber, filter_)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""

@@ -31,6 +31,8 @@ class Operation(Enum):
 class ChannelOptions:
     """What one namespace says about its channels. `history_ttl` is seconds.
 
+    `is_cache`: a channel is its latest publication, and a subscriber is given that one, not what it missed.
+    `has_deltas`: subscribers that take differences are sent them.
     `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
     """
 
@@ -38,10 +40,13 @@ class ChannelOptions:
     history_ttl: float = 0.0
     force_positioning: bool = False
     force_recovery: bool = False
+    is_cache: bool = False
     presence: bool = False
     join_leave: bool = False
     join_leave_per_user: bool = False
     force_push_join_leave: bool = False
+    has_deltas: bool = False
+    allow_tags_filter: bool = False
     allow_user_limited_channels: bool = False
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False
@@ -116,11 +121,13 @@ def permits(
     options: ChannelOptions, operation: Operation, channel: str, who: Credentials, *, is_subscriber: bool = False
 ) -> bool:
     """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
-    if operation is Operation.SUBSCRIBE:
-        if channel.startswith(PRIVATE_PREFIX):
-            return False
-        if options.allow_user_limited_channels and USER_BOUNDARY in channel:
-            return not who.is_anonymous and who.user in _limited_to(channel)
+    is_limited = options.allow_user_limited_channels and USER_BOUNDARY in channel
+    is_meant = is_limited and not who.is_anonymous and who.user in _limited_to(channel)
+    if operation is Operation.SUBSCRIBE and is_meant:
+        return True
+    if not is_subscriber and not is_meant and (is_limited or channel.startswith(PRIVATE_PREFIX)):
+        # Who may not hear it may not read it, see who is there or speak in it either.
+        return False
     for_client, for_subscriber, for_anonymous = _allowed(options, operation)
     return (for_client or (for_subscriber and is_subscriber)) and (for_anonymous or not who.is_anonymous)
 

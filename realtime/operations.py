@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, TypeVar
 
 from handlers.audience import UnknownChannel
+from handlers.clock import utc_now
 from handlers.errors import Unavailable
 from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
 from realtime.channel import Subscriber
+from realtime.channels import passing
+from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
-from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
+from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, Operation, permits
 from realtime.presence import Member, Presence, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol import messages as commands
-from realtime.protocol.codes import Error
+from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
@@ -31,7 +35,8 @@ from realtime.protocol.messages import (
     Subscribed,
 )
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy
-from realtime.session import Carried, Join, Perform
+from realtime.session import Authorize, Carried, Join, Perform, Refused
+from realtime.tokens import TokenExpired, TokenInvalid
 
 T = TypeVar("T")
 
@@ -49,6 +54,7 @@ class Operations:
         publisher: Publisher,
         presence: Presence,
         keeper: PresenceKeeper,
+        tokens: ClientTokens,
         *,
         insecure: bool,
     ) -> None:
@@ -58,39 +64,59 @@ class Operations:
         self._publisher = publisher
         self._presence = presence
         self._keeper = keeper
+        self._tokens = tokens
         self._insecure = insecure
         # Of those subscriptions that others can see.
         self._members: dict[tuple[Subscriber, str], tuple[Member, ChannelOptions]] = {}
+        # Of those whose token says something about the subscriber in the channel.
+        self._infos: dict[tuple[Subscriber, str], bytes] = {}
 
     async def join(
         self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
-    ) -> Error | None:
+    ) -> Error | Disconnect | None:
         """Subscribe, or return why not. `reply` is called as `Hub.join` says."""
         return await _or_error(self._join(subscriber, client, question, reply))
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on, and the others see it. Idempotent."""
         self._hub.leave(subscriber, channel)
+        self._infos.pop((subscriber, channel), None)
         entered = self._members.pop((subscriber, channel), None)
         if entered is not None:
             self._keeper.leave(channel, *entered)
 
-    async def perform(self, client: str, question: Perform) -> Carried | Error:
+    def authorize(self, client: str, question: Authorize, now: datetime) -> Grant | Refused:
+        """What a new token for a channel gives a client that hears it."""
+        granted = self._granted(client, question.who, question.channel, question.token, now)
+        if isinstance(granted, Grant):
+            return granted
+        return Refused(Error.EXPIRED if granted is Error.TOKEN_EXPIRED else granted)
+
+    async def perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         """The command's result, or why there is none."""
-        return await _or_error(self._perform(client, question))
+        return await _or_error(self._perform(subscriber, client, question))
 
     async def _join(
         self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
-    ) -> Error | None:
+    ) -> Error | Disconnect | None:
         who, channel, request = question.who, question.channel, question.request
         options = self._namespaces.of(channel)
-        if request is not None and not await self._may(who, Operation.SUBSCRIBE, channel, options):
-            return Error.PERMISSION_DENIED
+        grant = await self._admit(client, question, options)
+        if not isinstance(grant, Grant):
+            return grant
+        options = replace(options, **grant.overrides)
+        if (
+            request is not None
+            and request.filter is not None
+            and (request.wants_delta or not options.allow_tags_filter)
+        ):
+            return Error.BAD_REQUEST  # a difference is to what came before, which a filter may have kept back
 
         def welcome(joined: Subscribed | Listening) -> None:
             # First the entry: the session may leave in answer to the reply.
-            self._enter(subscriber, client, question, options)
-            reply(joined)
+            self._enter(subscriber, client, question, options, grant)
+            joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl))
+            reply(self._narrowed(subscriber, question, joined))
 
         if not options.has_history:
             self._hub.listen(subscriber, channel)
@@ -99,14 +125,66 @@ class Operations:
         may_ask = options.is_domain or self._permits(options, Operation.HISTORY, channel, who, is_subscriber=True)
         shown = _Shown.of(options, request if may_ask else None)
         since = question.since if shown.is_recoverable else None
-        await self._hub.join(subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)))
+        wants_latest = options.is_cache and shown.is_recoverable
+        await self._hub.join(
+            subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), wants_latest=wants_latest
+        )
         return None
 
-    def _enter(self, subscriber: Subscriber, client: str, question: Join, options: ChannelOptions) -> None:
+    def _compressed(
+        self, subscriber: Subscriber, question: Join, options: ChannelOptions, joined: Subscribed | Listening
+    ) -> Subscribed | Listening:
+        wants = question.request is not None and question.request.wants_delta
+        if not wants or not options.has_deltas or isinstance(joined, Listening):
+            return joined
+        self._hub.compress(subscriber, question.channel)
+        return replace(joined, is_delta=True)
+
+    def _narrowed(
+        self, subscriber: Subscriber, question: Join, joined: Subscribed | Listening
+    ) -> Subscribed | Listening:
+        """The reply to a subscriber, who is from now on sent what its filter, if it has one, lets through."""
+        filter_ = None if question.request is None else question.request.filter
+        if filter_ is None:
+            return joined
+        self._hub.narrow(subscriber, question.channel, filter_)
+        if isinstance(joined, Listening):
+            return joined
+        return replace(joined, publications=passing(filter_, joined.publications))
+
+    async def _admit(self, client: str, question: Join, options: ChannelOptions) -> Grant | Error | Disconnect:
+        """Into the domain's channels nobody comes by a token, and nobody is put whom the domain would not let in."""
+        who, channel, request = question.who, question.channel, question.request
+        is_own = channel == f"{USER_BOUNDARY}{who.user}" and request is None
+        if not options.is_domain and request is None:
+            return question.grant
+        if not options.is_domain and request is not None and request.token:
+            return self._granted(client, who, channel, request.token, utc_now())
+        if is_own or await self._may(who, Operation.SUBSCRIBE, channel, options):
+            return question.grant
+        return Error.PERMISSION_DENIED
+
+    def _granted(
+        self, client: str, who: Credentials, channel: str, token: str, now: datetime
+    ) -> Grant | Error | Disconnect:
+        try:
+            return self._tokens.subscription(token, now, channel=channel, user=who.user, client=client)
+        except TokenExpired:
+            return Error.TOKEN_EXPIRED
+        except TokenInvalid:
+            return Error.PERMISSION_DENIED
+        except TokenMismatch:
+            return Disconnect.INVALID_TOKEN
+
+    def _enter(
+        self, subscriber: Subscriber, client: str, question: Join, options: ChannelOptions, grant: Grant
+    ) -> None:
         """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
         channel, who = question.channel, question.who
+        if grant.info:
+            self._infos[subscriber, channel] = grant.info
         if options.presence or options.join_leave:
-            member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info)))
+            member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info, grant.info)))
             self._members[subscriber, channel] = (member, options)
             self._keeper.enter(channel, member, options)
         wants = question.request is not None and question.request.wants_join_leave
@@ -114,24 +192,27 @@ class Operations:
         if options.join_leave and (options.force_push_join_leave or may_ask):
             self._hub.watch(subscriber, channel)
 
-    async def _perform(self, client: str, question: Perform) -> Carried | Error:
+    async def _perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         match question.command:
-            case Publish():
-                return await self._publish(client, question.who, question.command, question.is_subscriber)
+            case Publish(channel=channel):
+                chan_info = self._infos.get((subscriber, channel), b"")
+                info = ClientInfo(question.who.user, client, question.who.info, chan_info)
+                return await self._publish(info, question.who, question.command, question.is_subscriber)
             case History():
                 return await self._history(question.who, question.command, question.is_subscriber)
             case commands.Presence() | commands.PresenceStats():
                 return await self._present(question.who, question.command, question.is_subscriber)
 
-    async def _publish(self, client: str, who: Credentials, command: Publish, is_subscriber: bool) -> Accepted | Error:
+    async def _publish(
+        self, info: ClientInfo, who: Credentials, command: Publish, is_subscriber: bool
+    ) -> Accepted | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
         # What is said in the domain's channels has happened in the domain.
         if options.is_domain or not self._permits(
             options, Operation.PUBLISH, channel, who, is_subscriber=is_subscriber
         ):
             return Error.PERMISSION_DENIED
-        info = client_info(ClientInfo(who.user, client, who.info))
-        await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=info), options)
+        await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=client_info(info)), options)
         return Accepted()
 
     async def _history(self, who: Credentials, command: History, is_subscriber: bool) -> HistoryPage | Error:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from realtime.presence import TTL_SECONDS, Change, Member, PresenceAway, Stats
-from realtime.redis_client import open_redis
+from realtime.redis_client import end_if_cancelled, open_redis
 
 DEADLINE: Final = 1.0  # seconds
 
@@ -144,5 +144,6 @@ def _member(client: str, kept: bytes) -> Member:
 def _raising() -> Iterator[None]:
     try:
         yield
+        end_if_cancelled()
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
         raise PresenceAway from error

@@ -38,6 +38,8 @@ class Recovery:
         Raises StreamsAway.
         """
         await self._openings.open(channel)
+        if ticket.wants_latest:
+            return await self._give_latest(channel, ticket)
         since = ticket.since
         if since is not None and not channel.knows(since):
             # A position from REST or from another node may be ahead of what this node has heard.
@@ -49,6 +51,22 @@ class Recovery:
         if not channel.knows(since) or channel.last - since.offset > self._limit:
             return self._start_afresh(channel, ticket)
         return await self._catch_up(channel, ticket, since.offset)
+
+    async def _give_latest(self, channel: Channel, ticket: Ticket) -> bool:
+        """As if it had missed the latest publication and nothing else."""
+        while channel.serves(ticket):
+            at = channel.last - 1
+            latest = [] if ticket.since == channel.position or at < 0 else channel.after(at)
+            if latest is None and (latest := await self._read(channel, at)) is not None and channel.last != at + 1:
+                continue  # more came while it was read
+            if not channel.serves(ticket):
+                break
+            # Without one there is no latest state, unless the subscriber knows that and is up to date.
+            is_there = bool(latest) or ticket.since == channel.position
+            self._metrics.recoveries.labels("recovered" if is_there else "not_recovered").inc()
+            found = Subscribed(channel.position, was_recovering=True, recovered=is_there, publications=latest or [])
+            return self._channels.hand_over(channel, ticket, found)
+        return ticket.is_over
 
     async def _catch_up(self, channel: Channel, ticket: Ticket, at: int) -> bool:
         while True:

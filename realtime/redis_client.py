@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from redis.asyncio import Redis
@@ -21,3 +22,10 @@ def open_redis(url: str) -> Redis:
         socket_timeout=PATIENCE_SECONDS,
         driver_info=None,  # else it looks its own version up on disk, on the event loop
     )
+
+
+def end_if_cancelled() -> None:
+    """Below redis-py a cancellation that meets the end of what is waited for can be lost (Python 3.11: wait_for)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

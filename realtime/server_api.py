@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import orjson
@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from handlers.audience import Kind, UnknownChannel, parse_channel
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
+from realtime.client_tokens import OVERRIDES
+from realtime.control import Control, ControlAway, Enroll, Expel, Kick, Whose
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.presence import Presence, PresenceAway
-from realtime.protocol.codes import Error
+from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.messages import Span
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy, Version
 
@@ -80,6 +82,41 @@ class ChannelRequest(_Request):
     channel: str
 
 
+class _WhoseRequest(_Request):
+    user: Annotated[str, Field(max_length=255)]
+    client: str = ""
+
+    @property
+    def whose(self) -> Whose:
+        return Whose(self.user, self.client)
+
+
+class DisconnectReason(_Request):
+    code: Annotated[int, Field(ge=3000, le=4999)] = Disconnect.FORCE_NO_RECONNECT.code
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$")] = Disconnect.FORCE_NO_RECONNECT.reason
+
+
+class DisconnectRequest(_WhoseRequest):
+    whitelist: list[str] = Field(default_factory=list)
+    disconnect: DisconnectReason = DisconnectReason()
+
+
+class UnsubscribeRequest(_WhoseRequest):
+    channel: str
+
+
+class Switch(_Request):
+    value: bool
+
+
+class SubscribeRequest(_WhoseRequest):
+    channel: str
+    info: JsonValue = None
+    b64info: str = ""
+    recover_since: SinceRequest | None = None
+    override: dict[str, Switch | None] = Field(default_factory=dict)
+
+
 class BatchRequest(_Request):
     commands: list[dict[str, JsonValue]]
     parallel: bool = False
@@ -98,8 +135,16 @@ class ServerApi:
     """
 
     def __init__(
-        self, namespaces: Namespaces, publisher: Publisher, hub: Hub, presence: Presence, *, history_limit: int
+        self,
+        namespaces: Namespaces,
+        publisher: Publisher,
+        hub: Hub,
+        presence: Presence,
+        control: Control,
+        *,
+        history_limit: int,
     ) -> None:
+        self._control = control
         self._namespaces = namespaces
         self._presence = presence
         self._publisher = publisher
@@ -109,6 +154,9 @@ class ServerApi:
             "publish": _Method(PublishRequest, self._publish),
             "broadcast": _Method(BroadcastRequest, self._broadcast),
             "history": _Method(HistoryRequest, self._history),
+            "subscribe": _Method(SubscribeRequest, self._subscribe),
+            "unsubscribe": _Method(UnsubscribeRequest, self._unsubscribe),
+            "disconnect": _Method(DisconnectRequest, self._disconnect),
             "presence": _Method(ChannelRequest, self._members),
             "presence_stats": _Method(ChannelRequest, self._member_count),
         }
@@ -127,7 +175,7 @@ class ServerApi:
             raise ApiError(Error.UNKNOWN_CHANNEL) from None
         except PublisherBusy:
             raise ApiError(Error.TOO_MANY_REQUESTS) from None
-        except (StreamsAway, BusAway, PresenceAway):
+        except (StreamsAway, BusAway, PresenceAway, ControlAway):
             raise ApiError(Error.INTERNAL) from None
 
     async def _publish(self, request: PublishRequest) -> Result:
@@ -163,6 +211,24 @@ class ServerApi:
             raise ApiError(Error.UNRECOVERABLE_POSITION)
         publications = [_shown(publication) for publication in page.publications]
         return {"publications": publications, "offset": page.position.offset, "epoch": page.position.epoch}
+
+    async def _subscribe(self, request: SubscribeRequest) -> Result:
+        self._namespaces.of(request.channel)
+        since = request.recover_since or SinceRequest()
+        overrides = {name: given.value for name, given in request.override.items() if given and name in OVERRIDES}
+        info = _json_of(request.b64info) if request.b64info else orjson.dumps(request.info)
+        shown = "" if info == b"null" else info.decode()
+        await self._control.tell(Enroll(request.whose, request.channel, shown, overrides, since.offset, since.epoch))
+        return {}
+
+    async def _unsubscribe(self, request: UnsubscribeRequest) -> Result:
+        await self._control.tell(Expel(request.whose, request.channel))
+        return {}
+
+    async def _disconnect(self, request: DisconnectRequest) -> Result:
+        whose = replace(request.whose, spared=tuple(request.whitelist))
+        await self._control.tell(Kick(whose, request.disconnect.code, request.disconnect.reason))
+        return {}
 
     async def _members(self, request: ChannelRequest) -> Result:
         self._require_presence(request.channel)
@@ -235,8 +301,12 @@ def _data(content: _Content) -> bytes:
         if "data" not in content.model_fields_set:
             raise ApiError(Error.BAD_REQUEST)
         return orjson.dumps(content.data)
+    return _json_of(content.b64data)
+
+
+def _json_of(encoded: str) -> bytes:
     try:
-        return orjson.dumps(orjson.loads(base64.b64decode(content.b64data, validate=True)))
+        return orjson.dumps(orjson.loads(base64.b64decode(encoded, validate=True)))
     except (binascii.Error, ValueError):
         raise ApiError(Error.BAD_REQUEST) from None
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from handlers.actor import Actor
 from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
+from realtime.client_tokens import NOTHING, Grant, whole_seconds
 from realtime.credentials import Credentials
-from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Codec,
     Command,
     Connect,
@@ -44,10 +46,12 @@ from realtime.protocol.messages import (
     Publish,
     Refresh,
     Refreshed,
+    Refusal,
     Reply,
     Returned,
     Rpc,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -95,16 +99,27 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorize:
+    """What does `token` give the client in a channel that it hears? Answer with a Grant or Refused."""
+
+    who: Credentials
+    channel: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Subscribe the client to `channel`; answer with Subscribed or Listening at the moment it is, or with Refused.
 
-    Without a `request` it is the server that subscribes the client, which needs no admission.
+    Without a `request` it is the server that subscribes the client, which needs no admission; `grant` is then what the
+    connection's token says of the channel.
     """
 
     who: Credentials
     channel: str
     since: Position | None
     request: Subscribe | None = None
+    grant: Grant = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +154,10 @@ class Leave:
 class Close:
     """Close the connection; always the last effect of a session."""
 
-    why: Disconnect
+    why: Disconnect | Closing
 
 
-Effect = Say | Authenticate | Join | Perform | Call | Leave | Close
+Effect = Say | Authenticate | Authorize | Join | Perform | Call | Leave | Close
 
 
 # Answers.
@@ -155,7 +170,7 @@ class Identified:
 
     who: Credentials
     lifetime: float
-    channels: tuple[str, ...] = ()
+    channels: Mapping[str, Grant] = field(default_factory=dict)
 
 
 class Rejected(Enum):
@@ -165,11 +180,13 @@ class Rejected(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    error: Failure
+    """`error` answers the command; a Disconnect ends the connection."""
+
+    error: Failure | Disconnect
 
 
 Carried = Accepted | HistoryPage | Members | MemberCount
-Answer = Identified | Rejected | Subscribed | Listening | Carried | Returned | Refused
+Answer = Identified | Rejected | Grant | Subscribed | Listening | Carried | Returned | Refused
 
 
 class _Phase(Enum):
@@ -180,10 +197,27 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True)
+class _Enroll:
+    channel: str
+    grant: Grant
+    since: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Expel:
+    channel: str
+    why: Unsubscribed
+
+
+_Order = _Enroll | _Expel
+"""What the server wants of a session; it waits its turn as what the client wants does."""
+
+
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-_Asking = Connect | Refresh | Subscribe | Publish | History | Presence | PresenceStats | Rpc
+_Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats | Rpc | _Enroll
 
 
 class Session:
@@ -193,8 +227,8 @@ class Session:
     """
 
     __slots__ = (
-        "_asked", "_channels", "_codec", "_expires_at", "_next_ping", "_options", "_phase", "_pong_by", "_random",
-        "_server_side", "_stale_at", "_version", "_waiting", "_waiting_bytes", "_who", "client",
+        "_asked", "_channels", "_codec", "_expires_at", "_grants", "_next_ping", "_options", "_phase", "_pong_by",
+        "_random", "_server_side", "_stale_at", "_subs_end", "_version", "_waiting", "_waiting_bytes", "_who", "client",
     )  # fmt: skip
 
     def __init__(
@@ -217,14 +251,23 @@ class Session:
         self._channels: set[str] = set()
         # Of these the ones that the server chose; None while they are still to be joined.
         self._server_side: dict[str, Subscribed | Listening | None] = {}
+        # What the connection's token says of those.
+        self._grants: Mapping[str, Grant] = {}
+        # When those end that live by a token of their own; made when needed.
+        self._subs_end: dict[str, float] | None = None
         self._asked: _Asking | None = None
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
-        self._waiting: deque[tuple[Command, int]] | None = None
+        self._waiting: deque[tuple[Command | _Order, int]] | None = None
         self._waiting_bytes = 0
         self._stale_at = now + options.stale_close_delay
         self._expires_at = math.inf
         self._next_ping = math.inf
         self._pong_by = math.inf
+
+    @property
+    def user(self) -> str | None:
+        """None before the client has said who it is."""
+        return None if self._who is None else self._who.user
 
     @property
     def channels(self) -> frozenset[str]:
@@ -238,7 +281,8 @@ class Session:
             case _Phase.NEW | _Phase.FAILED:
                 return self._stale_at
             case _Phase.CONNECTED:
-                return min(self._next_ping, self._pong_by, self._expires_at + self._options.expired_close_delay)
+                ends = min((self._expires_at, *(self._subs_end or {}).values()))
+                return min(self._next_ping, self._pong_by, ends + self._options.expired_close_delay)
             case _Phase.CONNECTING | _Phase.CLOSED:
                 return math.inf
 
@@ -270,6 +314,8 @@ class Session:
         match asked, answer:
             case None, _:
                 return []
+            case _, Refused(Disconnect() as why):
+                effects = self.close(why)
             case Connect(), Identified():
                 effects = self._identified(asked, answer, now)
             case Connect(), Subscribed() | Listening():
@@ -278,7 +324,7 @@ class Session:
                 effects = self.close(Disconnect.INVALID_TOKEN)
             case Connect(), Rejected.EXPIRED:
                 effects = self._turn_away(asked, Error.TOKEN_EXPIRED)
-            case Connect(), Refused(error):
+            case Connect(), Refused(Error() as error):
                 effects = self._turn_away(asked, error)
             case Refresh(), Identified():
                 effects = self._refreshed(asked, answer, now)
@@ -286,10 +332,22 @@ class Session:
                 expired = answer is Rejected.EXPIRED
                 effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
             case Subscribe(), Subscribed() | Listening():
-                effects = self._subscribed(asked, answer)
-            case Subscribe(), Refused(error):
+                effects = self._subscribed(asked, answer, now)
+            case _Enroll(), Subscribed() | Listening():
+                self._server_side[asked.channel] = None
+                effects = [Say(Begun(asked.channel, answer))]
+            case _Enroll(), Refused():
+                # Nobody asked for it on this connection: there is nobody to tell.
+                self._channels.discard(asked.channel)
+                effects = []
+            case Subscribe(), Refused(Error() as error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
+            case SubRefresh(id, channel), Grant():
+                self._live_until(channel, now + answer.lifetime)
+                effects = [Say(Reply(id, SubRefreshed(answer.ttl)))]
+            case SubRefresh(id), Refused(Error() as error):
+                effects = [Say(Reply(id, error))]
             case (
                 (Publish(id), Accepted() as result)
                 | (History(id), HistoryPage() as result)
@@ -298,7 +356,10 @@ class Session:
                 | (Rpc(id), Returned() as result)
             ):
                 effects = [Say(Reply(id, result))]
-            case ((Publish(id) | History(id) | Presence(id) | PresenceStats(id) | Rpc(id)), Refused(error)):
+            case (
+                (Publish(id) | History(id) | Presence(id) | PresenceStats(id) | Rpc(id)),
+                Refused(Error() | Refusal() as error),
+            ):
                 effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
@@ -314,6 +375,8 @@ class Session:
             return self.close(Disconnect.EXPIRED)
         if now >= self._pong_by:
             return self.close(Disconnect.NO_PONG)
+        if ended := self._ended(now):
+            return [effect for channel in ended for effect in self._end(channel, Unsubscribed.EXPIRED)]
         # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
         self._next_ping = now + self._options.ping_interval
         self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
@@ -325,10 +388,24 @@ class Session:
             return []
         if channel in self._server_side:
             return self.close(Disconnect.INSUFFICIENT_STATE)
-        self._channels.discard(channel)
+        self._forget(channel)
         return [Say(Ended(channel, Unsubscribed.INSUFFICIENT_STATE))]
 
-    def close(self, why: Disconnect) -> list[Effect]:
+    def enroll(self, channel: str, grant: Grant, since: Position | None) -> list[Effect]:
+        """The server subscribes the client, and tells it; nothing happens if it hears the channel already."""
+        return self._order(_Enroll(channel, grant, since))
+
+    def expel(self, channel: str, why: Unsubscribed) -> list[Effect]:
+        """The server ends a subscription, if there is one."""
+        return self._order(_Expel(channel, why))
+
+    def _order(self, order: _Order) -> list[Effect]:
+        if self._phase is not _Phase.CONNECTED:
+            return []
+        self._enqueue([order], 0)
+        return self._advance()
+
+    def close(self, why: Disconnect | Closing) -> list[Effect]:
         """End the session, for a reason of its own or of whoever drives it."""
         if self._phase is _Phase.CLOSED:
             return []
@@ -339,7 +416,7 @@ class Session:
 
     # Commands.
 
-    def _enqueue(self, commands: Sequence[Command], size: int) -> None:
+    def _enqueue(self, commands: Sequence[Command | _Order], size: int) -> None:
         if commands:
             self._waiting = self._waiting or deque()
             self._waiting.extend((command, 0) for command in commands[:-1])
@@ -360,7 +437,7 @@ class Session:
         self._waiting = None
         self._waiting_bytes = 0
 
-    def _handle(self, command: Command) -> list[Effect]:
+    def _handle(self, command: Command | _Order) -> list[Effect]:
         if isinstance(command, Connect):
             return self._connect(command)
         if self._phase is not _Phase.CONNECTED:
@@ -368,9 +445,13 @@ class Session:
         match command:
             case Subscribe():
                 return self._subscribe(command)
+            case _Enroll():
+                return self._take_in(command)
+            case _Expel(channel, why):
+                return self._end(channel, why) if channel in self._channels else []
             case Unsubscribe(id, channel):
                 left: list[Effect] = [Leave(channel)] if channel in self._channels else []
-                self._channels.discard(channel)
+                self._forget(channel)
                 return [*left, Say(Reply(id, Left()))]
             case Publish():
                 return self._publish(command)
@@ -384,13 +465,13 @@ class Session:
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
-                return [Say(Reply(command.id, self._why_no_sub_refresh(command)))]
+                return self._sub_refresh(command)
             case Unspoken(id):
                 return [Say(Reply(id, Error.NOT_AVAILABLE))]
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Join | Perform | Call) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Authorize | Join | Perform | Call) -> list[Effect]:
         self._asked = command
         return [question]
 
@@ -408,6 +489,7 @@ class Session:
         self._who = identity.who
         self._expires_at = now + identity.lifetime
         self._server_side = dict.fromkeys(identity.channels)
+        self._grants = identity.channels
         self._channels.update(identity.channels)
         return self._join_or_welcome(command, now)
 
@@ -425,7 +507,8 @@ class Session:
         joined: dict[str, Subscribed | Listening] = {}
         for channel, sub in self._server_side.items():
             if sub is None:
-                return self._ask(command, Join(self._who, channel, command.since.get(channel)))
+                grant = self._grants[channel]
+                return self._ask(command, Join(self._who, channel, command.since.get(channel), grant=grant))
             joined[channel] = sub
         return self._welcome(command, joined, now)
 
@@ -450,7 +533,7 @@ class Session:
     def _refreshed(self, command: Refresh, identity: Identified, now: float) -> list[Effect]:
         if self._who is None or identity.who.user != self._who.user:
             return self.close(Disconnect.INVALID_TOKEN)
-        if identity.who != self._who or identity.channels != tuple(self._server_side):
+        if identity.who != self._who or identity.channels != self._grants:
             # Another role, or other channels: what it may hear is judged anew by joining anew.
             return self.close(Disconnect.FORCE_RECONNECT)
         self._expires_at = now + identity.lifetime
@@ -463,9 +546,15 @@ class Session:
         self._channels.add(command.channel)
         return self._ask(command, Join(self._who, command.channel, command.since, command))
 
+    def _take_in(self, order: _Enroll) -> list[Effect]:
+        if self._who is None or order.channel in self._channels:
+            return []
+        self._channels.add(order.channel)
+        return self._ask(order, Join(self._who, order.channel, order.since, grant=order.grant))
+
     def _why_not(self, command: Subscribe) -> Error | None:
         channel = command.channel
-        if not is_channel_name(channel) or command.is_filtered:
+        if not is_channel_name(channel) or command.is_filter_bad:
             return Error.BAD_REQUEST
         if not command.is_plain:
             return Error.NOT_AVAILABLE
@@ -496,18 +585,40 @@ class Session:
             return [Say(Reply(command.id, Error.BAD_REQUEST))]
         return self._ask(command, Perform(self._who, command, command.channel in self._channels))
 
-    def _why_no_sub_refresh(self, command: SubRefresh) -> Error:
-        """There are no subscription tokens: a channel is judged by who the connection is."""
-        if command.channel not in self._channels:
-            return Error.PERMISSION_DENIED
-        return Error.NOT_AVAILABLE if command.token else Error.BAD_REQUEST
+    def _sub_refresh(self, command: SubRefresh) -> list[Effect]:
+        if self._who is None or command.channel not in self._channels:
+            return [Say(Reply(command.id, Error.PERMISSION_DENIED))]
+        if not command.token:
+            return [Say(Reply(command.id, Error.BAD_REQUEST))]
+        return self._ask(command, Authorize(self._who, command.channel, command.token))
 
-    def _subscribed(self, command: Subscribe, joined: Subscribed | Listening) -> list[Effect]:
+    def _subscribed(self, command: Subscribe, joined: Subscribed | Listening, now: float) -> list[Effect]:
         is_recovered = isinstance(joined, Subscribed) and (joined.recovered or not joined.was_recovering)
         if command.reject_unrecovered and command.since is not None and not is_recovered:
             self._channels.discard(command.channel)
             return [Leave(command.channel), Say(Reply(command.id, Error.UNRECOVERABLE_POSITION))]
+        if joined.ttl:
+            self._live_until(command.channel, now + joined.ttl)
         return [Say(Reply(command.id, joined))]
 
+    # Subscriptions that live by a token.
+
+    def _live_until(self, channel: str, moment: float) -> None:
+        self._subs_end = self._subs_end or {}
+        self._subs_end[channel] = moment
+
+    def _ended(self, now: float) -> list[str]:
+        grace = self._options.expired_close_delay
+        return [channel for channel, moment in (self._subs_end or {}).items() if now >= moment + grace]
+
+    def _end(self, channel: str, why: Unsubscribed) -> list[Effect]:
+        self._forget(channel)
+        return [Leave(channel), Say(Ended(channel, why))]
+
+    def _forget(self, channel: str) -> None:
+        self._channels.discard(channel)
+        if self._subs_end is not None:
+            self._subs_end.pop(channel, None)
+
     def _ttl(self, now: float) -> int:
-        return 0 if self._expires_at == math.inf else max(1, math.ceil(self._expires_at - now))
+        return whole_seconds(self._expires_at - now)

@@ -20,10 +20,14 @@ from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
+from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
+from realtime.control import Control
 from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
+from realtime.identities import Identities
+from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.operations import Operations
@@ -37,6 +41,7 @@ from realtime.session import ClientOptions
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
 from realtime.transports.websocket import WebSocketEndpoint
+from server import config
 from server.config import Settings
 from server.health import Health
 from server.lifespan import Places
@@ -89,12 +94,17 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
         keeper = PresenceKeeper(presence, bus, metrics)
+        tokens = ClientTokens(_client_token_options(settings))
+        has_personal = settings.client.subscribe_to_user_personal_channel.enabled
+        identities = Identities(authority, tokens, has_personal=has_personal)
         operations = Operations(
-            namespaces, Admission(work), hub, publisher, presence, keeper, insecure=settings.client.insecure
+            namespaces, Admission(work), hub, publisher, presence, keeper, tokens, insecure=settings.client.insecure
         )
         commands = Commands(work, build_commands(), status_of)
         options = _client_options(settings)
-        connections = Connections(flusher, operations, authority, metrics, options, version=VERSION, commands=commands)
+        connections = Connections(flusher, operations, identities, metrics, options, version=VERSION, commands=commands)
+        control = Control(bus, lambda: connections)
+        inbox = Inbox(hub, control, metrics)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
@@ -105,11 +115,11 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
-            api = ServerApi(namespaces, publisher, hub, presence, history_limit=most)
+            api = ServerApi(namespaces, publisher, hub, presence, control, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
-            "bus": lambda: bus.run(hub.receive),
+            "bus": lambda: bus.run(inbox.receive),
             "hub": hub.run,
             "publisher": publisher.run,
             "presence": keeper.run,
@@ -213,9 +223,30 @@ def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOption
 
 def _namespaces(settings: Settings) -> Namespaces:
     given = settings.channel
-    bare = None if given.without_namespace is None else ChannelOptions(**given.without_namespace.model_dump())
-    named = {each.name: ChannelOptions(**each.model_dump(exclude={"name"})) for each in given.namespaces}
-    return Namespaces(retention=settings.streams.retention, without_namespace=bare, named=named)
+    bare = None if given.without_namespace is None else _channel_options(given.without_namespace)
+    named = {each.name: _channel_options(each) for each in given.namespaces}
+    has_personal = settings.client.subscribe_to_user_personal_channel.enabled
+    return Namespaces(
+        retention=settings.streams.retention, has_personal=has_personal, without_namespace=bare, named=named
+    )
+
+
+def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
+    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
+    is_cache = given.force_recovery_mode == "cache"
+    return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
+
+
+def _client_token_options(settings: Settings) -> ClientTokenOptions:
+    given = settings.client.token
+    secret = given.hmac_secret_key
+    return ClientTokenOptions(
+        None if secret is None else secret.get_secret_value().encode(),
+        given.rsa_public_key,
+        given.ecdsa_public_key,
+        given.audience,
+        given.issuer,
+    )
 
 
 def _hub_options(settings: Settings) -> HubOptions:
@@ -224,4 +255,4 @@ def _hub_options(settings: Settings) -> HubOptions:
 
 
 def _client_options(settings: Settings) -> ClientOptions:
-    return ClientOptions(**settings.client.model_dump())
+    return ClientOptions(**settings.client.model_dump(exclude={"token", "subscribe_to_user_personal_channel"}))

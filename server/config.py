@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
@@ -58,6 +60,19 @@ def _is_long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
         raise ValueError
     return value
+
+
+def _is_public_key(kind: Literal["RSA", "EC"]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        try:
+            key = RSAKey.import_key(value) if kind == "RSA" else ECKey.import_key(value)
+        except (JoseError, ValueError, TypeError):
+            raise ValueError from None
+        if key.is_private:
+            raise ValueError
+        return value
+
+    return check
 
 
 def _is_key(value: SecretStr) -> SecretStr:
@@ -174,6 +189,28 @@ class Auth(_Section):
     token_issuer: Name = "orderwire"  # noqa: S105 - no secret
 
 
+class ClientToken(_Section):
+    hmac_secret_key: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None, Field(description="at least 32 bytes")
+    ] = None
+    rsa_public_key: Annotated[
+        Annotated[str, AfterValidator(_is_public_key("RSA"))] | None, Field(description="an RSA public key in PEM")
+    ] = None
+    ecdsa_public_key: Annotated[
+        Annotated[str, AfterValidator(_is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
+    ] = None
+    audience: str = ""
+    issuer: str = ""
+
+    @property
+    def has_key(self) -> bool:
+        return any((self.hmac_secret_key, self.rsa_public_key, self.ecdsa_public_key))
+
+
+class PersonalChannel(_Section):
+    enabled: Switch = False
+
+
 class Client(_Section):
     insecure: Switch = False
     allow_anonymous_connect_without_token: Switch = False
@@ -187,6 +224,8 @@ class Client(_Section):
     queue_max_size: Size = 1_048_576
     message_size_limit: Size = 65_536
     connection_limit: Count = 20_000
+    token: ClientToken = ClientToken()
+    subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
 
 
 class HttpApi(_Section):
@@ -203,10 +242,16 @@ class ChannelOptions(_Section):
     history_ttl: Duration = 0.0
     force_positioning: Switch = False
     force_recovery: Switch = False
+    force_recovery_mode: Annotated[Literal["stream", "cache"], Field(description="stream or cache")] = "stream"
     presence: Switch = False
     join_leave: Switch = False
     join_leave_per_user: Switch = False
     force_push_join_leave: Switch = False
+    allowed_delta_types: Annotated[
+        tuple[Literal["fossil"], ...], BeforeValidator(_as_tuple), Field(description='["fossil"], or an empty list')
+    ] = ()
+    delta_publish: Switch = False
+    allow_tags_filter: Switch = False
     allow_user_limited_channels: Switch = False
     allow_subscribe_for_client: Switch = False
     allow_subscribe_for_anonymous: Switch = False
@@ -312,18 +357,39 @@ def default_config_file() -> Path:
 
 def variable(section: str, key: str) -> str:
     """The environment variable that sets `key` of `section`."""
-    return f"{PREFIX}{section}__{key}".upper()
+    return f"{PREFIX}{section.replace('.', '__')}__{key}".upper()
 
 
-_DEFAULTS = Settings.model_construct()
-_SECTIONS: Mapping[str, _Section] = {name: getattr(_DEFAULTS, name) for name in Settings.model_fields}
-_VARIABLES = {
-    variable(section, key): (section, key) for section, model in _SECTIONS.items() for key in type(model).model_fields
-}
+def _sections(parent: BaseModel, prefix: str = "") -> Iterator[tuple[str, _Section]]:
+    """With their names; one within another is "outer.inner"."""
+    for name in type(parent).model_fields:
+        section = getattr(parent, name)
+        if isinstance(section, _Section):
+            yield prefix + name, section
+            yield from _sections(section, f"{prefix}{name}.")
+
+
+SECTIONS: Mapping[str, _Section] = dict(_sections(Settings.model_construct()))
+NAMES = [
+    (section, key)
+    for section, model in SECTIONS.items()
+    for key in type(model).model_fields
+    if f"{section}.{key}" not in SECTIONS
+]
+"""Section and key of every setting."""
+
+_VARIABLES = {variable(*name): name for name in NAMES}
 _CHANNEL_OPTIONS = frozenset({("channel", "namespaces"), ("channel", "without_namespace")})
 _TABLES = _CHANNEL_OPTIONS | {("events", "channels")}  # JSON in a variable
 _SECRETS = frozenset(
-    {("auth", "token_secret"), ("http_api", "key"), ("database", "url"), ("redis", "url"), ("broker", "url")}
+    {
+        ("auth", "token_secret"),
+        ("client.token", "hmac_secret_key"),
+        ("http_api", "key"),
+        ("database", "url"),
+        ("redis", "url"),
+        ("broker", "url"),
+    }
 )
 _SECRET_FILES = {variable(*name) + SECRET_FILE_SUFFIX: name for name in _SECRETS}
 
@@ -343,7 +409,7 @@ class _Given:
         return self.section, self.key
 
     def faults(self) -> Iterator[str]:
-        model = type(_SECTIONS[self.section])
+        model = type(SECTIONS[self.section])
         try:
             model.model_validate({self.key: self.value}, strict=not self.is_text)
         except ValidationError as error:
@@ -361,11 +427,10 @@ def _inner_fault(whence: str, fault: ErrorDetails) -> str:
     known = Namespace.model_fields
     if fault["type"] == "extra_forbidden":
         return f"{where}: no such setting{_suggestion(str(key), known)}"
-    if key not in known:
-        return f"{where}: expected a table of channel options, not {_shown(fault['input'])}"
-    if fault["type"] == "missing":
-        return f"{where}: expected {known[str(key)].description}"
-    return f"{where}: expected {known[str(key)].description}, not {_shown(fault['input'])}"
+    option = next((known[step] for step in (key, *reversed(way)) if step in known), None)
+    expected = "a table of channel options" if option is None else option.description
+    given = "" if fault["type"] == "missing" else f", not {_shown(fault['input'])}"
+    return f"{where}: expected {expected}{given}"
 
 
 def _shown(value: object) -> str:
@@ -373,10 +438,13 @@ def _shown(value: object) -> str:
 
 
 def _tables(source: list[_Given]) -> dict[str, object]:
-    tables: dict[str, dict[str, object]] = {}
+    tables: dict[str, Any] = {}
     for given in source:
-        tables.setdefault(given.section, {})[given.key] = given.value
-    return {**tables}
+        table = tables
+        for part in given.section.split("."):
+            table = table.setdefault(part, {})
+        table[given.key] = given.value
+    return tables
 
 
 def _from_options(host: str | None, port: int | None) -> Iterator[_Given]:
@@ -415,7 +483,7 @@ def _decoded(section: str, key: str, raw: str) -> object:
             return json.loads(raw)
         except ValueError:
             return raw  # which is no table: the fault says so
-    if isinstance(getattr(_SECTIONS[section], key), tuple):
+    if isinstance(getattr(SECTIONS[section], key), tuple):
         return [item.strip() for item in raw.split(",") if item.strip()]
     return raw
 
@@ -428,19 +496,22 @@ def _from_file(path: Path, faults: list[str]) -> Iterator[_Given]:
     except ValueError as error:  # includes TOMLDecodeError, which names line and column
         raise ConfigError(f"{path}: expected TOML: {_reason(error)}") from None
     for section, table in tables.items():
-        if section not in _SECTIONS:
-            faults.append(f"{path}: [{section}]: no such section{_suggestion(section, _SECTIONS)}")
-        elif not isinstance(table, dict):
-            faults.append(f"{path}: {section}: expected a table [{section}]")
+        if section not in Settings.model_fields:
+            faults.append(f"{path}: [{section}]: no such section{_suggestion(section, Settings.model_fields)}")
         else:
-            yield from _from_table(f"{path}: [{section}]", section, table, faults)
+            yield from _from_table(path, section, table, faults)
 
 
-def _from_table(where: str, section: str, table: Mapping[str, object], faults: list[str]) -> Iterator[_Given]:
-    keys = type(_SECTIONS[section]).model_fields
+def _from_table(path: Path, section: str, table: object, faults: list[str]) -> Iterator[_Given]:
+    if not isinstance(table, dict):
+        faults.append(f"{path}: {section}: expected a table [{section}]")
+        return
+    keys = type(SECTIONS[section]).model_fields
     for key, value in table.items():
-        whence = f"{where} {key}"
-        if key not in keys:
+        whence = f"{path}: [{section}] {key}"
+        if f"{section}.{key}" in SECTIONS:
+            yield from _from_table(path, f"{section}.{key}", value, faults)
+        elif key not in keys:
             faults.append(f"{whence}: no such setting{_suggestion(key, keys)}")
         elif (section, key) in _SECRETS and _is_secret(key, value):
             name = variable(section, key)
@@ -510,6 +581,10 @@ def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -
             yield f"{place}: expected both history_size and history_ttl, or neither"
         if options.join_leave_per_user and not options.presence:
             yield f"{place}: expected presence, because join_leave_per_user needs to know who is there"
+        if bool(options.allowed_delta_types) != options.delta_publish:
+            yield f'{place}: expected both delta_publish and allowed_delta_types = ["fossil"], or neither'
+        if not has_history and options.delta_publish:
+            yield f"{place}: expected history_size and history_ttl, because a difference is to what came before"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 

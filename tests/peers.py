@@ -76,6 +76,8 @@ class ProtobufPeer:
     def _plain(self, value: Any) -> Any:
         """The mapping writes 64-bit numbers as text."""
         if isinstance(value, Mapping):
+            if value.get("delta") and isinstance(value.get("data"), str):
+                return {**value, "data": base64.b64decode(value["data"]).decode(), "offset": int(value["offset"])}
             return {key: self._read(key, item) for key, item in value.items()}
         return [self._plain(item) for item in value] if isinstance(value, list) else value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -17,6 +18,7 @@ class Error(Enum):
     BAD_REQUEST = 107, "bad request"
     NOT_AVAILABLE = 108, "not available"
     TOKEN_EXPIRED = 109, "token expired"
+    EXPIRED = 110, "expired"
     TOO_MANY_REQUESTS = 111, "too many requests", True
     UNRECOVERABLE_POSITION = 112, "unrecoverable position"
 
@@ -24,6 +26,14 @@ class Error(Enum):
         self.code = code
         self.message = message
         self.temporary = temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A close for somebody else's reason: a code from 3000 to 4999, and words."""
+
+    code: int
+    reason: str
 
 
 class Disconnect(Enum):
@@ -43,6 +53,7 @@ class Disconnect(Enum):
     INVALID_TOKEN = 3500, "invalid token"
     BAD_REQUEST = 3501, "bad request"
     STALE = 3502, "stale"
+    FORCE_NO_RECONNECT = 3503, "force disconnect"
     NOT_AVAILABLE = 3508, "not available"
 
     def __init__(self, code: int, reason: str) -> None:
@@ -53,7 +64,9 @@ class Disconnect(Enum):
 class Unsubscribed(Enum):
     """Why the server ends one subscription. From 2500 on clients subscribe again at once, without waiting."""
 
+    BY_SERVER = 2000, "server unsubscribe"
     INSUFFICIENT_STATE = 2500, "insufficient state"
+    EXPIRED = 2501, "subscription expired"
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code

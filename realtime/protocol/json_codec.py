@@ -8,15 +8,20 @@ left out. Payloads are copied in as they are: a stream's `data` is one JSON valu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import orjson
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
+from realtime.protocol.filters import parsed
+from realtime.protocol.fossil import delta
 from realtime.protocol.messages import (
+    DELTA,
     REJECT_UNRECOVERED,
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -44,6 +49,7 @@ from realtime.protocol.messages import (
     Send,
     Span,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -74,11 +80,20 @@ class JsonCodec:
             case Ended(channel, why):
                 body = b'"unsubscribe":{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
                 return b'{"push":{"channel":%b,%b}}' % (_quoted(channel), body)
+            case Begun(channel, joined):
+                return b'{"push":{"channel":%b,"subscribe":%b}}' % (_quoted(channel), _object(_subscribed(joined)))
             case Ping():
                 return b"{}"
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _publication(publication))
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        difference = None if base is None else delta(base, publication.data, is_text=True)
+        body = _publication(replace(publication, data=_quoted((difference or publication.data).decode())))
+        if difference is not None:
+            body = body[:-1] + b',"delta":true}'
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), body)
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         kind = b"join" if is_join else b"leave"
@@ -138,16 +153,20 @@ def _connect(id_: int, body: Object) -> Command:
 
 
 def _subscribe(id_: int, body: Object) -> Command:
+    filter_, is_filter_bad = parsed(body.get("tf"))
     return Subscribe(
         id_,
         _channel(body),
         _since(body),
+        token=_field(body, "token", str, ""),
         wants_position=_field(body, "positioned", bool, False),
         wants_recovery=_field(body, "recoverable", bool, False),
         wants_join_leave=_field(body, "join_leave", bool, False),
         reject_unrecovered=bool(_field(body, "flag", int, 0) & REJECT_UNRECOVERED),
         is_plain=_field(body, "type", int, 0) == 0,
-        is_filtered=body.get("tf") is not None,
+        wants_delta=_field(body, "delta", str, "") == DELTA,
+        filter=filter_,
+        is_filter_bad=is_filter_bad,
     )
 
 
@@ -234,6 +253,8 @@ def _result(result: Result) -> bytes:
             return b'"presence":{"presence":%b}' % members
         case MemberCount(clients, users):
             return b'"presence_stats":{"num_clients":%d,"num_users":%d}' % (clients, users)
+        case SubRefreshed(ttl):
+            return b'"sub_refresh":' + (b'{"expires":true,"ttl":%d}' % ttl if ttl else b"{}")
         case Accepted():
             return b'"publish":{}'
         case Returned(data):
@@ -256,9 +277,10 @@ def _connected(result: Connected) -> list[bytes]:
 
 
 def _subscribed(result: Subscribed | Listening) -> list[bytes]:
+    expiry = [b'"expires":true,"ttl":%d' % result.ttl] if result.ttl else []
     if isinstance(result, Listening):
-        return []
-    fields = [b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
+        return expiry
+    fields = [*expiry, b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
     if result.is_recoverable:
         # An SDK that misses it never asks for recovery again.
         fields.append(b'"recoverable":true')
@@ -268,9 +290,17 @@ def _subscribed(result: Subscribed | Listening) -> list[bytes]:
         fields.append(b'"was_recovering":true')
     if result.recovered:
         fields.append(b'"recovered":true')
+    if result.is_delta:
+        fields.append(b'"delta":true')
     if result.publications:
-        fields.append(b'"publications":[%b]' % b",".join(_publication(item) for item in result.publications))
+        # Where differences are spoken a document is text, also a whole one.
+        shown = (_as_text(item) if result.is_delta else item for item in result.publications)
+        fields.append(b'"publications":[%b]' % b",".join(map(_publication, shown)))
     return fields
+
+
+def _as_text(publication: Publication) -> Publication:
+    return replace(publication, data=_quoted(publication.data.decode()))
 
 
 def client_info(info: ClientInfo) -> bytes:

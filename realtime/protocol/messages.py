@@ -12,6 +12,10 @@ from typing import Final, Protocol
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.filters import Filter
+
+DELTA: Final = "fossil"
+"""The one kind of difference that is spoken."""
 
 REJECT_UNRECOVERED: Final = 2
 """A bit of a subscribe command's `flag`. Bit 1 offers channel compaction, which is not spoken."""
@@ -40,20 +44,23 @@ class Refresh:
 class Subscribe:
     """`since` is None when no recovery is asked for; `reject_unrecovered` wants error 112 rather than a fresh start.
 
-    `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filtered` true with a
-    publication filter. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
-    channel's options do not force.
+    `is_plain` is false for kinds of subscription that are not spoken (map, shared poll) and `is_filter_bad` true
+    with a filter that is none. `wants_position`, `wants_recovery` and `wants_join_leave` ask for what the
+    channel's options do not force, `wants_delta` for publications as differences.
     """
 
     id: int
     channel: str
     since: Position | None = None
+    token: str = ""
     wants_position: bool = False
     wants_recovery: bool = False
     wants_join_leave: bool = False
     reject_unrecovered: bool = False
     is_plain: bool = True
-    is_filtered: bool = False
+    wants_delta: bool = False
+    filter: Filter | None = None
+    is_filter_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +166,26 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there."""
+    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.
+
+    `is_delta`: publications come as differences, these ones as whole documents to begin with. `ttl`: whole seconds
+    until the subscription needs another token, 0 if it does not.
+    """
 
     position: Position
     was_recovering: bool = False
     recovered: bool = False
     publications: Sequence[Publication] = ()
     is_recoverable: bool = True
+    is_delta: bool = False
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Subscribed without a position: the client hears what comes, and cannot resume."""
+
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +213,11 @@ class HistoryPage:
 
     position: Position
     publications: Sequence[Publication] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubRefreshed:
+    ttl: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +251,17 @@ class Left:
 
 
 Result = (
-    Connected | Subscribed | Listening | Left | Refreshed | Accepted | HistoryPage | Members | MemberCount | Returned
+    Connected
+    | Subscribed
+    | Listening
+    | Left
+    | Refreshed
+    | SubRefreshed
+    | Accepted
+    | HistoryPage
+    | Members
+    | MemberCount
+    | Returned
 )
 
 
@@ -262,11 +292,19 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A push: the server subscribed the client."""
+
+    channel: str
+    joined: Subscribed | Listening
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     pass
 
 
-Message = Reply | Ended | Ping
+Message = Reply | Begun | Ended | Ping
 
 
 class Codec(Protocol):
@@ -280,6 +318,10 @@ class Codec(Protocol):
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         """The push of a publication. Its `data` is copied, never parsed."""
+        ...
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        """The push of a publication to a subscriber that takes differences, and has `base`, if it has anything."""
         ...
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:

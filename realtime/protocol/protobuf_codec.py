@@ -19,9 +19,13 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error
+from realtime.protocol.filters import parsed
+from realtime.protocol.fossil import delta
 from realtime.protocol.messages import (
+    DELTA,
     REJECT_UNRECOVERED,
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -50,6 +54,7 @@ from realtime.protocol.messages import (
     Send,
     Span,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -79,11 +84,20 @@ class ProtobufCodec:
             case Ended(channel, why):
                 ended = pb.Unsubscribe(code=why.code, reason=why.reason)
                 return _written(pb.Reply(push=pb.Push(channel=channel, unsubscribe=ended)))
+            case Begun(channel, joined):
+                return _written(pb.Reply(push=pb.Push(channel=channel, subscribe=_begun(joined))))
             case Ping():
                 return _written(pb.Reply())
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return _written(pb.Reply(push=pb.Push(channel=channel, pub=_publication(publication))))
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        difference = None if base is None else delta(base, publication.data)
+        pub = _publication(publication)
+        if difference is not None:
+            pub.data, pub.delta = difference, True
+        return _written(pb.Reply(push=pb.Push(channel=channel, pub=pub)))
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         who = _client_info(info)
@@ -117,17 +131,27 @@ def _connect(id_: int, request: pb.ConnectRequest) -> Command:
 
 
 def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
+    filter_, is_filter_bad = parsed(_node(request.tf) if request.HasField("tf") else None)
     return Subscribe(
         id_,
         _named(request.channel),
         _since(request),
+        token=request.token,
         wants_position=request.positioned,
         wants_recovery=request.recoverable,
         wants_join_leave=request.join_leave,
         reject_unrecovered=bool(request.flag & REJECT_UNRECOVERED),
         is_plain=request.type == 0,
-        is_filtered=request.HasField("tf"),
+        wants_delta=request.delta == DELTA,
+        filter=filter_,
+        is_filter_bad=is_filter_bad,
     )
+
+
+def _node(node: pb.FilterNode) -> dict[str, object]:
+    """As in the other form."""
+    own: dict[str, object] = {"op": node.op, "key": node.key, "cmp": node.cmp, "val": node.val}
+    return own | {"vals": list(node.vals), "nodes": [_node(part) for part in node.nodes]}
 
 
 def _publish(id_: int, request: pb.PublishRequest) -> Command:
@@ -208,6 +232,8 @@ def _reply(id_: int, result: Result | Failure) -> pb.Reply:
             return pb.Reply(id=id_, presence=pb.PresenceResult(presence=members))
         case MemberCount(clients, users):
             return pb.Reply(id=id_, presence_stats=pb.PresenceStatsResult(num_clients=clients, num_users=users))
+        case SubRefreshed(ttl):
+            return pb.Reply(id=id_, sub_refresh=pb.SubRefreshResult(expires=ttl > 0, ttl=ttl))
         case Accepted():
             return pb.Reply(id=id_, publish=pb.PublishResult())
         case Returned(data):
@@ -230,16 +256,26 @@ def _connected(result: Connected) -> pb.ConnectResult:
 
 def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
     if isinstance(result, Listening):
-        return pb.SubscribeResult()
+        return pb.SubscribeResult(expires=result.ttl > 0, ttl=result.ttl)
     return pb.SubscribeResult(
+        expires=result.ttl > 0,
+        ttl=result.ttl,
         recoverable=result.is_recoverable,
         positioned=True,
         epoch=result.position.epoch,
         offset=result.position.offset,
         was_recovering=result.was_recovering,
+        delta=result.is_delta,
         recovered=result.recovered,
         publications=map(_publication, result.publications),
     )
+
+
+def _begun(joined: Subscribed | Listening) -> pb.Subscribe:
+    if isinstance(joined, Listening):
+        return pb.Subscribe()
+    where = joined.position
+    return pb.Subscribe(recoverable=joined.is_recoverable, positioned=True, epoch=where.epoch, offset=where.offset)
 
 
 def _publication(publication: Publication) -> pb.Publication:

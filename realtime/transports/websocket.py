@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from handlers.ports.streams import Publication
 from realtime.connection import Connection
 from realtime.connections import Connections
-from realtime.protocol.codes import Disconnect
+from realtime.protocol.codes import Closing, Disconnect
 from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import Codec, Message
 from realtime.protocol.protobuf_codec import ProtobufCodec
@@ -43,6 +43,9 @@ class Frames:
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return self.frame(self.codec.publication(channel, publication))
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        return self.frame(self.codec.compressed(channel, publication, base))
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         return self.frame(self.codec.membership(channel, info, is_join=is_join))
@@ -73,7 +76,7 @@ class _Socket:
         self._transport = transport
         self._writer = writer
         self._reading = reading
-        self.why: Disconnect | None = None
+        self.why: Disconnect | Closing | None = None
 
     @property
     def buffered(self) -> int:
@@ -91,7 +94,7 @@ class _Socket:
     async def drain(self) -> None:
         await self._writer.drain()
 
-    def end(self, why: Disconnect) -> None:
+    def end(self, why: Disconnect | Closing) -> None:
         self.why = why
         self._reading.reschedule(asyncio.get_running_loop().time())
 

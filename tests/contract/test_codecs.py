@@ -14,9 +14,11 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol import client_pb2 as pb
 from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.filters import Combination, Condition
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Command,
     Connect,
     Connected,
@@ -43,6 +45,7 @@ from realtime.protocol.messages import (
     Send,
     Span,
     SubRefresh,
+    SubRefreshed,
     Subscribe,
     Subscribed,
     Unspoken,
@@ -70,10 +73,24 @@ peers = st.sampled_from(PEERS)
             {"id": 2, "subscribe": {"channel": "c", "recover": True, "offset": 2**63, "epoch": "e"}},
             Subscribe(2, "c", Position(2**63, "e")),
         ),
+        ({"id": 2, "subscribe": {"channel": "c", "token": "t"}}, Subscribe(2, "c", token="t")),
         ({"id": 2, "subscribe": {"channel": "c", "flag": 3}}, Subscribe(2, "c", reject_unrecovered=True)),
         ({"id": 2, "subscribe": {"channel": "c", "type": 1}}, Subscribe(2, "c", is_plain=False)),
-        ({"id": 2, "subscribe": {"channel": "c", "tf": {"key": "a"}}}, Subscribe(2, "c", is_filtered=True)),
-        ({"id": 2, "subscribe": {"channel": "c", "tf": {}}}, Subscribe(2, "c", is_filtered=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {"key": "a"}}}, Subscribe(2, "c", is_filter_bad=True)),
+        ({"id": 2, "subscribe": {"channel": "c", "tf": {}}}, Subscribe(2, "c", is_filter_bad=True)),
+        (
+            {
+                "id": 2,
+                "subscribe": {
+                    "channel": "c",
+                    "tf": {
+                        "op": "or",
+                        "nodes": [{"key": "a", "cmp": "in", "vals": ["x"]}, {"key": "a", "cmp": "eq", "val": "y"}],
+                    },
+                },
+            },
+            Subscribe(2, "c", filter=Combination("or", (Condition("a", "in", ("x",)), Condition("a", "eq", ("y",))))),
+        ),
         ({"id": 3, "unsubscribe": {"channel": "c"}}, Unsubscribe(3, "c")),
         ({"id": 4294967295, "refresh": {"token": "t"}}, Refresh(4294967295, "t")),
         ({"id": 4, "sub_refresh": {"channel": "c", "token": "t"}}, SubRefresh(4, "c", "t")),
@@ -159,6 +176,23 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
         ),
         (Reply(3, Refusal(409, "out_of_stock")), {"id": 3, "error": {"code": 409, "message": "out_of_stock"}}),
         (Reply(3, Listening()), {"id": 3, "subscribe": EMPTY}),
+        (Reply(3, Listening(ttl=60)), {"id": 3, "subscribe": {"expires": True, "ttl": 60}}),
+        (
+            Reply(3, Subscribed(Position(2, "e"), ttl=60)),
+            {
+                "id": 3,
+                "subscribe": {
+                    "expires": True,
+                    "ttl": 60,
+                    "recoverable": True,
+                    "positioned": True,
+                    "epoch": "e",
+                    "offset": 2,
+                },
+            },
+        ),
+        (Reply(3, SubRefreshed(60)), {"id": 3, "sub_refresh": {"expires": True, "ttl": 60}}),
+        (Reply(3, SubRefreshed(0)), {"id": 3, "sub_refresh": EMPTY}),
         (
             Reply(3, Subscribed(Position(2, "e"), is_recoverable=False)),
             {"id": 3, "subscribe": {"positioned": True, "epoch": "e", "offset": 2}},
@@ -217,6 +251,16 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
                 },
             },
         ),
+        (
+            Begun("c", Subscribed(Position(2, "e"))),
+            {
+                "push": {
+                    "channel": "c",
+                    "subscribe": {"recoverable": True, "positioned": True, "epoch": "e", "offset": 2},
+                }
+            },
+        ),
+        (Begun("c", Listening()), {"push": {"channel": "c", "subscribe": EMPTY}}),
         (
             Ended('a"b', Unsubscribed.INSUFFICIENT_STATE),
             {"push": {"channel": 'a"b', "unsubscribe": {"code": 2500, "reason": "insufficient state"}}},

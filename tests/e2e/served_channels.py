@@ -1,5 +1,11 @@
 """The settings of a node with channels of its own, for tests of what is done in them."""
 
+from __future__ import annotations
+
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+TOKEN_KEY = "a key of 32 bytes or more for tokens"
 API_KEY = "a key for backends"
 
 SETTINGS = """
@@ -17,7 +23,30 @@ force_push_join_leave = true
 allow_presence_for_subscriber = true
 
 [[channel.namespaces]]
+name = "doc"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
+
+[[channel.namespaces]]
+name = "news"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_tags_filter = true
+
+[[channel.namespaces]]
 name = "typing"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
 """
+
+
+def backend_token(**claims: object) -> str:
+    """As the users' own backend makes them."""
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(TOKEN_KEY), algorithms=["HS256"])

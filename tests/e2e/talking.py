@@ -37,7 +37,9 @@ class Said:
 class Talker(Protocol):
     """Every method raises Refused for an error reply."""
 
-    async def subscribe(self, channel: str) -> None: ...
+    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
+        """With `delta` the SDK takes differences; with `lang` it wants only what has this tag."""
+        ...
 
     async def publish(self, channel: str, data: object) -> None: ...
 
@@ -77,8 +79,10 @@ class JavaScriptTalker:
         self._heard: asyncio.Queue[Said] = asyncio.Queue()
         self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-    async def subscribe(self, channel: str) -> None:
-        await self._do("subscribe", channel=channel)
+    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
+        filter_ = {"tagsFilter": {"key": "lang", "cmp": "eq", "val": lang}} if lang else {}
+        options = {"token": token, **({"delta": "fossil"} if delta else {}), **filter_}
+        await self._do("subscribe", channel=channel, options=options)
 
     async def publish(self, channel: str, data: object) -> None:
         await self._do("publish", channel=channel, data=data)
@@ -137,8 +141,14 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._why_not = 0
 
-    async def subscribe(self, channel: str) -> None:
-        subscription = self._client.new_subscription(channel, events=self)
+    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
+        subscription = self._client.new_subscription(
+            channel,
+            events=self,
+            token=token,
+            delta=centrifuge.DeltaType.FOSSIL if delta else None,
+            tags_filter=centrifuge.Filter.eq("lang", lang) if lang else None,
+        )
         self._subscriptions[channel] = subscription
         await subscription.subscribe()
         try:

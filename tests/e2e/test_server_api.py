@@ -15,14 +15,18 @@ from cent import (
     BroadcastRequest,
     CentApiResponseError,
     CentUnauthorizedError,
+    Disconnect,
+    DisconnectRequest,
     HistoryRequest,
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
     StreamPosition,
+    SubscribeRequest,
+    UnsubscribeRequest,
 )
 
-from tests.e2e.served_channels import API_KEY
+from tests.e2e.served_channels import API_KEY, backend_token
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 
@@ -128,12 +132,35 @@ async def test_cent_sees_who_is_there(
     assert (stats.num_clients, stats.num_users) == (1, 1)
 
 
+async def test_cent_subscribes_unsubscribes_and_disconnects_a_user(
+    cent: AsyncClient, channels: Orderwire, session: aiohttp.ClientSession, room: str
+) -> None:
+    async with session.ws_connect(channels.websocket_url) as socket:
+        await socket.send_json({"id": 1, "connect": {"token": backend_token(sub=room)}})
+        await socket.receive_json()
+        await cent.subscribe(SubscribeRequest(user=room, channel=room, info={"seat": 7}))
+        begun = (await socket.receive_json())["push"]
+        joined = (await socket.receive_json())["push"]
+        await cent.unsubscribe(UnsubscribeRequest(user=room, channel=room))
+        ended = (await socket.receive_json())["push"]
+        await cent.disconnect(DisconnectRequest(user=room, disconnect=Disconnect(code=4321, reason="enough")))
+        closed = await socket.receive()
+
+    assert begun["subscribe"]["recoverable"] is True
+    assert joined["join"]["info"]["chan_info"] == {"seat": 7}
+    assert ended["unsubscribe"]["code"] == 2000
+    assert (closed.data, closed.extra) == (4321, "enough")
+
+
 async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
     for request, code in [
         (cent.publish(PublishRequest(channel="nowhere:a", data=1)), 102),
         (cent.publish(PublishRequest(channel="orders:feed", data=1)), 103),
         (cent.history(HistoryRequest(channel="typing:a", limit=1)), 108),
         (cent.presence(PresenceRequest(channel="typing:a")), 108),
+        (cent.subscribe(SubscribeRequest(user="42", channel="nowhere:a")), 102),
+        (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=2999, reason="low"))), 107),
+        (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="7"))), 107),
         (cent.history(HistoryRequest(channel="room:a", since=StreamPosition(offset=3, epoch="x"))), 112),
     ]:
         with pytest.raises(CentApiResponseError) as caught:

@@ -27,6 +27,9 @@ class NoEncoding:
     def publication(self, channel: str, publication: Publication) -> bytes:
         raise NotImplementedError(channel, publication)
 
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        raise NotImplementedError(channel, publication, base)
+
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         raise NotImplementedError(channel, info, is_join)
 

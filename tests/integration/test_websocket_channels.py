@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from handlers.ports.streams import Streams
+from handlers.ports.streams import Entry, Streams
+from realtime.bus import encode
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.session import ClientOptions
 from storage.streams import StreamsOptions, open_streams
+from tests.fossil import applied
 from tests.integration.websocket_node import FEED, STAFF, Client, Node, running
-from tests.peers import Peer
+from tests.peers import JSON, Peer
 from tests.realtime_options import CLIENT
 
 OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_publish_for_client=True)
@@ -26,6 +29,9 @@ NAMESPACES = Namespaces(
         "open": OPEN,
         "kept": KEPT,
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
+        "value": replace(KEPT, force_recovery=True, is_cache=True),
+        "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
+        "doc": replace(KEPT, force_recovery=True, has_deltas=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
         "read": ChannelOptions(allow_subscribe_for_client=True),
@@ -104,6 +110,118 @@ async def test_who_missed_more_than_the_stream_keeps_is_told(node: Node) -> None
     assert said["was_recovering"] is True
     assert not said.get("recovered")
     assert said["offset"] == 200
+
+
+async def test_a_subscriber_with_a_filter_is_sent_what_matches_live_and_when_it_resumes(node: Node) -> None:
+    async def tagged(*languages: str) -> None:
+        entries = [
+            Entry("tagged:a", "", "", orjson.dumps(language), 0, tags=b'{"lang":"%b"}' % language.encode())
+            for language in languages
+        ]
+        await node.bus.publish(encode((await node.streams.append(entries)).values()))
+
+    english = {"key": "lang", "cmp": "eq", "val": "en"}
+    async with node.client() as client, node.client("tagged:a") as all_of_it, node.client() as back:
+        await client.ask({"id": 2, "subscribe": {"channel": "tagged:a", "tf": english}})
+        await tagged("en", "de", "en", "fr", "de", "en")
+        heard = [(await client.hear())["push"]["pub"] for _ in range(3)]
+        assert await all_of_it.offsets("tagged:a", 6) == [1, 2, 3, 4, 5, 6]
+        position = {"recover": True, "offset": 1, "epoch": await node.epoch("tagged:a")}
+        said = (await back.ask({"id": 2, "subscribe": {"channel": "tagged:a", "tf": english, **position}}))["subscribe"]
+
+    assert [(pub["offset"], pub["data"], pub["tags"]) for pub in heard] == [
+        (n, "en", {"lang": "en"}) for n in (1, 3, 6)
+    ]
+    assert said["recovered"] is True
+    assert [pub["offset"] for pub in said["publications"]] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("channel", "filter_"), [("open:a", {"key": "a", "cmp": "ex"}), ("tagged:a", {"key": "a", "cmp": "like"})]
+)
+async def test_a_filter_that_is_none_or_not_allowed_is_a_bad_request(
+    node: Node, channel: str, filter_: dict[str, str]
+) -> None:
+    async with node.client() as client:
+        reply = await client.ask({"id": 2, "subscribe": {"channel": channel, "tf": filter_}})
+    assert reply["error"]["code"] == 107
+
+
+DOCUMENTS = [orjson.dumps({"n": n, "text": "was für alle gleich bleibt, " * 9, "end": True}) for n in range(5)]
+
+
+def put_together(peer: Peer, base: bytes | None, pub: dict[str, Any]) -> tuple[bytes, bool]:
+    """The document of a publication on a compressed subscription, and whether it came as a difference."""
+    is_delta = bool(pub.get("delta"))
+    # In the Protobuf form a whole document is what it always is, and the test's peer has read it.
+    raw = pub["data"].encode() if peer is JSON or is_delta else orjson.dumps(pub["data"])
+    if not is_delta:
+        return raw, False
+    assert base is not None
+    return applied(base, raw), True
+
+
+async def test_a_subscriber_that_takes_differences_can_put_the_documents_together(node: Node, peer: Peer) -> None:
+    async with node.client() as client, node.client("doc:a") as plain:
+        asks = {"channel": "doc:a", "delta": "fossil"}
+        said = (await client.ask({"id": 2, "subscribe": asks}))["subscribe"]
+        await node.publish("doc:a", *DOCUMENTS[:3])
+        heard, base, deltas = [], None, []
+        for _ in range(3):
+            base, is_delta = put_together(peer, base, (await client.hear())["push"]["pub"])
+            heard.append(base)
+            deltas.append(is_delta)
+        assert [(await plain.hear())["push"]["pub"]["data"] for _ in range(3)] == [*map(orjson.loads, DOCUMENTS[:3])]
+
+        await client.ask({"id": 3, "unsubscribe": {"channel": "doc:a"}})
+        await node.publish("doc:a", DOCUMENTS[3])
+        position = {"recover": True, "offset": 3, "epoch": said["epoch"]}
+        again = (await client.ask({"id": 4, "subscribe": {**asks, **position}}))["subscribe"]
+        [missed] = again["publications"]
+        heard.append(put_together(peer, None, missed)[0])
+        await node.publish("doc:a", DOCUMENTS[4])
+        heard.append(put_together(peer, heard[-1], (await client.hear())["push"]["pub"])[0])
+
+    assert said["delta"] is True
+    assert heard == DOCUMENTS
+    assert deltas == [False, True, True]
+
+
+@pytest.mark.parametrize("channel", ["safe:a", "open:a"])
+async def test_a_channel_without_differences_is_subscribed_as_ever(node: Node, channel: str) -> None:
+    async with node.client() as client:
+        said = await client.ask({"id": 2, "subscribe": {"channel": channel, "delta": "fossil"}})
+    assert not said["subscribe"].get("delta")
+
+
+async def test_in_a_cache_channel_the_latest_publication_comes_with_the_reply(node: Node) -> None:
+    async with node.client() as first, node.client() as later, node.client() as back:
+        empty = (await first.ask({"id": 2, "subscribe": {"channel": "value:a"}}))["subscribe"]
+        for n in range(200):
+            await node.publish("value:a", b"%d" % n)
+        assert await first.offsets("value:a", 200) == list(range(1, 201))
+        fresh = (await later.ask({"id": 2, "subscribe": {"channel": "value:a"}}))["subscribe"]
+        known = {"recover": True, "offset": 200, "epoch": fresh["epoch"]}
+        up_to_date = (await back.ask({"id": 2, "subscribe": {"channel": "value:a", **known}}))["subscribe"]
+        await node.publish("value:a", b"200")
+        live = [(await client.hear())["push"]["pub"]["offset"] for client in (later, back)]
+
+    assert empty["was_recovering"] is True
+    assert not empty.get("recovered")
+    assert fresh["recovered"] is True
+    assert [(pub["offset"], pub["data"]) for pub in fresh["publications"]] == [(200, 199)]
+    assert up_to_date["recovered"] is True
+    assert not up_to_date.get("publications")
+    assert live == [201, 201]
+
+
+async def test_of_a_cache_channel_that_nobody_hears_the_latest_publication_is_read(node: Node) -> None:
+    await node.publish("value:b", b"1", b"2")
+    async with node.client() as client:
+        said = (await client.ask({"id": 2, "subscribe": {"channel": "value:b"}}))["subscribe"]
+
+    assert [(pub["offset"], pub["data"]) for pub in said["publications"]] == [(2, 2)]
+    assert said["offset"] == 2
 
 
 @pytest.mark.parametrize(

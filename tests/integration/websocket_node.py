@@ -22,10 +22,14 @@ from handlers.clock import utc_now
 from handlers.ports.streams import Entry, Streams
 from realtime import bus as wire
 from realtime.bus import Bus
+from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.commands import Commands
 from realtime.connections import Connections
+from realtime.control import Control
 from realtime.flusher import Flusher
 from realtime.hub import Hub
+from realtime.identities import Identities
+from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.operations import Operations
@@ -44,6 +48,7 @@ VERSION = "0.1.0"
 STAFF = Account(UUID(int=42), "staff@example.com", "Staff", Role.STAFF, "hash")
 MINE = personal_channel(STAFF.id)
 FEED = "orders:feed"
+CLIENT_TOKEN_KEY = b"the key of a backend that makes tokens of its own"
 DOMAIN_ONLY = Namespaces(retention=86_400)
 
 
@@ -172,13 +177,18 @@ async def running(
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)
     presence = presence or MemoryPresence()
+    tokens = ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
     keeper = PresenceKeeper(presence, bus, metrics, interval=0.2)
-    operations = Operations(namespaces, StaffOnly(), hub, publisher, presence, keeper, insecure=options.insecure)
-    connections = Connections(flusher, operations, authority, metrics, options, version=VERSION, commands=commands)
+    identities = Identities(authority, tokens, has_personal=True)
+    operations = Operations(
+        namespaces, StaffOnly(), hub, publisher, presence, keeper, tokens, insecure=options.insecure
+    )
+    connections = Connections(flusher, operations, identities, metrics, options, version=VERSION, commands=commands)
     app = web.Application()
     app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    endless = (bus.run(hub.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
+    inbox = Inbox(hub, Control(bus, lambda: connections), metrics)
+    endless = (bus.run(inbox.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
         await runner.setup()
@@ -190,8 +200,10 @@ async def running(
             url = f"http://127.0.0.1:{port}{PATH}"
             yield Node(url, streams, bus, hub, connections, authority, metrics, registry, http)
         await runner.cleanup()
-        for task in owned:
-            task.cancel()
+        while running_still := [task for task in owned if not task.done()]:
+            for task in running_still:  # below redis-py a cancellation can be lost
+                task.cancel()
+            await asyncio.wait(running_still, timeout=0.5)
 
 
 async def until(holds: Callable[[], bool]) -> None:

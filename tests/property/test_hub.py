@@ -21,7 +21,6 @@ from structlog.testing import capture_logs
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
-from realtime import bus
 from realtime.bus import Receiver
 from realtime.flusher import Flusher
 from realtime.hub import Hub
@@ -63,6 +62,9 @@ class PlainEncoding:
     def publication(self, channel: str, publication: Publication) -> bytes:
         body = {"kind": "pub", "channel": channel, "offset": publication.offset}
         return orjson.dumps(body | {"data": publication.data.decode()}) + b"\n"
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        raise NotImplementedError(channel, publication, base)
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         raise NotImplementedError(channel, info, is_join)
@@ -201,7 +203,7 @@ class LossyPath(RuleBasedStateMachine):
 
     def carry(self, published: list[Published]) -> None:
         async def receive() -> None:
-            self.hub.receive(bus.encode(published))
+            self.hub.hear(published)
 
         self.spin(receive())
 

@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from handlers.actor import Actor, Role
 from handlers.ports.domain import Position
+from realtime.client_tokens import NOTHING, Grant
 from realtime.credentials import credentials_of
-from realtime.protocol.codes import Disconnect, Error
+from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import (
     Accepted,
     HistoryPage,
@@ -27,6 +28,7 @@ from realtime.protocol.messages import (
 from realtime.session import (
     Answer,
     Authenticate,
+    Authorize,
     Call,
     Close,
     Effect,
@@ -43,27 +45,29 @@ from tests.realtime_options import CLIENT
 
 USERS = [credentials_of(Actor(UUID(int=n), role)) for n in (1, 2) for role in (Role.CUSTOMER, Role.STAFF)]
 MINE = f"#{USERS[0].user}"
+GRANTS: list[dict[str, Grant]] = [{}, {MINE: NOTHING}, {MINE: NOTHING, "a": NOTHING}]
 CHANNELS = ["a", "b", "c", "ü", MINE]
 
 OPTIONS = replace(CLIENT, channel_limit=2, message_size_limit=200)
 
 channel = st.sampled_from(CHANNELS)
 positions = st.builds(Position, st.integers(0, 5), st.sampled_from(["", "e", "f"]))
-joined = st.builds(Subscribed, positions, st.booleans(), st.booleans()) | st.just(Listening())
-identified = st.builds(
-    Identified, st.sampled_from(USERS), st.floats(-10, 100), st.sampled_from([(), (MINE,), (MINE, "a")])
-)
-refusals = st.builds(Refused, st.sampled_from(Error) | st.just(Refusal(409, "out_of_stock")))
+ttls = st.sampled_from([0, 0, 5])
+joined = st.builds(Subscribed, positions, st.booleans(), st.booleans(), ttl=ttls) | st.builds(Listening, ttls)
+grants = st.builds(Grant, lifetime=st.floats(-5, 20))
+identified = st.builds(Identified, st.sampled_from(USERS), st.floats(-10, 100), st.sampled_from(GRANTS))
+refusals = st.builds(Refused, st.sampled_from([*Error, *Error, Disconnect.INVALID_TOKEN, Refusal(409, "out_of_stock")]))
 pages = st.builds(HistoryPage, positions)
 returned = st.just(Returned(b"1"))
 carried = st.just(Accepted()) | st.just(Members({})) | st.just(MemberCount(1, 1))
 FITTING: dict[type, st.SearchStrategy[Answer]] = {
-    Authenticate: st.just(Identified(USERS[0], 50, (MINE,))),
+    Authenticate: st.just(Identified(USERS[0], 50, {MINE: NOTHING})),
     Join: joined,
+    Authorize: grants | refusals,
     Perform: pages | refusals | carried,
     Call: returned | refusals,
 }
-answers = identified | joined | pages | carried | returned | st.sampled_from(Rejected) | refusals
+answers = identified | joined | grants | pages | carried | returned | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
@@ -75,7 +79,9 @@ bodies = st.one_of(
     st.fixed_dictionaries(
         {"history": st.fixed_dictionaries({"channel": channel, "limit": st.integers(-2, 9), "reverse": st.booleans()})}
     ),
-    st.fixed_dictionaries({"sub_refresh": st.fixed_dictionaries({"channel": channel})}),
+    st.fixed_dictionaries(
+        {"sub_refresh": st.fixed_dictionaries({"channel": channel, "token": st.sampled_from(["", "t"])})}
+    ),
     st.sampled_from(
         [{"rpc": {}}, {"rpc": {"method": "m", "data": 1}}, {"ping": {}}, {"refresh": {}}, {"refresh": {"token": "t"}}]
     ),
@@ -92,12 +98,12 @@ class Conversation(RuleBasedStateMachine):
         self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
-        self.question: Authenticate | Join | Perform | Call | None = None
+        self.question: Authenticate | Authorize | Join | Perform | Call | None = None
         self.is_closed = False
         self.has_failed = False
         if is_connected:
             self.commands(True, [])
-            self.observe(self.session.answered(self.asked(Identified(USERS[0], 50, (MINE,))), 0.0))
+            self.observe(self.session.answered(self.asked(Identified(USERS[0], 50, {MINE: NOTHING})), 0.0))
             self.observe(self.session.answered(self.asked(Subscribed(Position(0, ""))), 0.0))
 
     def asked(self, answer: Answer) -> Answer:
@@ -112,7 +118,7 @@ class Conversation(RuleBasedStateMachine):
                 case Say(Reply(id)):
                     assert self.question is None, "a reply while its question is open"
                     assert id == self.owed.popleft(), "a reply out of order"
-                case Authenticate() | Join() | Perform() | Call():
+                case Authenticate() | Authorize() | Join() | Perform() | Call():
                     assert self.question is None, "two questions at once"
                     self.question = effect
                 case Close():
@@ -159,6 +165,14 @@ class Conversation(RuleBasedStateMachine):
         self.now += seconds
         self.observe(self.session.tick(self.now))
 
+    @rule(name=channel, grant=grants, since=st.none() | positions)
+    def server_subscribes(self, name: str, grant: Grant, since: Position | None) -> None:
+        self.observe(self.session.enroll(name, grant, since))
+
+    @rule(name=channel)
+    def server_unsubscribes(self, name: str) -> None:
+        self.observe(self.session.expel(name, Unsubscribed.BY_SERVER))
+
     @rule(name=channel)
     def hub_drops(self, name: str) -> None:
         self.observe(self.session.dropped(name))
@@ -175,7 +189,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def no_more_channels_than_allowed(self) -> None:
-        assert len(self.session.channels) <= 3
+        assert len(self.session.channels) <= len(CHANNELS)
 
     @invariant()
     def a_closed_session_waits_for_nothing(self) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from handlers.events import SOURCE, Event, OwnType
 from handlers.ports.broker import Deliveries, Delivery, Message
 from handlers.ports.streams import Keep, Published
-from realtime.bus import Membership, decode
+from realtime.bus import Item, decode
 from realtime.bus_memory import MemoryExchange
 from realtime.cloudevents import BadEvent
 from realtime.fanout import BATCH_BYTES, FanOut, FanOutOptions, batches, entries_for, judge
@@ -87,7 +87,7 @@ def test_an_event_may_go_to_a_configured_channel_which_says_how_much_is_kept() -
 async def test_an_event_for_a_channel_without_history_goes_to_the_nodes_alone() -> None:
     broker = OneBatch(delivery(event(channel="ticker:a"), trusted=False))
     streams, bus = ModelStreams(), MemoryExchange().bus()
-    heard: asyncio.Queue[Published | Membership] = asyncio.Queue()
+    heard: asyncio.Queue[Item] = asyncio.Queue()
 
     def receive(message: bytes) -> None:
         for item in decode(message):

@@ -91,6 +91,15 @@ def test_a_user_limited_channel_is_for_these_users_only(channel: str, may: bool)
     assert not permits(options, Operation.SUBSCRIBE, "dialog#", ANONYMOUS)
 
 
+@pytest.mark.parametrize("channel", ["$news:a", "dialog#7"])
+def test_who_may_not_hear_a_channel_may_do_nothing_else_with_it(channel: str) -> None:
+    options = replace(BARE, **dict.fromkeys([*ALL, "allow_user_limited_channels"], True))
+    for operation in (Operation.PUBLISH, Operation.HISTORY, Operation.PRESENCE):
+        assert not permits(options, operation, channel, USER)
+        assert permits(options, operation, channel, USER, is_subscriber=True)
+        assert permits(options, operation, "dialog#42", USER)
+
+
 def test_a_private_channel_needs_a_token_whatever_the_options() -> None:
     options = replace(BARE, allow_subscribe_for_client=True)
     assert not permits(options, Operation.SUBSCRIBE, "$news:a", USER)

@@ -8,11 +8,13 @@ from handlers.actor import Actor, Role
 from handlers.audience import personal_channel
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
+from realtime.client_tokens import NOTHING, Grant
 from realtime.credentials import ANONYMOUS, credentials_of
-from realtime.protocol.codes import Disconnect, Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.json_codec import JsonCodec
 from realtime.protocol.messages import (
     Accepted,
+    Begun,
     Connected,
     Ended,
     History,
@@ -30,12 +32,14 @@ from realtime.protocol.messages import (
     Reply,
     Returned,
     Span,
+    SubRefreshed,
     Subscribe,
     Subscribed,
 )
 from realtime.session import (
     Answer,
     Authenticate,
+    Authorize,
     Call,
     ClientOptions,
     Close,
@@ -54,7 +58,7 @@ from tests.realtime_options import CLIENT
 ACTOR = Actor(UUID(int=42), Role.STAFF)
 MINE = personal_channel(ACTOR.account_id)
 WHO = credentials_of(ACTOR)
-ME = Identified(WHO, 900, (MINE,))
+ME = Identified(WHO, 900, {MINE: NOTHING})
 HEAD = Subscribed(Position(3, "e"))
 OPTIONS = replace(CLIENT, channel_limit=2)
 CONNECT = b'{"id":1,"connect":{"token":"t"}}'
@@ -147,7 +151,7 @@ def test_without_a_token_a_client_may_be_anonymous_where_that_is_allowed(options
 
 def test_the_server_subscribes_a_client_to_several_channels_one_by_one(fresh: Client) -> None:
     fresh.says(CONNECT)
-    assert fresh.answer(Identified(WHO, 900, ("a", "b"))) == [Join(WHO, "a", None)]
+    assert fresh.answer(Identified(WHO, 900, {"a": NOTHING, "b": NOTHING})) == [Join(WHO, "a", None)]
     assert fresh.answer(HEAD) == [Join(WHO, "b", None)]
     welcome = Connected("me", "0.1.0", 900, 25, {"a": HEAD, "b": Listening()})
     assert fresh.answer(Listening()) == [Say(Reply(1, welcome))]
@@ -155,7 +159,7 @@ def test_the_server_subscribes_a_client_to_several_channels_one_by_one(fresh: Cl
 
 def test_who_is_refused_one_of_the_servers_channels_leaves_the_others(fresh: Client) -> None:
     fresh.says(CONNECT)
-    effects = fresh.answer(Identified(WHO, 900, ("a", "b")), HEAD, Refused(Error.INTERNAL))
+    effects = fresh.answer(Identified(WHO, 900, {"a": NOTHING, "b": NOTHING}), HEAD, Refused(Error.INTERNAL))
     assert effects[-2:] == [Leave("a"), Say(Reply(1, Error.INTERNAL))]
 
 
@@ -301,7 +305,6 @@ def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
         (b'"refresh":{}', Error.BAD_REQUEST),
         (b'"sub_refresh":{"channel":"x","token":"t"}', Error.PERMISSION_DENIED),
         (b'"sub_refresh":{"channel":"c"}', Error.BAD_REQUEST),
-        (b'"sub_refresh":{"channel":"c","token":"t"}', Error.NOT_AVAILABLE),
     ],
 )
 def test_a_command_that_is_not_spoken_has_its_error(subscribed: Client, command: bytes, error: Error) -> None:
@@ -356,7 +359,7 @@ def test_a_token_that_is_not_refreshed_ends_the_connection_after_the_grace(clien
 def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
     kept_alive(client, 900)
     assert client.says(b'{"id":5,"refresh":{"token":"new"}}') == [Authenticate("new")]
-    assert client.answer(Identified(WHO, 600, (MINE,))) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
+    assert client.answer(Identified(WHO, 600, {MINE: NOTHING})) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
     assert kept_alive(client, 600) == []
 
 
@@ -365,8 +368,11 @@ def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
     [
         (Rejected.INVALID, Disconnect.INVALID_TOKEN),
         (Rejected.EXPIRED, Disconnect.EXPIRED),
-        (Identified(credentials_of(Actor(uuid4(), Role.STAFF)), 900, (MINE,)), Disconnect.INVALID_TOKEN),
-        (Identified(credentials_of(Actor(ACTOR.account_id, Role.CUSTOMER)), 900, (MINE,)), Disconnect.FORCE_RECONNECT),
+        (Identified(credentials_of(Actor(uuid4(), Role.STAFF)), 900, {MINE: NOTHING}), Disconnect.INVALID_TOKEN),
+        (
+            Identified(credentials_of(Actor(ACTOR.account_id, Role.CUSTOMER)), 900, {MINE: NOTHING}),
+            Disconnect.FORCE_RECONNECT,
+        ),
         (Identified(WHO, 900), Disconnect.FORCE_RECONNECT),
         (HEAD, Disconnect.SERVER_ERROR),
     ],
@@ -404,6 +410,82 @@ def test_a_dropped_channel_is_unsubscribed_and_can_be_subscribed_again(subscribe
 
 def test_a_dropped_personal_channel_closes(client: Client) -> None:
     assert client.session.dropped(MINE) == [Close(Disconnect.INSUFFICIENT_STATE)]
+
+
+@pytest.fixture
+def borrowed(client: Client) -> Client:
+    """Subscribed by a token that is good for 60 seconds."""
+    client.says(b'{"id":2,"subscribe":{"channel":"c","token":"s"}}')
+    client.answer(replace(HEAD, ttl=60))
+    return client
+
+
+def test_a_subscription_whose_token_is_not_refreshed_ends_after_the_grace(borrowed: Client) -> None:
+    assert kept_alive(borrowed, 60 + OPTIONS.expired_close_delay - 1) == []
+    assert kept_alive(borrowed, 1) == [Leave("c"), Say(Ended("c", Unsubscribed.EXPIRED))]
+    assert borrowed.session.channels == {MINE}
+
+
+def test_a_subscription_whose_token_is_refreshed_goes_on(borrowed: Client) -> None:
+    kept_alive(borrowed, 60)
+    assert borrowed.says(b'{"id":5,"sub_refresh":{"channel":"c","token":"new"}}') == [Authorize(WHO, "c", "new")]
+    assert borrowed.answer(Grant(lifetime=600)) == [Say(Reply(5, SubRefreshed(600)))]
+    assert kept_alive(borrowed, 600) == []
+
+
+def test_a_refused_refresh_of_a_subscription_is_an_error_and_one_for_somebody_else_closes(borrowed: Client) -> None:
+    refresh = b'{"id":5,"sub_refresh":{"channel":"c","token":"new"}}'
+    borrowed.says(refresh)
+    assert borrowed.answer(Refused(Error.EXPIRED)) == [Say(Reply(5, Error.EXPIRED))]
+    borrowed.says(refresh)
+    assert borrowed.answer(Refused(Disconnect.INVALID_TOKEN)) == [Close(Disconnect.INVALID_TOKEN)]
+
+
+def test_who_left_a_channel_is_not_told_that_its_token_ended(borrowed: Client) -> None:
+    borrowed.says(b'{"id":5,"unsubscribe":{"channel":"c"}}')
+    assert kept_alive(borrowed, 200) == []
+
+
+GRANT = Grant(info=b"7")
+
+
+def test_the_server_subscribes_a_client_and_tells_it(client: Client) -> None:
+    assert client.session.enroll("d", GRANT, Position(2, "e")) == [Join(WHO, "d", Position(2, "e"), grant=GRANT)]
+    assert client.answer(HEAD) == [Say(Begun("d", HEAD))]
+    assert client.session.enroll("d", GRANT, None) == []
+    assert client.session.dropped("d") == [Close(Disconnect.INSUFFICIENT_STATE)]
+
+
+def test_what_the_server_wants_waits_its_turn(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    assert client.session.enroll("d", GRANT, None) == []
+    assert client.session.expel("c", Unsubscribed.BY_SERVER) == []
+    effects = client.answer(HEAD, HEAD)
+    assert effects == [
+        Say(Reply(2, HEAD)),
+        Join(WHO, "d", None, grant=GRANT),
+        Say(Begun("d", HEAD)),
+        Leave("c"),
+        Say(Ended("c", Unsubscribed.BY_SERVER)),
+    ]
+
+
+def test_a_client_that_cannot_be_subscribed_is_told_nothing(client: Client) -> None:
+    client.session.enroll("d", GRANT, None)
+    assert client.answer(Refused(Error.INTERNAL)) == []
+    assert client.session.channels == {MINE}
+
+
+def test_who_hears_a_channel_no_longer_is_not_expelled_from_it(client: Client) -> None:
+    assert client.session.expel("c", Unsubscribed.BY_SERVER) == []
+
+
+def test_nothing_is_wanted_of_a_client_that_has_not_connected(fresh: Client) -> None:
+    assert fresh.session.enroll("d", GRANT, None) == fresh.session.expel("d", Unsubscribed.BY_SERVER) == []
+
+
+def test_a_backend_closes_with_a_code_of_its_own(client: Client) -> None:
+    assert client.session.close(Closing(4000, "enough")) == [Close(Closing(4000, "enough"))]
 
 
 def subscribes(count: int) -> bytes:

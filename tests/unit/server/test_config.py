@@ -5,12 +5,24 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from realtime.namespaces import ChannelOptions as Options
-from server.config import OTHER_VARIABLES, ChannelOptions, ConfigError, Settings, default_config_file, load, variable
+from server.config import (
+    NAMES,
+    OTHER_VARIABLES,
+    SECTIONS,
+    ChannelOptions,
+    ConfigError,
+    Settings,
+    default_config_file,
+    load,
+    variable,
+)
 
 ROOT = Path(__file__).parents[3]
 SECRET = "s" * 32
@@ -20,7 +32,15 @@ PRODUCTION = {
     "ORDERWIRE_REDIS__URL": "rediss://:hunter2@cache.example:6380/0",
     "ORDERWIRE_BROKER__URL": "amqps://orderwire:hunter2@mq.example/shop",
 }
-NAMES = [(section, key) for section, field in Settings.model_fields.items() for key in type(field.default).model_fields]
+
+
+def _keys(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, table in tables.items():
+        section = prefix + name
+        if section in SECTIONS:
+            yield from _keys(table, f"{section}.")
+        else:
+            yield prefix.removesuffix("."), name
 
 
 def written(folder: Path, text: str) -> Path:
@@ -38,8 +58,9 @@ def complaint(config_file: Path | None = None, /, **environ: str) -> str:
 def test_config_toml_states_exactly_the_defaults() -> None:
     tables = tomllib.loads(default_config_file().read_text())
     assert load(None, {}) == Settings.model_construct()
-    stated = {(section, key) for section, table in tables.items() for key in table}
+    stated = set(_keys(tables))
     unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret"), ("http_api", "key")}
+    unstated |= {("client.token", key) for key in ("hmac_secret_key", "rsa_public_key", "ecdsa_public_key")}
     # To state that there is none would keep a reader from adding one.
     unstated |= {("channel", "namespaces"), ("channel", "without_namespace")}
     assert stated == {*NAMES} - unstated
@@ -328,6 +349,16 @@ def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path
             "without_namespace: expected both history_size and history_ttl, or neither",
         ),
         (
+            "without_namespace = {delta_publish = true}",
+            'without_namespace: expected both delta_publish and allowed_delta_types = ["fossil"], or neither\n'
+            "{where} without_namespace: expected history_size and history_ttl, because a difference is to what came"
+            " before",
+        ),
+        (
+            'without_namespace = {allowed_delta_types = ["vcdiff"]}',
+            'without_namespace allowed_delta_types[0]: expected ["fossil"], or an empty list, not "vcdiff"',
+        ),
+        (
             'namespaces = [{name = "aa", force_recovery = true}]',
             "namespaces aa: expected history_size and history_ttl, because recovery or positioning is forced",
         ),
@@ -335,15 +366,18 @@ def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path
 )
 def test_a_channel_option_that_cannot_be_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
     path = written(tmp_path, f"[channel]\n{text}")
-    assert complaint(path) == f"{path}: [channel] {expected}"
+    where = f"{path}: [channel]"
+    assert complaint(path) == f"{where} {expected.replace('{where}', where)}"
 
 
 def test_every_channel_option_is_documented_with_its_default_and_the_example_loads(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "channels.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
     defaults = ChannelOptions().model_dump()
-    assert {name: json.loads(stated) for name, stated in rows.items()} == defaults
-    assert {field.name for field in dataclasses.fields(Options)} == {*defaults, "is_domain"}
+    assert {name: json.loads(stated) for name, stated in rows.items()} == {**defaults, "allowed_delta_types": []}
+    here = {field.name for field in dataclasses.fields(Options)}
+    elsewhere = {"force_recovery_mode", "allowed_delta_types", "delta_publish"}
+    assert here == {*defaults, "is_cache", "has_deltas", "is_domain"} - elsewhere
     [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
@@ -352,9 +386,8 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     rows = dict(
         re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
     )
-    defaults = Settings.model_construct()
     for section, key in NAMES:
-        default, stated = getattr(getattr(defaults, section), key), rows.pop(variable(section, key), "")
+        default, stated = getattr(SECTIONS[section], key), rows.pop(variable(section, key), "")
         if isinstance(default, bool):
             assert stated == str(default).lower(), (section, key)
         elif isinstance(default, (int, float)):

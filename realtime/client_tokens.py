@@ -1,0 +1,200 @@
+"""Tokens that a deployment's own backend makes: who a connection speaks for, and what it may subscribe to.
+
+JSON Web Tokens (RFC 7519) with Centrifugo's claims; docs/tokens.md is our text of them. The algorithms that are
+accepted follow from the keys that are there, and each kind of key serves its own algorithms only: a token's header
+chooses nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, GuestProtocol, OctKey, RSAKey
+
+from handlers.audience import is_channel_name
+from realtime.tokens import TokenExpired, TokenInvalid
+
+_MAX_LENGTH: Final = 16_384
+_LATEST: Final = 1e15  # Unix time; beyond it numbers that are no time, up to ones that are no float
+_SIZES: Final = ("256", "384", "512")
+OVERRIDES: Final = frozenset({"presence", "join_leave", "force_push_join_leave", "force_recovery", "force_positioning"})
+"""Channel options that a token may set for its bearer."""
+
+
+class TokenMismatch(Exception):
+    """A good token, but for another channel, user or connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTokenOptions:
+    """`hmac_key` for HS256 to HS512, PEM keys for RS and ES; empty `audience` and `issuer` mean any."""
+
+    hmac_key: bytes | None = field(default=None, repr=False)
+    rsa_public_key: str | None = None
+    ecdsa_public_key: str | None = None
+    audience: str = ""
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token gives its bearer in one channel. `info` is one JSON value or empty; `lifetime` is seconds."""
+
+    info: bytes = b""
+    lifetime: float = math.inf
+    overrides: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def ttl(self) -> int:
+        return whole_seconds(self.lifetime)
+
+
+NOTHING: Final = Grant()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionToken:
+    """`lifetime`: seconds until the connection needs another token. `channels`: what the server subscribes it to."""
+
+    user: str
+    lifetime: float
+    info: bytes
+    channels: Mapping[str, Grant]
+
+
+def whole_seconds(lifetime: float) -> int:
+    """For a client's timer; 0 when it needs none."""
+    return 0 if lifetime == math.inf else max(1, math.ceil(lifetime))
+
+
+class ClientTokens:
+    def __init__(self, options: ClientTokenOptions) -> None:
+        self._options = options
+        keys: dict[str, OctKey | RSAKey | ECKey] = {}
+        if options.hmac_key is not None:
+            keys["HS"] = OctKey.import_key(options.hmac_key)
+        if options.rsa_public_key is not None:
+            keys["RS"] = RSAKey.import_key(options.rsa_public_key)
+        if options.ecdsa_public_key is not None:
+            keys["ES"] = ECKey.import_key(options.ecdsa_public_key)
+        self._keys = keys
+        self._algorithms = [kind + size for kind in keys for size in _SIZES]
+
+    @property
+    def is_enabled(self) -> bool:
+        return bool(self._keys)
+
+    def connection(self, token: str, now: datetime) -> ConnectionToken:
+        """Raises TokenExpired, and TokenInvalid for everything else that is not a connection's token now."""
+        claims = self._valid(token, now)
+        if "channel" in claims:
+            raise TokenInvalid  # it opens one channel, never a connection
+        names = _typed(claims, "channels", list, [])
+        subs = _typed(claims, "subs", dict, {})
+        channels = {_channel(name): Grant() for name in names}
+        channels |= {_channel(name): _grant(sub, math.inf) for name, sub in subs.items()}
+        return ConnectionToken(_user(claims), _lifetime(claims, now), _info(claims), channels)
+
+    def subscription(self, token: str, now: datetime, *, channel: str, user: str, client: str) -> Grant:
+        """Raises TokenExpired, TokenMismatch when it is for another channel, user or client, and TokenInvalid."""
+        claims = self._valid(token, now)
+        if not _typed(claims, "channel", str, ""):
+            raise TokenInvalid
+        if claims["channel"] != channel or _user(claims) != user or claims.get("client") not in (None, "", client):
+            raise TokenMismatch
+        return _grant(claims, _lifetime(claims, now))
+
+    def _valid(self, token: str, now: datetime) -> dict[str, Any]:
+        """The claims of a token of ours that is for now and for us."""
+        claims = self._claims(token)
+        audience = claims.get("aud", [])
+        if self._options.audience and self._options.audience not in (
+            audience if isinstance(audience, list) else [audience]
+        ):
+            raise TokenInvalid
+        if self._options.issuer and claims.get("iss") != self._options.issuer:
+            raise TokenInvalid
+        if now.timestamp() < _moment(claims, "nbf", 0.0):
+            raise TokenInvalid
+        if now.timestamp() >= _moment(claims, "exp", math.inf):
+            raise TokenExpired
+        return claims
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        if not self._keys or len(token) > _MAX_LENGTH:
+            raise TokenInvalid
+        try:
+            return jwt.decode(token, self._key_of, algorithms=self._algorithms).claims
+        except (JoseError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            # The library raises its own errors for bad tokens, and whatever happens for a header of another shape.
+            raise TokenInvalid from None
+
+    def _key_of(self, part: GuestProtocol) -> OctKey | RSAKey | ECKey:
+        return self._keys[str(part.headers()["alg"])[:2]]
+
+
+def _typed(claims: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = claims.get(name, default)
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise TokenInvalid
+    return value
+
+
+def _user(claims: Mapping[str, Any]) -> str:
+    user: str = _typed(claims, "sub", str, "")
+    if len(user) > 255 or not user.isprintable():
+        raise TokenInvalid
+    return user
+
+
+def _channel(name: object) -> str:
+    if not isinstance(name, str) or not is_channel_name(name):
+        raise TokenInvalid
+    return name
+
+
+def _moment(claims: Mapping[str, Any], name: str, default: float) -> float:
+    """Unix time."""
+    value = claims.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise TokenInvalid
+    return math.inf if value > _LATEST else float(value)
+
+
+def _lifetime(claims: Mapping[str, Any], now: datetime) -> float:
+    """Of what the token opens: `expire_at` says otherwise than `exp`, 0 that it never ends."""
+    ends = _moment(claims, "expire_at", _moment(claims, "exp", math.inf))
+    return math.inf if ends == 0 else ends - now.timestamp()
+
+
+def _grant(claims: object, lifetime: float) -> Grant:
+    if not isinstance(claims, dict):
+        raise TokenInvalid
+    given = _typed(claims, "override", dict, {})
+    overrides: dict[str, bool] = {}
+    for name in OVERRIDES & given.keys():
+        wrapped = given[name]
+        value = wrapped.get("value") if isinstance(wrapped, dict) else None
+        if not isinstance(value, bool):
+            raise TokenInvalid
+        overrides[name] = value
+    return Grant(_info(claims), lifetime, overrides)
+
+
+def _info(claims: Mapping[str, Any]) -> bytes:
+    """One JSON value on one line, from either of two claims; empty without them."""
+    try:
+        if encoded := _typed(claims, "b64info", str, ""):
+            return orjson.dumps(orjson.loads(base64.b64decode(encoded, validate=True)))
+        return orjson.dumps(claims["info"]) if claims.get("info") is not None else b""
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise TokenInvalid from None

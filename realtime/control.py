@@ -1,0 +1,130 @@
+"""Orders to all nodes about somebody's connections, wherever they are: by the bus, so at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Final, Protocol
+
+import orjson
+import structlog
+
+from handlers.ports.domain import Position
+from realtime.bus import Bus, Order, encode
+from realtime.client_tokens import Grant
+from realtime.protocol.codes import Closing, Unsubscribed
+
+log = structlog.get_logger(__name__)
+
+
+class ControlAway(Exception):
+    """The order could not be handed to the bus; no node heard it, or nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Connections of a user; with `client` that one alone. `spared` are clients that are left alone."""
+
+    user: str
+    client: str = ""
+    spared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    whose: Whose
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enroll:
+    """Subscribe them to a channel. `info` is one JSON value or empty."""
+
+    whose: Whose
+    channel: str
+    info: str = ""
+    overrides: Mapping[str, bool] = field(default_factory=dict)
+    offset: int = 0
+    epoch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expel:
+    """End their subscription to a channel."""
+
+    whose: Whose
+    channel: str
+
+
+Command = Kick | Enroll | Expel
+
+_KINDS: Final[Mapping[str, type[Command]]] = {"kick": Kick, "enroll": Enroll, "expel": Expel}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
+
+
+class Subject(Protocol):
+    """A connection as an order sees it."""
+
+    @property
+    def user(self) -> str | None:
+        """None while it has not said who it is."""
+        ...
+
+    @property
+    def client(self) -> str: ...
+
+    def close(self, why: Closing) -> None: ...
+
+    def enroll(self, channel: str, grant: Grant, since: Position | None) -> None: ...
+
+    def expel(self, channel: str, why: Unsubscribed) -> None: ...
+
+
+class Control:
+    """`connections` gives those of this node."""
+
+    def __init__(self, bus: Bus, connections: Callable[[], Iterable[Subject]]) -> None:
+        self._bus = bus
+        self._connections = connections
+
+    async def tell(self, command: Command) -> None:
+        """Every node, this one too. Raises ControlAway."""
+        body = orjson.dumps({"kind": _NAMES[type(command)], **asdict(command)})
+        if not await self._bus.publish(encode([Order(body)])):
+            raise ControlAway
+
+    def obey(self, order: Order) -> None:
+        command = _read(order)
+        if command is None:
+            return
+        for subject in [each for each in self._connections() if _is_meant(command.whose, each)]:
+            _carry_out(command, subject)
+
+
+def _read(order: Order) -> Command | None:
+    """None for an order that a newer version gave."""
+    fields = orjson.loads(order.body)
+    kind = _KINDS.get(fields.pop("kind", ""))
+    if kind is None:
+        log.warning("order_unknown")
+        return None
+    whose = fields.pop("whose")
+    return kind(Whose(whose["user"], whose["client"], tuple(whose["spared"])), **fields)
+
+
+def _is_meant(whose: Whose, subject: Subject) -> bool:
+    if subject.user != whose.user or subject.client in whose.spared:
+        return False
+    return not whose.client or subject.client == whose.client
+
+
+def _carry_out(command: Command, subject: Subject) -> None:
+    match command:
+        case Kick(_, code, reason):
+            subject.close(Closing(code, reason))
+        case Enroll():
+            since = Position(command.offset, command.epoch) if command.epoch else None
+            subject.enroll(command.channel, Grant(command.info.encode(), overrides=command.overrides), since)
+        case Expel():
+            subject.expel(command.channel, Unsubscribed.BY_SERVER)

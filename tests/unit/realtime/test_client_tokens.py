@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey, RSAKey
+
+from realtime.client_tokens import ClientTokenOptions, ClientTokens, ConnectionToken, Grant, TokenMismatch
+from realtime.tokens import TokenExpired, TokenInvalid
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+T = int(NOW.timestamp())
+SECRET = b"a secret of at least 64 bytes, for HS512 wants as many as it has: 64"
+HMAC = OctKey.import_key(SECRET)
+RSA = RSAKey.generate_key(2048)
+CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+
+
+def pem(key: RSAKey | ECKey) -> str:
+    return key.as_pem(private=False).decode()
+
+
+BY_HMAC = ClientTokens(ClientTokenOptions(hmac_key=SECRET))
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def signed(claims: dict[str, Any], algorithm: str = "HS256", key: OctKey | RSAKey | ECKey = HMAC) -> str:
+    return jwt.encode({"alg": algorithm}, claims, key, algorithms=[algorithm])
+
+
+def test_a_token_says_who_connects_and_until_when() -> None:
+    token = signed({"sub": "42", "exp": T + 60, "info": {"name": "Ann"}})
+    assert BY_HMAC.connection(token, NOW) == ConnectionToken("42", 60.0, b'{"name":"Ann"}', {})
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"])
+def test_every_algorithm_is_verified_with_its_kind_of_key(algorithm: str) -> None:
+    key: OctKey | RSAKey | ECKey
+    if algorithm.startswith("HS"):
+        key, options = HMAC, ClientTokenOptions(hmac_key=SECRET)
+    elif algorithm.startswith("RS"):
+        key, options = RSA, ClientTokenOptions(rsa_public_key=pem(RSA))
+    else:
+        key = ECKey.generate_key(CURVES[algorithm])
+        options = ClientTokenOptions(ecdsa_public_key=pem(key))
+    assert ClientTokens(options).connection(signed({"sub": "42"}, algorithm, key), NOW).user == "42"
+
+
+def test_a_public_key_is_never_taken_for_a_secret() -> None:
+    only_rsa = ClientTokens(ClientTokenOptions(rsa_public_key=pem(RSA)))
+    both = ClientTokens(ClientTokenOptions(hmac_key=SECRET, rsa_public_key=pem(RSA)))
+    head, body = (base64url(orjson.dumps(part)) for part in ({"alg": "HS256"}, {"sub": "42"}))
+    signature = hmac.new(pem(RSA).encode(), f"{head}.{body}".encode(), hashlib.sha256).digest()
+    forged = f"{head}.{body}.{base64url(signature)}"
+    for tokens in (only_rsa, both):
+        with pytest.raises(TokenInvalid):
+            tokens.connection(forged, NOW)
+
+
+def test_an_unsigned_token_is_none() -> None:
+    head, body = (base64url(orjson.dumps(part)) for part in ({"alg": "none"}, {"sub": "42"}))
+    with pytest.raises(TokenInvalid):
+        BY_HMAC.connection(f"{head}.{body}.", NOW)
+
+
+def test_without_a_key_nothing_is_a_token() -> None:
+    tokens = ClientTokens(ClientTokenOptions())
+    assert not tokens.is_enabled
+    with pytest.raises(TokenInvalid):
+        tokens.connection(signed({"sub": "42"}), NOW)
+
+
+@pytest.mark.parametrize(
+    ("claims", "lifetime"),
+    [
+        ({}, math.inf),
+        ({"exp": T + 60}, 60.0),
+        ({"exp": T + 60, "expire_at": T + 900}, 900.0),
+        ({"exp": T + 60, "expire_at": 0}, math.inf),
+        ({"expire_at": T + 5}, 5.0),
+    ],
+)
+def test_how_long_a_connection_lives(claims: dict[str, Any], lifetime: float) -> None:
+    assert BY_HMAC.connection(signed(claims), NOW).lifetime == lifetime
+
+
+def test_a_token_whose_time_is_over_has_expired() -> None:
+    with pytest.raises(TokenExpired):
+        BY_HMAC.connection(signed({"sub": "42", "exp": T}), NOW)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nbf": T + 1},
+        {"sub": 42},
+        {"sub": None},
+        {"sub": "a\n"},
+        {"exp": "soon"},
+        {"exp": True},
+        {"channel": "news:a"},
+        {"channels": "news:a"},
+        {"channels": [7]},
+        {"channels": ["ü"]},
+        {"subs": []},
+        {"subs": {"news:a": 7}},
+        {"subs": {"news:a": {"override": {"presence": True}}}},
+        {"subs": {"news:a": {"override": {"presence": {"value": 1}}}}},
+        {"b64info": "x"},
+        {"b64info": base64.b64encode(b"{").decode()},
+    ],
+)
+def test_a_token_that_says_what_cannot_be_is_invalid(claims: dict[str, Any]) -> None:
+    with pytest.raises(TokenInvalid):
+        BY_HMAC.connection(signed({"sub": "42", **claims}), NOW)
+
+
+def test_a_token_may_name_the_channels_that_the_server_subscribes_to() -> None:
+    subs = {"news:b": {"info": 7, "override": {"force_recovery": {"value": True}, "unheard_of": {"value": 1}}}}
+    token = BY_HMAC.connection(signed({"sub": "42", "channels": ["news:a"], "subs": subs}), NOW)
+    assert token.channels == {"news:a": Grant(), "news:b": Grant(b"7", math.inf, {"force_recovery": True})}
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_good"),
+    [
+        ({"aud": "shop", "iss": "me"}, True),
+        ({"aud": ["other", "shop"], "iss": "me"}, True),
+        ({"aud": "other", "iss": "me"}, False),
+        ({"aud": "shop", "iss": "you"}, False),
+        ({"iss": "me"}, False),
+        ({"aud": "shop"}, False),
+    ],
+)
+def test_audience_and_issuer_are_checked_where_they_are_set(claims: dict[str, Any], is_good: bool) -> None:
+    tokens = ClientTokens(ClientTokenOptions(hmac_key=SECRET, audience="shop", issuer="me"))
+    if is_good:
+        assert tokens.connection(signed(claims), NOW).user == ""
+    else:
+        with pytest.raises(TokenInvalid):
+            tokens.connection(signed(claims), NOW)
+
+
+def granted(claims: dict[str, Any]) -> Grant:
+    return BY_HMAC.subscription(signed(claims), NOW, channel="$room:a", user="42", client="c")
+
+
+@pytest.mark.parametrize("client", [{}, {"client": "c"}, {"client": ""}])
+def test_a_subscription_token_opens_its_channel_to_its_user(client: dict[str, str]) -> None:
+    claims = {"sub": "42", "channel": "$room:a", "exp": T + 9, "info": {"a": 1}, **client}
+    assert granted(claims) == Grant(b'{"a":1}', 9.0, {})
+
+
+@pytest.mark.parametrize("other", [{"channel": "$room:b"}, {"sub": "43"}, {"sub": ""}, {"client": "d"}])
+def test_a_subscription_token_of_another_channel_user_or_client_does_not_match(other: dict[str, str]) -> None:
+    with pytest.raises(TokenMismatch):
+        granted({"sub": "42", "channel": "$room:a", **other})
+
+
+def test_a_connection_token_opens_no_channel() -> None:
+    with pytest.raises(TokenInvalid):
+        granted({"sub": "42"})
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+names = st.sampled_from(
+    ["sub", "exp", "nbf", "aud", "iss", "info", "b64info", "channels", "subs", "expire_at", "channel"]
+)
+
+
+@given(st.dictionaries(names, values, max_size=4))
+def test_whatever_the_claims_are_the_answer_is_a_token_or_a_refusal(claims: dict[str, Any]) -> None:
+    token = signed(claims)
+    for read in (
+        lambda: BY_HMAC.connection(token, NOW),
+        lambda: BY_HMAC.subscription(token, NOW, channel="c", user="42", client="c"),
+    ):
+        try:
+            read()
+        except (TokenInvalid, TokenExpired, TokenMismatch):
+            continue
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")) | st.just("e30.e30." + "a" * 20_000))
+def test_whatever_is_no_token_is_invalid(text: str) -> None:
+    with pytest.raises(TokenInvalid):
+        BY_HMAC.connection(text, NOW)
