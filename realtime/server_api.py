@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from handlers.audience import Kind, UnknownChannel, parse_channel
 from handlers.ports.domain import Position
@@ -91,9 +91,18 @@ class _WhoseRequest(_Request):
         return Whose(self.user, self.client)
 
 
+def _are_words(reason: str) -> str:
+    """SDKs read a reason that is JSON as something else."""
+    if reason in {"true", "false", "null"}:
+        raise ValueError(reason)
+    return reason
+
+
 class DisconnectReason(_Request):
     code: Annotated[int, Field(ge=3000, le=4999)] = Disconnect.FORCE_NO_RECONNECT.code
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$")] = Disconnect.FORCE_NO_RECONNECT.reason
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$"), AfterValidator(_are_words)] = (
+        Disconnect.FORCE_NO_RECONNECT.reason
+    )
 
 
 class DisconnectRequest(_WhoseRequest):
@@ -191,7 +200,7 @@ class ServerApi:
 
     async def _broadcast(self, request: BroadcastRequest) -> Result:
         """Each by itself: one channel's error is not the others'."""
-        content = request.model_dump(exclude={"channels"})
+        content = request.model_dump(exclude={"channels"}, exclude_unset=True)
         commands: list[dict[str, JsonValue]] = [{"publish": {"channel": name, **content}} for name in request.channels]
         return {"responses": await _some_at_a_time([self._response(command) for command in commands])}
 

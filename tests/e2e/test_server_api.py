@@ -161,6 +161,7 @@ async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
         (cent.subscribe(SubscribeRequest(user="42", channel="nowhere:a")), 102),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=2999, reason="low"))), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="7"))), 107),
+        (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="null"))), 107),
         (cent.history(HistoryRequest(channel="room:a", since=StreamPosition(offset=3, epoch="x"))), 112),
     ]:
         with pytest.raises(CentApiResponseError) as caught:
@@ -198,6 +199,12 @@ async def test_the_key_may_come_in_three_ways(
         ("publish", b"\xff", 400, None),
         ("nothing", b"{}", 404, None),
         ("publish", b"{}", 200, {"error": {"code": 107, "message": "bad request"}}),
+        (
+            "broadcast",
+            b'{"channels":["room:a"]}',
+            200,
+            {"result": {"responses": [{"error": {"code": 107, "message": "bad request"}}]}},
+        ),
         ("publish", b'{"channel":"room:a"}', 200, {"error": {"code": 107, "message": "bad request"}}),
         ("publish", b'{"channel":"room:a","b64data":"x"}', 200, {"error": {"code": 107, "message": "bad request"}}),
         (
