@@ -54,7 +54,7 @@ class ServerApiEndpoint:
         authorization = request.headers.get(hdrs.AUTHORIZATION, "")
         if not given and authorization.lower().startswith(_SCHEME):
             given = authorization[len(_SCHEME) :]
-        return hmac.compare_digest(given.encode(), self._key)
+        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._key)
 
 
 def _status(request: web.Request, error: Error) -> int:

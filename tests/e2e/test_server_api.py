@@ -173,6 +173,10 @@ async def test_a_wrong_key_is_not_let_in(channels: Orderwire, session: aiohttp.C
     stranger = AsyncClient(f"{channels.base_url}/api", api_key="a key of sixteen", session=session)
     with pytest.raises(CentUnauthorizedError):
         await stranger.publish(PublishRequest(channel="room:a", data=1))
+    for key in ("", "ü", "\udcff"):
+        url = f"{channels.base_url}/api/publish"
+        async with session.post(url, data=b"{}", headers={"Authorization": f"apikey {key}"}) as reply:
+            assert reply.status == 401
 
 
 @pytest.mark.parametrize(
