@@ -23,8 +23,9 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Something that every node does; `body` is realtime.control's."""
+    """What nodes say to each other beside what is in channels. `kind` says whose business `body` is; see `inbox`."""
 
+    kind: str
     body: bytes
 
 
@@ -66,7 +67,7 @@ def encode(items: Iterable[Item]) -> bytes:
             fields = (item.channel.encode(), b"", item.info, b"", b"")
             head = _HEAD.pack(_JOIN if item.is_join else _LEAVE, *map(len, fields), 0, 0)
         elif isinstance(item, Order):
-            fields = (b"", b"", b"", b"", item.body)
+            fields = (item.kind.encode(), b"", b"", b"", item.body)
             head = _HEAD.pack(_ORDER, *map(len, fields), 0, 0)
         else:
             one = item.publication
@@ -95,6 +96,6 @@ def decode(message: bytes) -> Iterator[Item]:
         if kind in {_JOIN, _LEAVE}:
             yield Membership(channel.decode(), info, is_join=kind == _JOIN)
         elif kind == _ORDER:
-            yield Order(data)
+            yield Order(channel.decode(), data)
         elif kind == _PUBLISHED:
             yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))

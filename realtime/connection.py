@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
-from realtime.protocol.messages import Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
+from realtime.protocol.messages import App, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
 from realtime.session import (
     Authenticate,
     Authorize,
@@ -88,16 +89,19 @@ class Surroundings:
 
 
 class Connection:
-    """A `Subscriber`. `bucket` is where the timer wheel has it."""
+    """A `Subscriber`. `bucket` is where the timer wheel has it; `transport` is the name of its way in."""
 
-    __slots__ = ("_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending")
+    __slots__ = ("_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending", "transport")
 
-    def __init__(self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings) -> None:
+    def __init__(
+        self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings, transport: str
+    ) -> None:
         self._session = session
         self._wire = wire
         self._shared = shared
         self._tasks: set[asyncio.Task[None]] | None = None
         self.encoding = encoding
+        self.transport = transport
         self.pending: list[bytes] = []
         self.bucket: int | None = None
 
@@ -119,11 +123,34 @@ class Connection:
     def client(self) -> str:
         return self._session.client
 
+    @property
+    def session(self) -> str:
+        return "" if self._session.route is None else self._session.route.session
+
+    @property
+    def form(self) -> str:
+        return self._session.form
+
+    @property
+    def app(self) -> App:
+        return self._session.app
+
+    @property
+    def channels(self) -> frozenset[str]:
+        return self._session.channels
+
     def enroll(self, channel: str, grant: Grant, since: Position | None) -> None:
         self._perform(self._session.enroll(channel, grant, since))
 
     def expel(self, channel: str, why: Unsubscribed) -> None:
         self._perform(self._session.expel(channel, why))
+
+    def renew(self, expire_at: int) -> None:
+        lifetime = expire_at - self._shared.utc_now().timestamp() if expire_at else math.inf
+        if lifetime <= 0:
+            self.close(Disconnect.EXPIRED)
+        else:
+            self._perform(self._session.renew(lifetime, self._shared.clock()))
 
     def close(self, why: Disconnect | Closing) -> None:
         self._perform(self._session.close(why))

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
-from realtime.protocol.messages import Codec
+from realtime.protocol.messages import Codec, Route
 from realtime.session import ClientOptions, Session
 
 _BUCKET_SECONDS: Final = 0.25
@@ -27,8 +28,21 @@ _WAVE_SECONDS: Final = 0.05
 _SMALLEST_WAVE: Final = 50  # a node of few clients is gone at once: Ctrl-C is no rolling deploy
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How a transport's clients talk. `is_routed`: their commands come by another way than the wire. `is_one_way`: they
+    say nothing but hello."""
+
+    transport: str
+    is_routed: bool = False
+    is_one_way: bool = False
+
+
 class Connections:
-    """`version` is what clients are told the server is; never empty, SDKs hand it on to the application."""
+    """`version` is what clients are told the server is; never empty, SDKs hand it on to the application.
+
+    `node` is this node's name in a `Route`.
+    """
 
     def __init__(
         self,
@@ -39,6 +53,7 @@ class Connections:
         options: ClientOptions,
         *,
         version: str,
+        node: str,
         commands: Commands | None = None,
     ) -> None:
         self._shared = Surroundings(
@@ -54,7 +69,9 @@ class Connections:
             rescheduled=self._schedule,
         )
         self._version = version
+        self._node = node
         self._open: dict[Connection, None] = {}
+        self._by_session: dict[str, Connection] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -78,13 +95,26 @@ class Connections:
         is_running = self._tasks is not None and not self._is_draining
         return is_running and len(self._open) < self.options.connection_limit
 
+    def find(self, session: str) -> Connection | None:
+        return self._by_session.get(session)
+
     @contextmanager
-    def open(self, wire: Wire, encoding: ClientEncoding, codec: Codec) -> Iterator[Connection]:
+    def open(self, wire: Wire, encoding: ClientEncoding, codec: Codec, link: Link) -> Iterator[Connection]:
         """A connection for as long as the block lasts; afterwards nothing of it is left."""
-        now = time.monotonic()
-        session = Session(str(uuid4()), self._version, codec, self.options, now=now, random=random.random)
-        connection = Connection(session, wire, encoding, self._shared)
+        session = Session(
+            str(uuid4()),
+            self._version,
+            codec,
+            self.options,
+            now=time.monotonic(),
+            random=random.random,
+            route=Route(str(uuid4()), self._node) if link.is_routed else None,
+            is_one_way=link.is_one_way,
+        )
+        connection = Connection(session, wire, encoding, self._shared, link.transport)
         self._open[connection] = None
+        if link.is_routed:
+            self._by_session[connection.session] = connection
         self._none_left.clear()
         self._shared.metrics.connections.inc()
         self._schedule(connection)
@@ -94,6 +124,7 @@ class Connections:
             connection.detach()
             self._unschedule(connection)
             del self._open[connection]
+            self._by_session.pop(connection.session, None)
             self._shared.metrics.connections.dec()
             if not self._open:
                 self._none_left.set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Final, Protocol
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Protocol
 
 import orjson
 import structlog
@@ -23,10 +23,11 @@ class ControlAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """Connections of a user; with `client` that one alone. `spared` are clients that are left alone."""
+    """Connections of a user; with `client` or `session` that one alone. `spared` are clients that are left alone."""
 
     user: str
     client: str = ""
+    session: str = ""
     spared: tuple[str, ...] = ()
 
 
@@ -57,9 +58,18 @@ class Expel:
     channel: str
 
 
-Command = Kick | Enroll | Expel
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """They live until this moment, Unix time in seconds; 0: for ever."""
 
-_KINDS: Final[Mapping[str, type[Command]]] = {"kick": Kick, "enroll": Enroll, "expel": Expel}
+    whose: Whose
+    expire_at: int
+
+
+Command = Kick | Enroll | Expel | Renew
+
+KIND: Final = "control"
+_KINDS: Final[Mapping[str, type[Command]]] = {"kick": Kick, "enroll": Enroll, "expel": Expel, "renew": Renew}
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -74,11 +84,18 @@ class Subject(Protocol):
     @property
     def client(self) -> str: ...
 
+    @property
+    def session(self) -> str:
+        """Empty where commands travel on the connection itself."""
+        ...
+
     def close(self, why: Closing) -> None: ...
 
     def enroll(self, channel: str, grant: Grant, since: Position | None) -> None: ...
 
     def expel(self, channel: str, why: Unsubscribed) -> None: ...
+
+    def renew(self, expire_at: int) -> None: ...
 
 
 class Control:
@@ -91,32 +108,36 @@ class Control:
     async def tell(self, command: Command) -> None:
         """Every node, this one too. Raises ControlAway."""
         body = orjson.dumps({"kind": _NAMES[type(command)], **asdict(command)})
-        if not await self._bus.publish(encode([Order(body)])):
+        if not await self._bus.publish(encode([Order(KIND, body)])):
             raise ControlAway
 
-    def obey(self, order: Order) -> None:
-        command = _read(order)
+    def obey(self, body: bytes) -> None:
+        command = _read(body)
         if command is None:
             return
         for subject in [each for each in self._connections() if _is_meant(command.whose, each)]:
             _carry_out(command, subject)
 
 
-def _read(order: Order) -> Command | None:
-    """None for an order that a newer version gave."""
-    fields = orjson.loads(order.body)
-    kind = _KINDS.get(fields.pop("kind", ""))
+def _read(body: bytes) -> Command | None:
+    """None for an order that a newer version gave; what it says beside what is known here is passed over."""
+    said = orjson.loads(body)
+    kind = _KINDS.get(said["kind"])
     if kind is None:
-        log.warning("order_unknown")
+        log.warning("order_unknown", kind=said["kind"])
         return None
-    whose = fields.pop("whose")
-    return kind(Whose(whose["user"], whose["client"], tuple(whose["spared"])), **fields)
+    whose = said.pop("whose")
+    return kind(Whose(**_known(Whose, whose) | {"spared": tuple(whose["spared"])}), **_known(kind, said))
+
+
+def _known(kind: type[Command | Whose], said: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: said[each.name] for each in fields(kind) if each.name in said}
 
 
 def _is_meant(whose: Whose, subject: Subject) -> bool:
     if subject.user != whose.user or subject.client in whose.spared:
         return False
-    return not whose.client or subject.client == whose.client
+    return whose.client in {"", subject.client} and whose.session in {"", subject.session}
 
 
 def _carry_out(command: Command, subject: Subject) -> None:
@@ -128,3 +149,5 @@ def _carry_out(command: Command, subject: Subject) -> None:
             subject.enroll(command.channel, Grant(command.info.encode(), overrides=command.overrides), since)
         case Expel():
             subject.expel(command.channel, Unsubscribed.BY_SERVER)
+        case Renew():
+            subject.renew(command.expire_at)

@@ -7,31 +7,50 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Final, TypeAlias, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Final, TypeAlias, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from handlers.audience import Kind, UnknownChannel, parse_channel
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
+from realtime import census
 from realtime.client_tokens import OVERRIDES
-from realtime.control import Control, ControlAway, Enroll, Expel, Kick, Whose
+from realtime.control import Control, ControlAway, Enroll, Expel, Kick, Renew
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.nodes import Nodes
 from realtime.presence import Presence, PresenceAway
 from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.messages import Span
 from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy, Version
+from realtime.server_requests import (
+    BatchRequest,
+    BroadcastRequest,
+    ChannelRequest,
+    ChannelsRequest,
+    ConnectionsRequest,
+    Content,
+    DisconnectRequest,
+    HistoryRequest,
+    PublishRequest,
+    RefreshRequest,
+    Request,
+    SinceRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from realtime.survey import NodesSilent, Survey
 
 Result: TypeAlias = dict[str, object]
 M = TypeVar("M", bound=BaseModel)
 
 _SOURCE: Final = "api"
 _IN_PARALLEL: Final = 64
-_KEY_LENGTH: Final = 255  # with a channel and a source it has to fit an entry of PostgreSQL's index
 
 
 class ApiError(Exception):
@@ -42,98 +61,9 @@ class ApiError(Exception):
         self.error = error
 
 
-class _Request(BaseModel):
-    """Fields of newer versions of the libraries are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _Content(_Request):
-    data: JsonValue = None
-    b64data: str | None = None
-    skip_history: bool = False
-    tags: dict[str, str] = Field(default_factory=dict)
-    idempotency_key: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
-    version: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    version_epoch: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
-
-
-class PublishRequest(_Content):
-    channel: str
-
-
-class BroadcastRequest(_Content):
-    channels: list[str]
-
-
-class SinceRequest(_Request):
-    offset: Annotated[int, Field(ge=0, lt=2**64)] = 0
-    epoch: str = ""
-
-
-class HistoryRequest(_Request):
-    channel: str
-    limit: int = 0
-    since: SinceRequest | None = None
-    reverse: bool = False
-
-
-class ChannelRequest(_Request):
-    channel: str
-
-
-class _WhoseRequest(_Request):
-    user: Annotated[str, Field(max_length=255)]
-    client: str = ""
-
-    @property
-    def whose(self) -> Whose:
-        return Whose(self.user, self.client)
-
-
-def _are_words(reason: str) -> str:
-    """SDKs read a reason that is JSON as something else."""
-    if reason in {"true", "false", "null"}:
-        raise ValueError(reason)
-    return reason
-
-
-class DisconnectReason(_Request):
-    code: Annotated[int, Field(ge=3000, le=4999)] = Disconnect.FORCE_NO_RECONNECT.code
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$"), AfterValidator(_are_words)] = (
-        Disconnect.FORCE_NO_RECONNECT.reason
-    )
-
-
-class DisconnectRequest(_WhoseRequest):
-    whitelist: list[str] = Field(default_factory=list)
-    disconnect: DisconnectReason = DisconnectReason()
-
-
-class UnsubscribeRequest(_WhoseRequest):
-    channel: str
-
-
-class Switch(_Request):
-    value: bool
-
-
-class SubscribeRequest(_WhoseRequest):
-    channel: str
-    info: JsonValue = None
-    b64info: str = ""
-    recover_since: SinceRequest | None = None
-    override: dict[str, Switch | None] = Field(default_factory=dict)
-
-
-class BatchRequest(_Request):
-    commands: list[dict[str, JsonValue]]
-    parallel: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Method:
-    read: type[_Request]
+    read: type[Request]
     answer: Callable[..., Awaitable[Result]]
 
 
@@ -150,10 +80,14 @@ class ServerApi:
         hub: Hub,
         presence: Presence,
         control: Control,
+        nodes: Nodes,
+        survey: Survey,
         *,
         history_limit: int,
     ) -> None:
         self._control = control
+        self._nodes = nodes
+        self._survey = survey
         self._namespaces = namespaces
         self._presence = presence
         self._publisher = publisher
@@ -166,6 +100,10 @@ class ServerApi:
             "subscribe": _Method(SubscribeRequest, self._subscribe),
             "unsubscribe": _Method(UnsubscribeRequest, self._unsubscribe),
             "disconnect": _Method(DisconnectRequest, self._disconnect),
+            "refresh": _Method(RefreshRequest, self._refresh),
+            "connections": _Method(ConnectionsRequest, self._connections),
+            "channels": _Method(ChannelsRequest, self._channels),
+            "info": _Method(Request, self._info),
             "presence": _Method(ChannelRequest, self._members),
             "presence_stats": _Method(ChannelRequest, self._member_count),
         }
@@ -184,13 +122,13 @@ class ServerApi:
             raise ApiError(Error.UNKNOWN_CHANNEL) from None
         except PublisherBusy:
             raise ApiError(Error.TOO_MANY_REQUESTS) from None
-        except (StreamsAway, BusAway, PresenceAway, ControlAway):
+        except (StreamsAway, BusAway, PresenceAway, ControlAway, NodesSilent):
             raise ApiError(Error.INTERNAL) from None
 
     async def _publish(self, request: PublishRequest) -> Result:
         return await self._publish_to(request.channel, request)
 
-    async def _publish_to(self, channel: str, content: _Content) -> Result:
+    async def _publish_to(self, channel: str, content: Content) -> Result:
         options = self._namespaces.of(channel)
         if options.is_domain and parse_channel(channel).kind is not Kind.PERSONAL:
             # What is said there has happened in the domain, or comes as an event.
@@ -238,6 +176,26 @@ class ServerApi:
         whose = replace(request.whose, spared=tuple(request.whitelist))
         await self._control.tell(Kick(whose, request.disconnect.code, request.disconnect.reason))
         return {}
+
+    async def _refresh(self, request: RefreshRequest) -> Result:
+        if request.expired:
+            await self._control.tell(Kick(request.whose, Disconnect.EXPIRED.code, Disconnect.EXPIRED.reason))
+        else:
+            await self._control.tell(Renew(request.whose, request.expire_at))
+        return {}
+
+    async def _connections(self, request: ConnectionsRequest) -> Result:
+        found = await self._survey.ask(census.CONNECTIONS, request.user)
+        return {"connections": {client: about for answer in found for client, about in answer.items()}}
+
+    async def _channels(self, request: ChannelsRequest) -> Result:
+        counted: Counter[str] = Counter()
+        for answer in await self._survey.ask(census.CHANNELS, request.pattern):
+            counted.update(answer)
+        return {"channels": {name: {"num_clients": count} for name, count in counted.items()}}
+
+    async def _info(self, _: Request) -> Result:
+        return {"nodes": [asdict(node) for node in self._nodes.all()]}
 
     async def _members(self, request: ChannelRequest) -> Result:
         self._require_presence(request.channel)
@@ -290,7 +248,7 @@ def _read(model: type[M], body: object) -> M:
         raise ApiError(Error.BAD_REQUEST) from None
 
 
-def _draft(channel: str, content: _Content, options: ChannelOptions) -> Draft:
+def _draft(channel: str, content: Content, options: ChannelOptions) -> Draft:
     version = Version(content.version, content.version_epoch) if content.version and options.has_history else None
     tags = orjson.dumps(content.tags) if content.tags else b""
     return Draft(
@@ -304,7 +262,7 @@ def _draft(channel: str, content: _Content, options: ChannelOptions) -> Draft:
     )
 
 
-def _data(content: _Content) -> bytes:
+def _data(content: Content) -> bytes:
     """One JSON value on one line, whichever way it came."""
     if content.b64data is None:
         if "data" not in content.model_fields_set:

@@ -21,9 +21,11 @@ from handlers.audience import is_channel_name
 from handlers.ports.domain import Position
 from realtime.client_tokens import NOTHING, Grant, whole_seconds
 from realtime.credentials import Credentials
-from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed, closing_for
 from realtime.protocol.messages import (
+    NO_APP,
     Accepted,
+    App,
     Begun,
     Codec,
     Command,
@@ -47,8 +49,10 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Refusal,
+    Renewed,
     Reply,
     Returned,
+    Route,
     Rpc,
     SubRefresh,
     SubRefreshed,
@@ -217,18 +221,22 @@ _Order = _Enroll | _Expel
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
+_APP_LENGTH: Final = 64  # characters that are kept of what a program calls itself
+
 _Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats | Rpc | _Enroll
 
 
 class Session:
     """`now` is monotonic seconds throughout; `random` returns [0, 1). Every method returns effects and never raises.
 
-    After a Close every method returns nothing.
+    After a Close every method returns nothing. `route` is given where commands do not travel on the connection itself;
+    where it `is_one_way` there are none but the connect, nor pongs, and an error closes.
     """
 
     __slots__ = (
         "_asked", "_channels", "_codec", "_expires_at", "_grants", "_next_ping", "_options", "_phase", "_pong_by",
-        "_random", "_server_side", "_stale_at", "_subs_end", "_version", "_waiting", "_waiting_bytes", "_who", "client",
+        "_random", "_server_side", "_stale_at", "_subs_end", "_version", "_waiting", "_waiting_bytes", "_who", "app",
+        "client", "is_one_way", "route",
     )  # fmt: skip
 
     def __init__(
@@ -240,8 +248,13 @@ class Session:
         *,
         now: float,
         random: Callable[[], float],
+        route: Route | None = None,
+        is_one_way: bool = False,
     ) -> None:
         self.client = client
+        self.app: App = NO_APP
+        self.route = route
+        self.is_one_way = is_one_way
         self._version = version
         self._codec = codec
         self._options = options
@@ -268,6 +281,11 @@ class Session:
     def user(self) -> str | None:
         """None before the client has said who it is."""
         return None if self._who is None else self._who.user
+
+    @property
+    def form(self) -> str:
+        """Of the protocol: json or protobuf."""
+        return self._codec.form
 
     @property
     def channels(self) -> frozenset[str]:
@@ -379,7 +397,8 @@ class Session:
             return [effect for channel in ended for effect in self._end(channel, Unsubscribed.EXPIRED)]
         # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
         self._next_ping = now + self._options.ping_interval
-        self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
+        if not self.is_one_way:
+            self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
         return [Say(Ping())]
 
     def dropped(self, channel: str) -> list[Effect]:
@@ -398,6 +417,13 @@ class Session:
     def expel(self, channel: str, why: Unsubscribed) -> list[Effect]:
         """The server ends a subscription, if there is one."""
         return self._order(_Expel(channel, why))
+
+    def renew(self, lifetime: float, now: float) -> list[Effect]:
+        """The server lets the connection live for so many seconds from now, or for ever with infinity."""
+        if self._phase is not _Phase.CONNECTED:
+            return []
+        self._expires_at = now + lifetime
+        return [Say(Renewed(self._ttl(now)))]
 
     def _order(self, order: _Order) -> list[Effect]:
         if self._phase is not _Phase.CONNECTED:
@@ -481,6 +507,7 @@ class Session:
         if self._phase is not _Phase.NEW or is_nobody:
             return self.close(Disconnect.BAD_REQUEST)
         self._phase = _Phase.CONNECTING
+        self.app = App(command.app.name[:_APP_LENGTH], command.app.version[:_APP_LENGTH])
         return self._ask(command, Authenticate(command.token))
 
     def _identified(self, command: Connect, identity: Identified, now: float) -> list[Effect]:
@@ -518,11 +545,21 @@ class Session:
         interval = self._options.ping_interval
         # The first ping at random: clients that came together shall not all be pinged together for ever.
         self._next_ping = now + interval * (0.5 + self._random() / 2)
-        ping = max(1, math.ceil(interval))
-        return [Say(Reply(command.id, Connected(self.client, self._version, self._ttl(now), ping, subs)))]
+        welcome = Connected(
+            self.client,
+            self._version,
+            self._ttl(now),
+            max(1, math.ceil(interval)),
+            subs,
+            owes_pongs=not self.is_one_way,
+            route=self.route,
+        )
+        return [Say(Reply(command.id, welcome))]
 
     def _turn_away(self, command: Connect, error: Failure) -> list[Effect]:
         """The client is expected to close; if it does not, it is stale."""
+        if self.is_one_way:
+            return self.close(closing_for(error.code))
         self._phase = _Phase.FAILED
         left: list[Effect] = [Leave(channel) for channel, sub in self._server_side.items() if sub is not None]
         self._server_side.clear()

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
+from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -20,9 +22,11 @@ from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
+from realtime.census import Census
 from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.connections import Connections
 from realtime.control import Control
+from realtime.emulation import Emulation
 from realtime.fanout import FanOut, FanOutOptions
 from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
@@ -30,6 +34,7 @@ from realtime.identities import Identities
 from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.nodes import Nodes
 from realtime.operations import Operations
 from realtime.presence_keeper import PresenceKeeper
 from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
@@ -38,9 +43,9 @@ from realtime.rabbitmq_topology import RabbitMQOptions
 from realtime.relay import Relay
 from realtime.server_api import ServerApi
 from realtime.session import ClientOptions
+from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
-from realtime.transports.websocket import WebSocketEndpoint
 from server import config
 from server.config import Settings
 from server.health import Health
@@ -50,6 +55,7 @@ from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, server_api_routes
 from server.telemetry import OutboxMetrics, new_registry
+from server.transports import OPTIONAL, transport_routes
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
 from storage.migrate import check_on
@@ -102,9 +108,16 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         )
         commands = Commands(work, build_commands(), status_of)
         options = _client_options(settings)
-        connections = Connections(flusher, operations, identities, metrics, options, version=VERSION, commands=commands)
+        uid = str(uuid4())
+        connections = Connections(
+            flusher, operations, identities, metrics, options, version=VERSION, node=uid, commands=commands
+        )
         control = Control(bus, lambda: connections)
-        inbox = Inbox(hub, control, metrics)
+        census = Census(uid, f"{gethostname()}:{settings.server.port}", VERSION, lambda: connections)
+        nodes = Nodes(uid, bus, census.node)
+        emulation = Emulation(uid, bus, nodes, connections.find)
+        survey = Survey(uid, bus, nodes, census.answers)
+        inbox = Inbox(hub, control, nodes, survey, emulation, metrics)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
@@ -112,10 +125,11 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         )
         waiting = OutboxMetrics(registry, outbox.backlog)
         # In a thread: it looks into the folder of the web page.
-        app = await asyncio.to_thread(_application, settings, health, connections, registry, waiting)
+        transports = transport_routes(_wanted(settings), connections, emulation)
+        app = await asyncio.to_thread(_application, settings, health, transports, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
-            api = ServerApi(namespaces, publisher, hub, presence, control, history_limit=most)
+            api = ServerApi(namespaces, publisher, hub, presence, control, nodes, survey, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
@@ -124,6 +138,8 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             "publisher": publisher.run,
             "presence": keeper.run,
             "connections": connections.run,
+            "nodes": nodes.run,
+            "survey": survey.run,
             "relay": relay.run,
             "outbox": outbox.run,
             "fan_out": fan_out.run,
@@ -150,7 +166,11 @@ async def _open_broker(
 
 
 def _application(
-    settings: Settings, health: Health, connections: Connections, registry: CollectorRegistry, outbox: OutboxMetrics
+    settings: Settings,
+    health: Health,
+    transports: Sequence[web.RouteDef],
+    registry: CollectorRegistry,
+    outbox: OutboxMetrics,
 ) -> web.Application:
     hosts: Sequence[str] = settings.server.allowed_hosts
     if not hosts and settings.is_embedded:
@@ -162,7 +182,7 @@ def _application(
     app.on_response_prepare.append(add_headers)
     app.add_routes(
         build_routes(
-            websocket=WebSocketEndpoint(connections).handle,
+            transports=transports,
             health=health.routes(),
             metrics=_metrics_page(registry, outbox),
             web_folder=_web_folder(),
@@ -214,6 +234,11 @@ def _is_connected(bus: Bus) -> Callable[[], Awaitable[bool]]:
 def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
     given = settings.database
     return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
+
+
+def _wanted(settings: Settings) -> set[str]:
+    """The ways to connect that are switched on."""
+    return {name for name in OPTIONAL if getattr(settings, name).enabled}
 
 
 def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:

@@ -207,7 +207,7 @@ class ClientToken(_Section):
         return any((self.hmac_secret_key, self.rsa_public_key, self.ecdsa_public_key))
 
 
-class PersonalChannel(_Section):
+class Feature(_Section):
     enabled: Switch = False
 
 
@@ -225,7 +225,7 @@ class Client(_Section):
     message_size_limit: Size = 65_536
     connection_limit: Count = 20_000
     token: ClientToken = ClientToken()
-    subscribe_to_user_personal_channel: PersonalChannel = PersonalChannel()
+    subscribe_to_user_personal_channel: Feature = Feature()
 
 
 class HttpApi(_Section):
@@ -312,6 +312,11 @@ class Settings(BaseSettings):
     broker: Broker = Broker()
     auth: Auth = Auth()
     client: Client = Client()
+    http_stream: Feature = Feature()
+    sse: Feature = Feature()
+    uni_websocket: Feature = Feature()
+    uni_http_stream: Feature = Feature()
+    uni_sse: Feature = Feature()
     http_api: HttpApi = HttpApi()
     channel: Channels = Channels()
     streams: Streams = Streams()

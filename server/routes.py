@@ -21,18 +21,16 @@ from handlers.errors import InvalidToken
 from handlers.http import Identify
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
-WEBSOCKET_PATH = "/connection/websocket"
-
 
 def build_routes(
-    *, websocket: Handler, health: Sequence[web.RouteDef], metrics: Handler, web_folder: Path | None
+    *, transports: Sequence[web.RouteDef], health: Sequence[web.RouteDef], metrics: Handler, web_folder: Path | None
 ) -> list[web.RouteDef]:
     """All routes of a node. `web_folder` holds the page at `/`; without it there is none."""
     return [
         *handlers.accounts.http.routes(),
         *handlers.products.http.routes(),
         *handlers.orders.http.routes(),
-        web.get(WEBSOCKET_PATH, websocket, allow_head=False),
+        *transports,
         *health,
         web.get("/metrics", metrics),
         *([] if web_folder is None else _page(web_folder)),

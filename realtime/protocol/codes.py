@@ -54,11 +54,25 @@ class Disconnect(Enum):
     BAD_REQUEST = 3501, "bad request"
     STALE = 3502, "stale"
     FORCE_NO_RECONNECT = 3503, "force disconnect"
+    PERMISSION_DENIED = 3507, "permission denied"
     NOT_AVAILABLE = 3508, "not available"
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
+
+
+def closing_for(code: int) -> Disconnect:
+    """How a connection that cannot be answered is told of this error."""
+    return _CLOSINGS.get(code, Disconnect.SERVER_ERROR)
+
+
+_CLOSINGS = {
+    Error.TOKEN_EXPIRED.code: Disconnect.EXPIRED,
+    Error.EXPIRED.code: Disconnect.EXPIRED,
+    Error.TOO_MANY_REQUESTS.code: Disconnect.TOO_MANY_REQUESTS,
+    Error.PERMISSION_DENIED.code: Disconnect.PERMISSION_DENIED,
+}
 
 
 class Unsubscribed(Enum):

@@ -15,18 +15,21 @@ import orjson
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
+from realtime.protocol.codes import Closing, Disconnect, Unsubscribed
 from realtime.protocol.filters import parsed
 from realtime.protocol.fossil import delta
 from realtime.protocol.messages import (
     DELTA,
     REJECT_UNRECOVERED,
     Accepted,
+    App,
     Begun,
     Command,
     Connect,
     Connected,
     Ended,
     Failure,
+    Goodbye,
     History,
     HistoryPage,
     Left,
@@ -42,6 +45,7 @@ from realtime.protocol.messages import (
     Publish,
     Refresh,
     Refreshed,
+    Renewed,
     Reply,
     Result,
     Returned,
@@ -66,6 +70,8 @@ _UINT64: Final = 2**64 - 1
 class JsonCodec:
     """A `Codec`."""
 
+    form = "json"
+
     def decode(self, frame: bytes) -> list[Command]:
         lines = frame.removesuffix(b"\n").split(b"\n")
         return [_command(_parse(line)) for line in lines]
@@ -78,26 +84,51 @@ class JsonCodec:
                     _error(result) if isinstance(result, Failure) else _result(result),
                 )
             case Ended(channel, why):
-                body = b'"unsubscribe":{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
-                return b'{"push":{"channel":%b,%b}}' % (_quoted(channel), body)
+                return self._push(b'{"channel":%b,"unsubscribe":%b}' % (_quoted(channel), _reason(why)))
             case Begun(channel, joined):
-                return b'{"push":{"channel":%b,"subscribe":%b}}' % (_quoted(channel), _object(_subscribed(joined)))
+                began = _object(_subscribed(joined))
+                return self._push(b'{"channel":%b,"subscribe":%b}' % (_quoted(channel), began))
+            case Renewed(ttl):
+                return self._push(b'{"refresh":%b}' % _object(_expiry(ttl)))
+            case Goodbye(why):
+                return self._push(b'{"disconnect":%b}' % _reason(why))
             case Ping():
                 return b"{}"
 
     def publication(self, channel: str, publication: Publication) -> bytes:
-        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _publication(publication))
+        return self._push(b'{"channel":%b,"pub":%b}' % (_quoted(channel), _publication(publication)))
 
     def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
         difference = None if base is None else delta(base, publication.data, is_text=True)
         body = _publication(replace(publication, data=_quoted((difference or publication.data).decode())))
         if difference is not None:
             body = body[:-1] + b',"delta":true}'
-        return b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), body)
+        return self._push(b'{"channel":%b,"pub":%b}' % (_quoted(channel), body))
 
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         kind = b"join" if is_join else b"leave"
-        return b'{"push":{"channel":%b,"%b":{"info":%b}}}' % (_quoted(channel), kind, info)
+        return self._push(b'{"channel":%b,"%b":{"info":%b}}' % (_quoted(channel), kind, info))
+
+    def _push(self, push: bytes) -> bytes:
+        return b'{"push":%b}' % push
+
+
+class JsonPushCodec(JsonCodec):
+    """For transports on which only the server speaks: bare pushes, of which the connect's result is the first.
+
+    All that a client says is the request of a connect, without an envelope.
+    """
+
+    def decode(self, frame: bytes) -> list[Command]:
+        return [_connect(1, _parse(frame))]
+
+    def encode(self, message: Message) -> bytes:
+        if isinstance(message, Reply) and isinstance(message.result, Connected):
+            return self._push(b"{%b}" % _result(message.result))
+        return super().encode(message)
+
+    def _push(self, push: bytes) -> bytes:
+        return push
 
 
 # Reading.
@@ -149,7 +180,8 @@ def _connect(id_: int, body: Object) -> Command:
             raise ProtocolError("subs has the wrong type")
         if (position := _since(sub)) is not None:
             since[channel] = position
-    return Connect(id_, _field(body, "token", str, ""), since)
+    app = App(_field(body, "name", str, ""), _field(body, "version", str, ""))
+    return Connect(id_, _field(body, "token", str, ""), since, app)
 
 
 def _subscribe(id_: int, body: Object) -> Command:
@@ -254,7 +286,7 @@ def _result(result: Result) -> bytes:
         case MemberCount(clients, users):
             return b'"presence_stats":{"num_clients":%d,"num_users":%d}' % (clients, users)
         case SubRefreshed(ttl):
-            return b'"sub_refresh":' + (b'{"expires":true,"ttl":%d}' % ttl if ttl else b"{}")
+            return b'"sub_refresh":' + _object(_expiry(ttl))
         case Accepted():
             return b'"publish":{}'
         case Returned(data):
@@ -264,12 +296,23 @@ def _result(result: Result) -> bytes:
 
 
 def _identity(result: Connected | Refreshed) -> list[bytes]:
-    who = b'"client":%b,"version":%b' % (_quoted(result.client), _quoted(result.version))
-    return [who, b'"expires":true,"ttl":%d' % result.ttl] if result.ttl else [who]
+    return [b'"client":%b,"version":%b' % (_quoted(result.client), _quoted(result.version)), *_expiry(result.ttl)]
+
+
+def _expiry(ttl: int) -> list[bytes]:
+    return [b'"expires":true,"ttl":%d' % ttl] if ttl else []
+
+
+def _reason(why: Disconnect | Closing | Unsubscribed) -> bytes:
+    return b'{"code":%d,"reason":%b}' % (why.code, _quoted(why.reason))
 
 
 def _connected(result: Connected) -> list[bytes]:
-    fields = [*_identity(result), b'"ping":%d,"pong":true' % result.ping]
+    fields = [*_identity(result), b'"ping":%d' % result.ping]
+    if result.owes_pongs:
+        fields.append(b'"pong":true')
+    if result.route is not None:
+        fields.append(b'"session":%b,"node":%b' % (_quoted(result.route.session), _quoted(result.route.node)))
     if result.subs:
         subs = (b"%b:%b" % (_quoted(name), _object(_subscribed(sub))) for name, sub in result.subs.items())
         fields.append(b'"subs":' + _object(subs))
@@ -277,7 +320,7 @@ def _connected(result: Connected) -> list[bytes]:
 
 
 def _subscribed(result: Subscribed | Listening) -> list[bytes]:
-    expiry = [b'"expires":true,"ttl":%d' % result.ttl] if result.ttl else []
+    expiry = _expiry(result.ttl)
     if isinstance(result, Listening):
         return expiry
     fields = [*expiry, b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
-from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.filters import Filter
 
 DELTA: Final = "fossil"
@@ -26,12 +26,24 @@ class ProtocolError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class App:
+    """The program that the client is. Whatever it said, so for people to read, not to decide by."""
+
+    name: str = ""
+    version: str = ""
+
+
+NO_APP: Final = App()
+
+
+@dataclass(frozen=True, slots=True)
 class Connect:
     """`since`: where the client is in the channels that the server subscribed it to before."""
 
     id: int
     token: str
     since: Mapping[str, Position] = field(default_factory=dict)
+    app: App = field(default_factory=lambda: NO_APP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +201,25 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where commands can be sent that do not travel on the connection itself. `session` is the client's secret."""
+
+    session: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """`ttl` is in whole seconds until the token must have been refreshed, 0 if it need not be; `ping` the seconds
-    between pings."""
+    between pings, which the client answers if it `owes_pongs`."""
 
     client: str
     version: str
     ttl: int
     ping: int
     subs: Mapping[str, Subscribed | Listening]
+    owes_pongs: bool = True
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,15 +322,34 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """A push: the connection lives for another `ttl` whole seconds, for ever with 0."""
+
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """A push, and the last: the connection ends. Where the transport has a close of its own, that says it."""
+
+    why: Disconnect | Closing
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     pass
 
 
-Message = Reply | Begun | Ended | Ping
+Message = Reply | Begun | Ended | Renewed | Goodbye | Ping
 
 
 class Codec(Protocol):
     """How messages become bytes and frames become commands. Stateless; one instance serves every connection."""
+
+    @property
+    def form(self) -> str:
+        """json or protobuf."""
+        ...
 
     def decode(self, frame: bytes) -> Sequence[Command]:
         """The commands of one frame, in order, at least one. Raises ProtocolError, and nothing else."""

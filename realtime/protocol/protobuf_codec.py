@@ -25,12 +25,14 @@ from realtime.protocol.messages import (
     DELTA,
     REJECT_UNRECOVERED,
     Accepted,
+    App,
     Begun,
     Command,
     Connect,
     Connected,
     Ended,
     Failure,
+    Goodbye,
     History,
     HistoryPage,
     Left,
@@ -47,6 +49,7 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Refusal,
+    Renewed,
     Reply,
     Result,
     Returned,
@@ -68,6 +71,8 @@ _NO_MESSAGE: Final = (DecodeError, ValueError, EOFError, OverflowError)
 class ProtobufCodec:
     """A `Codec`."""
 
+    form = "protobuf"
+
     def decode(self, frame: bytes) -> list[Command]:
         try:
             commands = [_command(part) for part in _parts(frame)]
@@ -86,6 +91,11 @@ class ProtobufCodec:
                 return _written(pb.Reply(push=pb.Push(channel=channel, unsubscribe=ended)))
             case Begun(channel, joined):
                 return _written(pb.Reply(push=pb.Push(channel=channel, subscribe=_begun(joined))))
+            case Renewed(ttl):
+                return _written(pb.Reply(push=pb.Push(refresh=pb.Refresh(expires=ttl > 0, ttl=ttl))))
+            case Goodbye(why):
+                disconnect = pb.Disconnect(code=why.code, reason=why.reason)
+                return _written(pb.Reply(push=pb.Push(disconnect=disconnect)))
             case Ping():
                 return _written(pb.Reply())
 
@@ -127,7 +137,7 @@ def _since(request: pb.SubscribeRequest) -> Position | None:
 
 def _connect(id_: int, request: pb.ConnectRequest) -> Command:
     since = {channel: position for channel, sub in request.subs.items() if (position := _since(sub)) is not None}
-    return Connect(id_, request.token, since)
+    return Connect(id_, request.token, since, App(request.name, request.version))
 
 
 def _subscribe(id_: int, request: pb.SubscribeRequest) -> Command:
@@ -249,7 +259,9 @@ def _connected(result: Connected) -> pb.ConnectResult:
         expires=result.ttl > 0,
         ttl=result.ttl,
         ping=result.ping,
-        pong=True,
+        pong=result.owes_pongs,
+        session="" if result.route is None else result.route.session,
+        node="" if result.route is None else result.route.node,
         subs={channel: _subscribed(sub) for channel, sub in result.subs.items()},
     )
 

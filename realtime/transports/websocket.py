@@ -1,4 +1,4 @@
-"""`/connection/websocket`: the client protocol over WebSocket (RFC 6455), in its JSON and its Protobuf form.
+"""The client protocol over WebSocket (RFC 6455), in its JSON and its Protobuf form, and its one-way form for listeners.
 
 Frames are built here once and written to the socket's transport directly, beside aiohttp's own writer: a server's
 frames are not masked, so the same bytes serve every client.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from fnmatch import fnmatchcase
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from handlers.ports.streams import Publication
 from realtime.connection import Connection
-from realtime.connections import Connections
+from realtime.connections import Connections, Link
 from realtime.protocol.codes import Closing, Disconnect
-from realtime.protocol.json_codec import JsonCodec
-from realtime.protocol.messages import Codec, Message
+from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
+from realtime.protocol.messages import Codec, Goodbye, Message
 from realtime.protocol.protobuf_codec import ProtobufCodec
+from realtime.transports.entrance import HELLO, Entrance
 
 _JSON: Final = "centrifuge-json"
 _PROTOBUF: Final = "centrifuge-protobuf"
@@ -63,7 +62,7 @@ class Frames:
 class _Socket:
     """A `Wire`. Ending it interrupts the reader, which then says goodbye: only the reader may close."""
 
-    __slots__ = ("_reading", "_transport", "_writer", "_ws", "why")
+    __slots__ = ("_frames", "_reading", "_transport", "_writer", "_ws", "why")
 
     def __init__(
         self,
@@ -71,8 +70,10 @@ class _Socket:
         transport: asyncio.Transport,
         writer: AbstractStreamWriter,
         reading: asyncio.Timeout,
+        frames: Frames,
     ) -> None:
         self._ws = ws
+        self._frames = frames
         self._transport = transport
         self._writer = writer
         self._reading = reading
@@ -95,6 +96,8 @@ class _Socket:
         await self._writer.drain()
 
     def end(self, why: Disconnect | Closing) -> None:
+        if isinstance(self._frames.codec, JsonPushCodec):
+            self.write(self._frames.message(Goodbye(why)))  # its listeners may know no close codes
         self.why = why
         self._reading.reschedule(asyncio.get_running_loop().time())
 
@@ -111,17 +114,22 @@ class _Socket:
 class WebSocketEndpoint:
     """aiohttp must run with `handler_cancellation=True`; whatever ends the handler detaches the client."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, entrance: Entrance, *, is_one_way: bool = False) -> None:
         self._connections = connections
-        self._json = Frames(JsonCodec(), WSMsgType.TEXT)
+        self._entrance = entrance
+        self._is_one_way = is_one_way
+        name = "uni_websocket" if is_one_way else "websocket"
+        self._link = Link(name, is_routed=is_one_way, is_one_way=is_one_way)
+        self._json = Frames(JsonPushCodec() if is_one_way else JsonCodec(), WSMsgType.TEXT)
         self._protobuf = Frames(ProtobufCodec(), WSMsgType.BINARY)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._refusal(request)
+        refusal = self._entrance.refusal(request)
         if refusal is not None:
             return refusal
+        spoken = {_JSON} if self._is_one_way else {_JSON, _PROTOBUF}
         ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
-            protocols=[name for name in _offered(request) if name in {_JSON, _PROTOBUF}],
+            protocols=[name for name in _offered(request) if name in spoken],
             compress=False,
             max_msg_size=self._connections.options.message_size_limit,
             autoclose=False,
@@ -133,8 +141,9 @@ class WebSocketEndpoint:
         except ConnectionError:
             return web.Response(status=400)  # nobody is there to read it: gone during the handshake
         if request.transport is not None:
-            frames = self._protobuf if _speaks_protobuf(ws.ws_protocol, request) else self._json
-            await self._serve(ws, request.transport, writer, frames)
+            is_protobuf = not self._is_one_way and _speaks_protobuf(ws.ws_protocol, request)
+            hello = request.query.get(HELLO, "").encode() if self._is_one_way else b""
+            await self._serve(ws, request.transport, writer, self._protobuf if is_protobuf else self._json, hello)
         return ws
 
     async def _serve(
@@ -143,13 +152,16 @@ class WebSocketEndpoint:
         transport: asyncio.Transport,
         writer: AbstractStreamWriter,
         frames: Frames,
+        hello: bytes,
     ) -> None:
         reading = asyncio.timeout(None)
-        socket = _Socket(ws, transport, writer, reading)
-        with self._connections.open(socket, frames, frames.codec) as connection:
+        socket = _Socket(ws, transport, writer, reading, frames)
+        with self._connections.open(socket, frames, frames.codec, self._link) as connection:
             try:
                 async with reading:
-                    await self._read(ws, socket, connection, frames.kind)
+                    if hello:
+                        connection.receive(hello)
+                    await self._read(ws, socket, connection, frames.kind, is_deaf=bool(hello))
             except TimeoutError:
                 if socket.why is None:
                     raise
@@ -157,38 +169,25 @@ class WebSocketEndpoint:
             await socket.say_goodbye()
 
     async def _read(
-        self, ws: web.WebSocketResponse[bool], socket: _Socket, connection: Connection, kind: WSMsgType
+        self,
+        ws: web.WebSocketResponse[bool],
+        socket: _Socket,
+        connection: Connection,
+        kind: WSMsgType,
+        *,
+        is_deaf: bool,
     ) -> None:
+        """`is_deaf`: what the client says from now on is passed over."""
         while socket.why is None:
             message = await ws.receive()
             if message.type is kind:
-                connection.receive(message.data)
+                if not is_deaf:
+                    connection.receive(message.data)
+                is_deaf = self._is_one_way
             elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
                 connection.close(Disconnect.BAD_REQUEST)
             else:
                 return
-
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        if not self._is_origin_allowed(request):
-            return web.Response(status=403, text="This origin is not allowed.\n")
-        if not self._connections.can_take_more:
-            return web.Response(status=503, text="No more connections just now.\n", headers={"Retry-After": "1"})
-        return None
-
-    def _is_origin_allowed(self, request: web.Request) -> bool:
-        """Only browsers send an origin, and only theirs can be somebody else's page."""
-        origin = request.headers.get("Origin", "").lower()
-        if not origin:
-            return True
-        patterns = self._connections.options.allowed_origins
-        return _authority(origin) == request.host.lower() or any(fnmatchcase(origin, glob.lower()) for glob in patterns)
-
-
-def _authority(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None
 
 
 def _speaks_protobuf(agreed: str | None, request: web.Request) -> bool:

@@ -13,16 +13,18 @@ from hypothesis import strategies as st
 from handlers.ports.domain import Position
 from handlers.ports.streams import ClientInfo, Publication
 from realtime.protocol import client_pb2 as pb
-from realtime.protocol.codes import Error, Unsubscribed
+from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.filters import Combination, Condition
 from realtime.protocol.json_codec import client_info
 from realtime.protocol.messages import (
     Accepted,
+    App,
     Begun,
     Command,
     Connect,
     Connected,
     Ended,
+    Goodbye,
     History,
     HistoryPage,
     Left,
@@ -39,8 +41,10 @@ from realtime.protocol.messages import (
     Refresh,
     Refreshed,
     Refusal,
+    Renewed,
     Reply,
     Returned,
+    Route,
     Rpc,
     Send,
     Span,
@@ -62,7 +66,8 @@ peers = st.sampled_from(PEERS)
 @pytest.mark.parametrize(
     ("said", "command"),
     [
-        ({"connect": {"token": "t", "name": "js"}, "id": 1}, Connect(1, "t")),
+        ({"connect": {"token": "t"}, "id": 1}, Connect(1, "t")),
+        ({"id": 1, "connect": {"name": "js", "version": "5"}}, Connect(1, "", app=App("js", "5"))),
         (
             {"id": 1, "connect": {"subs": {"#1": {"recover": True, "offset": 4, "epoch": "e"}, "#2": {}}}},
             Connect(1, "", {"#1": Position(4, "e")}),
@@ -261,6 +266,14 @@ def test_an_empty_frame_is_a_protocol_error(peer: Peer) -> None:
             },
         ),
         (Begun("c", Listening()), {"push": {"channel": "c", "subscribe": EMPTY}}),
+        (Renewed(9), {"push": {"refresh": {"expires": True, "ttl": 9}}}),
+        (Renewed(0), {"push": {"refresh": EMPTY}}),
+        (Goodbye(Disconnect.SHUTDOWN), {"push": {"disconnect": {"code": 3001, "reason": "shutdown"}}}),
+        (Goodbye(Closing(4000, "enough")), {"push": {"disconnect": {"code": 4000, "reason": "enough"}}}),
+        (
+            Reply(1, Connected("c", "v", 0, 25, {}, owes_pongs=False, route=Route("s", "n"))),
+            {"id": 1, "connect": {"client": "c", "version": "v", "ping": 25, "session": "s", "node": "n"}},
+        ),
         (
             Ended('a"b', Unsubscribed.INSUFFICIENT_STATE),
             {"push": {"channel": 'a"b', "unsubscribe": {"code": 2500, "reason": "insufficient state"}}},

@@ -23,14 +23,24 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orderwire]:
         yield running
 
 
-@pytest.fixture(params=["javascript json", "javascript protobuf", "python json", "python protobuf"])
+@pytest.fixture(
+    params=[
+        "javascript json",
+        "javascript protobuf",
+        "javascript json sse",
+        "javascript json http_stream",
+        "javascript protobuf http_stream",
+        "python json",
+        "python protobuf",
+    ]
+)
 def talk(request: pytest.FixtureRequest) -> Talk:
-    language, form = request.param.split()
+    language, form, *transport = request.param.split()
     if language == "python":
         return partial(python_talker, form)
     request.getfixturevalue("node_modules")
     node: Path = request.getfixturevalue("node")
-    return partial(javascript_talker, node, form)
+    return partial(javascript_talker, node, form, *transport or [""])
 
 
 @pytest.fixture

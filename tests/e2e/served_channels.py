@@ -9,6 +9,11 @@ TOKEN_KEY = "a key of 32 bytes or more for tokens"
 API_KEY = "a key for backends"
 
 SETTINGS = """
+[sse]
+enabled = true
+
+[http_stream]
+enabled = true
 [[channel.namespaces]]
 name = "room"
 history_size = 100

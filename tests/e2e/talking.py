@@ -208,12 +208,15 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
 
 
 @asynccontextmanager
-async def javascript_talker(node: Path, form: str, url: str, token: str) -> AsyncIterator[Talker]:
+async def javascript_talker(node: Path, form: str, transport: str, url: str, token: str) -> AsyncIterator[Talker]:
+    """`transport` is empty for the WebSocket."""
     process = await asyncio.create_subprocess_exec(
         node,
+        "--experimental-eventsource",
         SCRIPT,
         form,
         url,
+        transport,
         env={"TOKEN": token},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

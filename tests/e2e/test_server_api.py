@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -15,18 +16,22 @@ from cent import (
     BroadcastRequest,
     CentApiResponseError,
     CentUnauthorizedError,
+    ChannelsRequest,
     Disconnect,
     DisconnectRequest,
     HistoryRequest,
+    InfoRequest,
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
+    RefreshRequest,
     StreamPosition,
     SubscribeRequest,
     UnsubscribeRequest,
 )
 
 from tests.e2e.served_channels import API_KEY, backend_token
+from tests.e2e.talking import Talk
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 
@@ -193,6 +198,50 @@ async def test_the_key_may_come_in_three_ways(
     url = f"{channels.base_url}/api/history"
     async with session.post(url, data=b'{"channel":"room:a"}', **how) as reply:
         assert (await reply.json())["result"]["publications"] == []
+
+
+async def test_cent_asks_what_nodes_and_channels_there_are(
+    cent: AsyncClient, channels: Orderwire, room: str, customer_there: Person, talk: Talk
+) -> None:
+    async with talk(channels.websocket_url, customer_there.token) as client:
+        await client.subscribe(room)
+        found = await cent.channels(ChannelsRequest(pattern=f"{room[:-3]}*"))
+        [node] = (await cent.info(InfoRequest())).nodes
+
+    assert {name: about.num_clients for name, about in found.channels.items()} == {room: 1}
+    assert node.num_clients >= 1
+    assert node.num_channels >= 2
+    assert node.version
+
+
+async def test_cent_refreshes_a_connection(
+    cent: AsyncClient, channels: Orderwire, session: aiohttp.ClientSession, customer_there: Person
+) -> None:
+    async with session.ws_connect(channels.websocket_url) as socket:
+        await socket.send_json({"id": 1, "connect": {"token": customer_there.token}})
+        await socket.receive_json()
+        await cent.refresh(RefreshRequest(user=customer_there.id, expire_at=int(time.time()) + 5000))
+        assert (await socket.receive_json())["push"]["refresh"]["ttl"] > 4000
+        await cent.refresh(RefreshRequest(user=customer_there.id, expired=True))
+        await socket.receive()
+        assert socket.close_code == 3005
+
+
+async def test_a_users_connections_are_listed(
+    channels: Orderwire, session: aiohttp.ClientSession, room: str, talk: Talk
+) -> None:
+    user = str(uuid4())
+    async with talk(channels.websocket_url, backend_token(sub=user)) as client:
+        await client.subscribe(room)
+        url, headers = f"{channels.base_url}/api/connections", {"X-API-Key": API_KEY}
+        async with session.post(url, json={"user": user}, headers=headers) as reply:
+            [about] = (await reply.json())["result"]["connections"].values()
+
+    assert about["user"] == user
+    assert about["channels"] == [room]
+    assert about["transport"] in {"websocket", "http_stream", "sse"}
+    assert about["protocol"] in {"json", "protobuf"}
+    assert about["app_name"] in {"js", "python"}
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from realtime.bus import Order, encode
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
-from realtime.control import Control, Enroll, Expel, Kick, Whose
+from realtime.control import Control, Enroll, Expel, Kick, Renew, Whose
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from storage.streams import StreamsOptions, open_streams
@@ -105,9 +107,33 @@ async def test_nobody_is_put_into_a_channel_of_the_domain_that_is_not_theirs(
         assert (await client.hear())["push"]["channel"] == "orders:feed"  # staff may hear this one
 
 
-async def test_an_order_of_a_newer_version_is_passed_over(nodes: list[Node], control: Control) -> None:
+async def test_an_order_of_another_version_is_passed_over(nodes: list[Node], control: Control) -> None:
     node, _ = nodes
+    of_newer_kind = b'{"kind":"unheard of","whose":{"user":"x"}}'
+    with_more = b'{"kind":"expel","whose":{"user":"x","client":"","spared":[],"size":43},"channel":"c","more":1}'
+    with_less = b'{"kind":"kick"}'
     async with connected(node) as (client, _):
-        await node.bus.publish(encode([Order(b'{"kind":"unheard of","whose":{"user":"x"}}')]))
-        await control.tell(Enroll(Whose(USER), "plain:a"))
-        assert (await client.hear())["push"]["channel"] == "plain:a"
+        with capture_logs() as logs:
+            await node.bus.publish(encode([Order("unheard of", b"")]))
+            for body in (of_newer_kind, with_more, with_less):
+                await node.bus.publish(encode([Order("control", body)]))
+            await control.tell(Enroll(Whose(USER), "plain:a"))
+            assert (await client.hear())["push"]["channel"] == "plain:a"
+
+    said = {(entry["event"], entry["kind"]) for entry in logs if entry["event"].startswith("order")}
+    assert said == {("order_unknown", "unheard of"), ("order_failed", "control")}
+
+
+async def test_a_connection_is_given_more_time_or_for_ever_or_none(nodes: list[Node], control: Control) -> None:
+    node, _ = nodes
+    async with connected(node) as (client, client_id):
+        await control.tell(Renew(Whose(USER, client_id), int(time.time()) + 1000))
+        more = (await client.hear())["push"]["refresh"]
+        await control.tell(Renew(Whose(USER), 0))
+        for_ever = (await client.hear())["push"]["refresh"]
+        await control.tell(Renew(Whose(USER), 1))
+        assert await client.closed() == (3005, "connection expired")
+
+    assert more["expires"]
+    assert 990 < more["ttl"] <= 1000
+    assert for_ever == {}

@@ -22,24 +22,28 @@ from handlers.clock import utc_now
 from handlers.ports.streams import Entry, Streams
 from realtime import bus as wire
 from realtime.bus import Bus
+from realtime.census import Census
 from realtime.client_tokens import ClientTokenOptions, ClientTokens
 from realtime.commands import Commands
 from realtime.connections import Connections
 from realtime.control import Control
+from realtime.emulation import Emulation
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.identities import Identities
 from realtime.inbox import Inbox
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
+from realtime.nodes import Nodes
 from realtime.operations import Operations
 from realtime.presence import Presence
 from realtime.presence_keeper import PresenceKeeper
 from realtime.presence_memory import MemoryPresence
 from realtime.publisher import Publisher
 from realtime.session import ClientOptions
+from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
-from realtime.transports.websocket import WebSocketEndpoint
+from server.transports import OPTIONAL, transport_routes
 from tests.peers import JSON, Object, Peer
 from tests.realtime_options import CLIENT, HUB
 
@@ -114,7 +118,7 @@ class Client:
 
 @dataclass
 class Node:
-    url: str
+    origin: str
     streams: Streams
     bus: Bus
     hub: Hub
@@ -124,6 +128,10 @@ class Node:
     registry: CollectorRegistry
     http: aiohttp.ClientSession
     peer: Peer = JSON
+
+    @property
+    def url(self) -> str:
+        return self.origin + PATH
 
     def token(self, account: Account = STAFF) -> str:
         return self.authority.issue(account, utc_now()).value
@@ -183,12 +191,27 @@ async def running(
     operations = Operations(
         namespaces, StaffOnly(), hub, publisher, presence, keeper, tokens, insecure=options.insecure
     )
-    connections = Connections(flusher, operations, identities, metrics, options, version=VERSION, commands=commands)
+    uid = str(uuid4())
+    connections = Connections(
+        flusher, operations, identities, metrics, options, version=VERSION, node=uid, commands=commands
+    )
+    census = Census(uid, "a node", VERSION, lambda: connections)
+    nodes = Nodes(uid, bus, census.node, interval=0.2)
+    emulation = Emulation(uid, bus, nodes, connections.find)
+    survey = Survey(uid, bus, nodes, census.answers)
     app = web.Application()
-    app.router.add_get(PATH, WebSocketEndpoint(connections).handle)
+    app.add_routes(transport_routes(OPTIONAL, connections, emulation))
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    inbox = Inbox(hub, Control(bus, lambda: connections), metrics)
-    endless = (bus.run(inbox.receive), hub.run(), publisher.run(), keeper.run(), connections.run())
+    inbox = Inbox(hub, Control(bus, lambda: connections), nodes, survey, emulation, metrics)
+    endless = (
+        bus.run(inbox.receive),
+        hub.run(),
+        publisher.run(),
+        keeper.run(),
+        connections.run(),
+        nodes.run(),
+        survey.run(),
+    )
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
         await runner.setup()
@@ -197,8 +220,7 @@ async def running(
         port = runner.addresses[0][1]
         await until(lambda: bus.is_connected and connections.can_take_more)
         async with aiohttp.ClientSession() as http:
-            url = f"http://127.0.0.1:{port}{PATH}"
-            yield Node(url, streams, bus, hub, connections, authority, metrics, registry, http)
+            yield Node(f"http://127.0.0.1:{port}", streams, bus, hub, connections, authority, metrics, registry, http)
         await runner.cleanup()
         while running_still := [task for task in owned if not task.done()]:
             for task in running_still:  # below redis-py a cancellation can be lost

@@ -1,10 +1,11 @@
 // Does with the JavaScript SDK what it is told on its input, a JSON object a line, and prints the answers and what happens.
-// Usage: node talk.mjs json|protobuf <websocket address>, with the token, if any, in TOKEN; ends when its input does.
+// Usage: node talk.mjs json|protobuf <websocket address> [http_stream|sse], with the token, if any, in TOKEN; ends when its
+// input does.
 
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 
-const [form, address] = process.argv.slice(2);
+const [form, address, transport] = process.argv.slice(2);
 const { Centrifuge } = await import(form === "protobuf" ? "centrifuge/build/protobuf" : "centrifuge");
 const isText = form === "json";
 // In the Protobuf form the SDK takes and hands on payloads as bytes, an absent one as none.
@@ -16,7 +17,14 @@ const who = (info) =>
   info && { user: info.user, client: info.client, connInfo: unpacked(info.connInfo), chanInfo: unpacked(info.chanInfo) };
 const publication = ({ offset, data, info, tags }) => ({ offset: offset ?? 0, data: unpacked(data), info: who(info), tags });
 
-const client = new Centrifuge(address, { token: process.env.TOKEN ?? "", websocket: WebSocket, maxReconnectDelay: 1000 });
+const base = address.replace("ws", "http").replace("/connection/websocket", "");
+const endpoint = transport ? [{ transport, endpoint: `${base}/connection/${transport}` }] : address;
+const client = new Centrifuge(endpoint, {
+  token: process.env.TOKEN ?? "",
+  emulationEndpoint: `${base}/emulation`,
+  websocket: WebSocket,
+  maxReconnectDelay: 1000,
+});
 client.on("connected", ({ client }) => say({ event: { kind: "connected", client } }));
 client.on("disconnected", ({ code, reason }) => say({ event: { kind: "disconnected", code, reason } }));
 client.connect();

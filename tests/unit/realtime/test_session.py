@@ -11,9 +11,10 @@ from handlers.ports.streams import Publication
 from realtime.client_tokens import NOTHING, Grant
 from realtime.credentials import ANONYMOUS, credentials_of
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
-from realtime.protocol.json_codec import JsonCodec
+from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
 from realtime.protocol.messages import (
     Accepted,
+    App,
     Begun,
     Connected,
     Ended,
@@ -29,6 +30,7 @@ from realtime.protocol.messages import (
     Publish,
     Refreshed,
     Refusal,
+    Renewed,
     Reply,
     Returned,
     Span,
@@ -71,10 +73,14 @@ class Client:
 
     now: float = 100.0
     options: ClientOptions = OPTIONS
+    is_one_way: bool = False
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
-        self.session = Session("me", "0.1.0", JsonCodec(), self.options, now=self.now, random=lambda: 0.5)
+        codec = JsonPushCodec() if self.is_one_way else JsonCodec()
+        self.session = Session(
+            "me", "0.1.0", codec, self.options, now=self.now, random=lambda: 0.5, is_one_way=self.is_one_way
+        )
 
     def says(self, frame: bytes) -> list[Effect]:
         return self.session.receive(frame)
@@ -518,3 +524,51 @@ def test_after_its_close_a_session_is_silent(client: Client) -> None:
     assert client.session.close(Disconnect.SLOW) == []
     assert client.says(CONNECT) == client.answer(HEAD) == client.after(9999) == client.session.dropped("c") == []
     assert client.session.due == math.inf
+
+
+@pytest.fixture
+def listener() -> Client:
+    client = Client(is_one_way=True)
+    client.says(b'{"token":"t"}')
+    return client
+
+
+def test_a_listener_is_pinged_and_owes_no_answer(listener: Client) -> None:
+    welcome = listener.answer(ME, HEAD)
+
+    assert welcome[-1] == Say(Reply(1, Connected("me", "0.1.0", 900, 25, {MINE: HEAD}, owes_pongs=False)))
+    assert listener.after(25) == [Say(Ping())]
+    assert listener.after(24.9) == []
+    assert listener.after(0.2) == [Say(Ping())]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Rejected.EXPIRED, Disconnect.EXPIRED),
+        (Rejected.INVALID, Disconnect.INVALID_TOKEN),
+        (Refused(Error.TOO_MANY_REQUESTS), Disconnect.TOO_MANY_REQUESTS),
+        (Refused(Error.PERMISSION_DENIED), Disconnect.PERMISSION_DENIED),
+        (Refused(Error.INTERNAL), Disconnect.SERVER_ERROR),
+    ],
+    ids=str,
+)
+def test_an_error_closes_a_listener_that_could_not_be_told(listener: Client, answer: Answer, why: Disconnect) -> None:
+    assert listener.answer(answer) == [Close(why)]
+
+
+def test_the_server_gives_a_connection_more_time(client: Client) -> None:
+    assert client.session.renew(1000, client.now) == [Say(Renewed(1000))]
+    assert client.session.renew(math.inf, client.now) == [Say(Renewed(0))]
+    client.options = replace(OPTIONS, ping_interval=10_000)
+    assert Close(Disconnect.EXPIRED) not in client.after(2000)
+
+
+def test_nobody_gets_time_before_they_have_said_who_they_are(fresh: Client) -> None:
+    assert fresh.session.renew(1000, fresh.now) == []
+
+
+def test_what_a_program_calls_itself_is_kept_but_not_at_any_length(fresh: Client) -> None:
+    fresh.says(b'{"id":1,"connect":{"token":"t","name":"%b","version":"1"}}' % (b"x" * 1000))
+
+    assert fresh.session.app == App("x" * 64, "1")

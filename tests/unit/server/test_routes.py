@@ -10,6 +10,7 @@ from yarl import URL
 
 from server.health import Health
 from server.routes import build_commands, build_routes
+from server.transports import WEBSOCKET_PATH
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
 SIGNING_IN = {("POST", "/api/v1/auth/login"), ("POST", "/api/v1/auth/token")}
@@ -21,7 +22,10 @@ async def here(_request: web.Request) -> web.StreamResponse:
 
 def routes(web_folder: Path | None = None) -> list[web.RouteDef]:
     return build_routes(
-        websocket=here, health=Health(vital={}, helpful={}).routes(), metrics=here, web_folder=web_folder
+        transports=[web.get(WEBSOCKET_PATH, here)],
+        health=Health(vital={}, helpful={}).routes(),
+        metrics=here,
+        web_folder=web_folder,
     )
 
 

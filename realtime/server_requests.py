@@ -1,0 +1,115 @@
+"""What the methods of the server API take, field by field. Names and meanings are those of Centrifugo's HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from realtime.control import Whose
+from realtime.protocol.codes import Disconnect
+
+_KEY_LENGTH: Final = 255  # with a channel and a source it has to fit an entry of PostgreSQL's index
+
+
+class Request(BaseModel):
+    """Fields of newer versions of the libraries are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Content(Request):
+    data: JsonValue = None
+    b64data: str | None = None
+    skip_history: bool = False
+    tags: dict[str, str] = Field(default_factory=dict)
+    idempotency_key: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+    version: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    version_epoch: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+
+
+class PublishRequest(Content):
+    channel: str
+
+
+class BroadcastRequest(Content):
+    channels: list[str]
+
+
+class SinceRequest(Request):
+    offset: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    epoch: str = ""
+
+
+class HistoryRequest(Request):
+    channel: str
+    limit: int = 0
+    since: SinceRequest | None = None
+    reverse: bool = False
+
+
+class ChannelRequest(Request):
+    channel: str
+
+
+class WhoseRequest(Request):
+    user: Annotated[str, Field(max_length=255)]
+    client: str = ""
+    session: str = ""
+
+    @property
+    def whose(self) -> Whose:
+        return Whose(self.user, self.client, self.session)
+
+
+def _are_words(reason: str) -> str:
+    """SDKs read a reason that is JSON as something else."""
+    if reason in {"true", "false", "null"}:
+        raise ValueError(reason)
+    return reason
+
+
+class DisconnectReason(Request):
+    code: Annotated[int, Field(ge=3000, le=4999)] = Disconnect.FORCE_NO_RECONNECT.code
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$"), AfterValidator(_are_words)] = (
+        Disconnect.FORCE_NO_RECONNECT.reason
+    )
+
+
+class DisconnectRequest(WhoseRequest):
+    whitelist: list[str] = Field(default_factory=list)
+    disconnect: DisconnectReason = DisconnectReason()
+
+
+class UnsubscribeRequest(WhoseRequest):
+    channel: str
+
+
+class Switch(Request):
+    value: bool
+
+
+class SubscribeRequest(WhoseRequest):
+    channel: str
+    info: JsonValue = None
+    b64info: str = ""
+    recover_since: SinceRequest | None = None
+    override: dict[str, Switch | None] = Field(default_factory=dict)
+
+
+class RefreshRequest(WhoseRequest):
+    expired: bool = False
+    expire_at: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+
+class ConnectionsRequest(Request):
+    user: Annotated[str, Field(max_length=255)]
+
+
+class ChannelsRequest(Request):
+    pattern: Annotated[str, Field(max_length=255)] = ""
+
+
+class BatchRequest(Request):
+    commands: list[dict[str, JsonValue]]
+    parallel: bool = False

@@ -1,0 +1,194 @@
+"""Connections whose server side is an endless HTTP response: lines or events (SSE), for clients and for mere listeners.
+
+Like WebSocket frames, the chunks are built once for all who share a form and written to the socket's transport
+directly, beside aiohttp's own writer. What a client says after its hello comes by way of `/emulation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+
+from handlers.ports.streams import Publication
+from realtime.connections import Connections, Link
+from realtime.protocol.codes import Closing, Disconnect
+from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
+from realtime.protocol.messages import Codec, Goodbye, Message
+from realtime.protocol.protobuf_codec import ProtobufCodec
+from realtime.transports.entrance import HELLO, Entrance, said_type
+
+_JSON: Final = "application/json"
+_PROTOBUF: Final = "application/octet-stream"
+_EVENTS: Final = "text/event-stream"
+_GOODBYE_SECONDS: Final = 5.0
+_GOODBYE_SECONDS_SLOW: Final = 1.0
+_HEADERS: Final = {
+    hdrs.CACHE_CONTROL: "private, no-cache, no-store, must-revalidate, max-age=0",
+    "X-Accel-Buffering": "no",  # nginx would keep the response until it has some kilobytes
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How messages stand in the body of a response."""
+
+    content_type: str
+    codec: Codec
+    before: bytes = b""
+    after: bytes = b""
+    opening: bytes = b""
+
+
+def _lines(codec: Codec) -> Form:
+    return Form(_JSON, codec, after=b"\n")
+
+
+def _events(codec: Codec) -> Form:
+    return Form(_EVENTS, codec, before=b"data: ", after=b"\n\n", opening=b"\r\n")
+
+
+class Chunks:
+    """A form in HTTP's chunks (RFC 9112, section 7.1), or as it is for clients of HTTP/1.0. A `ClientEncoding`."""
+
+    def __init__(self, form: Form, *, is_chunked: bool) -> None:
+        self.form = form
+        self._is_chunked = is_chunked
+
+    def message(self, message: Message) -> bytes:
+        return self._framed(self.form.codec.encode(message))
+
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        return self._framed(self.form.codec.publication(channel, publication))
+
+    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
+        return self._framed(self.form.codec.compressed(channel, publication, base))
+
+    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
+        return self._framed(self.form.codec.membership(channel, info, is_join=is_join))
+
+    def _framed(self, payload: bytes) -> bytes:
+        return self.chunk(b"%b%b%b" % (self.form.before, payload, self.form.after))
+
+    def chunk(self, body: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body
+
+
+class _Body:
+    """A `Wire`: the response's."""
+
+    __slots__ = ("_chunks", "_ended", "_response", "_transport", "_writer", "why")
+
+    def __init__(
+        self, response: web.StreamResponse, transport: asyncio.Transport, writer: AbstractStreamWriter, chunks: Chunks
+    ) -> None:
+        self._response = response
+        self._transport = transport
+        self._writer = writer
+        self._chunks = chunks
+        self._ended = asyncio.Event()
+        self.why: Disconnect | Closing | None = None
+
+    @property
+    def buffered(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        if self.why is None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    def end(self, why: Disconnect | Closing) -> None:
+        self.write(self._chunks.message(Goodbye(why)))
+        self.why = why
+        self._ended.set()
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    async def finish(self) -> None:
+        patience = _GOODBYE_SECONDS_SLOW if self.why is Disconnect.SLOW else _GOODBYE_SECONDS
+        last_resort = asyncio.get_running_loop().call_later(patience, self._transport.abort)
+        await self._response.write_eof()
+        if not self.buffered:
+            last_resort.cancel()
+
+
+class HttpStreamEndpoint:
+    """aiohttp must run with `handler_cancellation=True`: whatever ends the handler detaches the client."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        entrance: Entrance,
+        transport: str,
+        forms: Mapping[str, Form],
+        *,
+        is_one_way: bool = False,
+    ) -> None:
+        """`forms` by the request's content type; the first one counts where it is none of them."""
+        self._connections = connections
+        self._entrance = entrance
+        self._link = Link(transport, is_routed=True, is_one_way=is_one_way)
+        self._chunked = {kind: Chunks(form, is_chunked=True) for kind, form in forms.items()}
+        self._plain = {kind: Chunks(form, is_chunked=False) for kind, form in forms.items()}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._entrance.refusal(request)
+        if refusal is not None:
+            return refusal
+        hello = request.query.get(HELLO, "").encode() if request.method == hdrs.METH_GET else await request.read()
+        if not hello:
+            return self._answer(request, 400, "The first command is missing.\n")
+        if len(hello) > self._connections.options.message_size_limit:
+            return self._answer(request, 413, "These commands are too long.\n")
+        known = self._chunked if request.version >= HttpVersion11 else self._plain
+        chunks = known.get(said_type(request)) or next(iter(known.values()))
+        headers = {**_HEADERS, **self._entrance.cors(request), hdrs.CONTENT_TYPE: chunks.form.content_type}
+        response = web.StreamResponse(headers=headers)
+        response.force_close()
+        writer = await response.prepare(request)
+        if writer is not None and request.transport is not None:
+            await self._serve(_Body(response, request.transport, writer, chunks), chunks, hello)
+        return response
+
+    async def _serve(self, body: _Body, chunks: Chunks, hello: bytes) -> None:
+        with self._connections.open(body, chunks, chunks.form.codec, self._link) as connection:
+            if chunks.form.opening:
+                body.write(chunks.chunk(chunks.form.opening))
+            connection.receive(hello)
+            await body.ended()
+            connection.detach()
+            await body.finish()
+
+    def _answer(self, request: web.Request, status: int, text: str) -> web.Response:
+        return web.Response(status=status, text=text, headers=self._entrance.cors(request))
+
+
+def http_stream(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:
+    """`/connection/http_stream`"""
+    forms = {_JSON: _lines(JsonCodec()), _PROTOBUF: Form(_PROTOBUF, ProtobufCodec())}
+    return HttpStreamEndpoint(connections, entrance, "http_stream", forms)
+
+
+def sse(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:
+    """`/connection/sse`"""
+    return HttpStreamEndpoint(connections, entrance, "sse", {_JSON: _events(JsonCodec())})
+
+
+def uni_http_stream(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:
+    """`/connection/uni_http_stream`"""
+    forms = {_JSON: _lines(JsonPushCodec())}
+    return HttpStreamEndpoint(connections, entrance, "uni_http_stream", forms, is_one_way=True)
+
+
+def uni_sse(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:
+    """`/connection/uni_sse`"""
+    forms = {_JSON: _events(JsonPushCodec())}
+    return HttpStreamEndpoint(connections, entrance, "uni_sse", forms, is_one_way=True)
