@@ -32,6 +32,10 @@ class Order:
 Item = Published | Membership | Order
 
 
+class BusAway(Exception):
+    """Something that only the bus carries could not be handed to it; nobody was sent it, or nobody knows."""
+
+
 class Bus(Protocol):
     """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing.
 

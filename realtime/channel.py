@@ -147,6 +147,11 @@ class Channel:
         while len(self._ring) > RING_LENGTH or self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(self._ring.popleft().data)
 
+    def forget(self) -> None:
+        """Keep nothing of what was published: the stream has it no longer."""
+        self._ring.clear()
+        self._ring_bytes = 0
+
     def after(self, offset: int) -> list[Publication] | None:
         """What was published after `offset`, oldest first; None where memory does not reach back that far."""
         missed = self.last - offset

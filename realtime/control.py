@@ -10,15 +10,11 @@ import orjson
 import structlog
 
 from handlers.ports.domain import Position
-from realtime.bus import Bus, Order, encode
+from realtime.bus import Bus, BusAway, Order, encode
 from realtime.client_tokens import Grant
 from realtime.protocol.codes import Closing, Unsubscribed
 
 log = structlog.get_logger(__name__)
-
-
-class ControlAway(Exception):
-    """The order could not be handed to the bus; no node heard it, or nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +102,10 @@ class Control:
         self._connections = connections
 
     async def tell(self, command: Command) -> None:
-        """Every node, this one too. Raises ControlAway."""
+        """Every node, this one too. Raises BusAway."""
         body = orjson.dumps({"kind": _NAMES[type(command)], **asdict(command)})
         if not await self._bus.publish(encode([Order(KIND, body)])):
-            raise ControlAway
+            raise BusAway
 
     def obey(self, body: bytes) -> None:
         command = _read(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from realtime.bus import Bus, Order, encode
+from realtime.bus import Bus, BusAway, Order, encode
 from realtime.nodes import Nodes
 
 KIND: Final = "emulation"
@@ -14,10 +14,6 @@ _ID_LENGTH: Final = 36
 
 class SessionUnknown(Exception):
     """No such session, or no such node."""
-
-
-class NodeAway(Exception):
-    """The commands could not be handed to the bus; they did not arrive, or nobody knows."""
 
 
 class Emulated(Protocol):
@@ -36,7 +32,7 @@ class Emulation:
     async def deliver(self, node: str, session: str, frame: bytes) -> None:
         """To the session, or by the bus to the node that has it, which drops them if it has it no longer.
 
-        Raises SessionUnknown and NodeAway.
+        Raises SessionUnknown and BusAway.
         """
         if node == self._uid:
             connection = self._find(session)
@@ -47,7 +43,7 @@ class Emulation:
         if len(session) != _ID_LENGTH or not session.isascii() or node not in self._nodes.uids():
             raise SessionUnknown
         if not await self._bus.publish(encode([Order(KIND, node.encode() + session.encode() + frame)])):
-            raise NodeAway
+            raise BusAway
 
     def hear(self, body: bytes) -> None:
         """Commands that another node took in."""

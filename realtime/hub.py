@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Published, Streams, StreamsAway
-from realtime.bus import Bus, Membership
+from realtime.bus import Bus, BusAway, Membership, Order, encode
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
@@ -23,6 +24,9 @@ from realtime.recovery import Recovery
 from realtime.repair import Repairs
 
 log = structlog.get_logger(__name__)
+
+FORGET: Final = "forget"
+"""The kind of order that `Hub.forget` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Hub:
     ) -> None:
         self._metrics = metrics
         self._streams = streams
+        self._bus = bus
         self._channels = Channels(flusher, metrics)
         self._repairs = Repairs(
             self._channels,
@@ -107,6 +112,18 @@ class Hub:
     def listen(self, subscriber: Subscriber, name: str) -> None:
         """Subscribe to a channel without history: from now on, whatever comes, at most once."""
         self._channels.listen(name, subscriber)
+
+    async def remove_history(self, channel: str) -> None:
+        """On all nodes. Raises StreamsAway, and BusAway when other nodes may still remember some of it."""
+        await self._streams.clear(channel)
+        if not await self._bus.publish(encode([Order(FORGET, channel.encode())])):
+            raise BusAway
+
+    def forget(self, body: bytes) -> None:
+        """A node removed the history of the channel of this name."""
+        channel = self._channels.get(body.decode())
+        if channel is not None:
+            channel.forget()
 
     async def history(self, channel: str, span: Span) -> HistoryPage | None:
         """A part of the channel's stream; None when it begins at a position of another epoch. Raises StreamsAway."""

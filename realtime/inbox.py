@@ -8,6 +8,7 @@ import structlog
 
 import realtime.control
 import realtime.emulation
+import realtime.hub
 import realtime.nodes
 import realtime.survey
 from realtime.bus import Order, decode
@@ -33,6 +34,7 @@ class Inbox:
             realtime.survey.QUESTION: survey.hear_question,
             realtime.survey.ANSWER: survey.hear_answer,
             realtime.emulation.KIND: emulation.hear,
+            realtime.hub.FORGET: hub.forget,
         }
 
     def receive(self, message: bytes) -> None:

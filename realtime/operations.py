@@ -12,6 +12,7 @@ from handlers.clock import utc_now
 from handlers.errors import Unavailable
 from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
+from realtime.bus import BusAway
 from realtime.channel import Subscriber
 from realtime.channels import passing
 from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
@@ -34,7 +35,7 @@ from realtime.protocol.messages import (
     Subscribe,
     Subscribed,
 )
-from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy
+from realtime.publisher import Draft, Publisher, PublisherBusy
 from realtime.session import Authorize, Carried, Join, Perform, Refused
 from realtime.tokens import TokenExpired, TokenInvalid
 

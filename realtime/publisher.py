@@ -15,17 +15,13 @@ from typing import Final
 from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
-from realtime.bus import Bus, encode
+from realtime.bus import Bus, BusAway, encode
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
 
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
 _MOST_WAITING: Final = 10_000
-
-
-class BusAway(Exception):
-    """A publication without history could not be handed to the bus; nobody was sent it, or nobody knows."""
 
 
 class PublisherBusy(Exception):

@@ -19,15 +19,16 @@ from handlers.audience import Kind, UnknownChannel, parse_channel
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
 from realtime import census
+from realtime.bus import BusAway
 from realtime.client_tokens import OVERRIDES
-from realtime.control import Control, ControlAway, Enroll, Expel, Kick, Renew
+from realtime.control import Control, Enroll, Expel, Kick, Renew
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.nodes import Nodes
 from realtime.presence import Presence, PresenceAway
 from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.messages import Span
-from realtime.publisher import BusAway, Draft, Publisher, PublisherBusy, Version
+from realtime.publisher import Draft, Publisher, PublisherBusy, Version
 from realtime.server_requests import (
     BatchRequest,
     BroadcastRequest,
@@ -97,6 +98,7 @@ class ServerApi:
             "publish": _Method(PublishRequest, self._publish),
             "broadcast": _Method(BroadcastRequest, self._broadcast),
             "history": _Method(HistoryRequest, self._history),
+            "history_remove": _Method(ChannelRequest, self._history_remove),
             "subscribe": _Method(SubscribeRequest, self._subscribe),
             "unsubscribe": _Method(UnsubscribeRequest, self._unsubscribe),
             "disconnect": _Method(DisconnectRequest, self._disconnect),
@@ -122,7 +124,7 @@ class ServerApi:
             raise ApiError(Error.UNKNOWN_CHANNEL) from None
         except PublisherBusy:
             raise ApiError(Error.TOO_MANY_REQUESTS) from None
-        except (StreamsAway, BusAway, PresenceAway, ControlAway, NodesSilent):
+        except (StreamsAway, BusAway, PresenceAway, NodesSilent):
             raise ApiError(Error.INTERNAL) from None
 
     async def _publish(self, request: PublishRequest) -> Result:
@@ -158,6 +160,15 @@ class ServerApi:
             raise ApiError(Error.UNRECOVERABLE_POSITION)
         publications = [_shown(publication) for publication in page.publications]
         return {"publications": publications, "offset": page.position.offset, "epoch": page.position.epoch}
+
+    async def _history_remove(self, request: ChannelRequest) -> Result:
+        options = self._namespaces.of(request.channel)
+        if options.is_domain:
+            raise ApiError(Error.PERMISSION_DENIED)  # clients resume from it
+        if not options.has_history:
+            raise ApiError(Error.NOT_AVAILABLE)
+        await self._hub.remove_history(request.channel)
+        return {}
 
     async def _subscribe(self, request: SubscribeRequest) -> Result:
         self._namespaces.of(request.channel)

@@ -99,6 +99,11 @@ class PostgresStreams:
                 row = await connection.fetchrow(SQL["find"], channel, source, entry_id)
         return None if row is None else Position(row["offset"], row["epoch"])
 
+    async def clear(self, channel: str) -> None:
+        with raising(StreamsAway):
+            async with self._readers.connection() as connection:
+                await connection.execute(SQL["clear"], channel)
+
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         return await self._page(SQL["read"], channel, after, limit, max_bytes)
 

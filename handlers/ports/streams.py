@@ -99,6 +99,11 @@ class Streams(Protocol):
         """Where the entry of this identity was appended; None if that is not known (any more)."""
         ...
 
+    async def clear(self, channel: str) -> None:
+        """Delete the stream's publications. It goes on from where it is, so nothing is published twice under one
+        offset."""
+        ...
+
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         """Publications with offset > `after`, oldest first: at most `limit`, and no more than `max_bytes` of data
         unless the first alone is larger. Retention may have taken the first ones: look at the first offset."""

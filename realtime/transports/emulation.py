@@ -9,7 +9,8 @@ import orjson
 from aiohttp import web
 from google.protobuf.message import DecodeError
 
-from realtime.emulation import Emulation, NodeAway, SessionUnknown
+from realtime.bus import BusAway
+from realtime.emulation import Emulation, SessionUnknown
 from realtime.protocol import client_pb2 as pb
 from realtime.transports.entrance import Entrance, said_type
 
@@ -49,7 +50,7 @@ class EmulationEndpoint:
             await self._emulation.deliver(commands.node, commands.session, commands.frame)
         except SessionUnknown:
             return 404
-        except NodeAway:
+        except BusAway:
             return 503
         return 204
 

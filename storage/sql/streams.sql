@@ -104,6 +104,10 @@ DELETE FROM publications AS p
 USING streams AS s
 WHERE s.channel = ANY ($1::text[]) AND p.channel = s.channel AND p."offset" <= s.top - s.history_size;
 
+-- name: clear
+-- Delete all that was published in a stream.
+DELETE FROM publications WHERE channel = $1;
+
 -- name: begin
 -- Begin those of these streams that are not there. In the order of names, as the append does, so that nobody waits in a circle.
 INSERT INTO streams (channel, salt, top)

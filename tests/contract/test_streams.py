@@ -101,6 +101,16 @@ async def test_a_repeated_entry_can_be_found(streams: Streams) -> None:
     assert await streams.find("orders:feed", "/orderwire", "3") is None
 
 
+async def test_a_stream_that_was_cleared_goes_on_from_where_it_was(streams: Streams) -> None:
+    [first, *_] = (await streams.append([entry("1"), entry("2"), entry("1", "order:1")])).values()
+    await streams.clear("orders:feed")
+
+    page = await streams.read("orders:feed", after=0, limit=10, max_bytes=1000)
+    assert (page.publications, page.top) == ([], Position(2, first.epoch))
+    assert where((await streams.append([entry("1"), entry("3")])).values()) == [("orders:feed", 3)]
+    assert len((await streams.read("order:1", after=0, limit=10, max_bytes=1000)).publications) == 1
+
+
 async def test_an_older_version_is_left_out(streams: Streams) -> None:
     first = await streams.append_newer(entry("", data=b"5"), 5, "a")
     repeated = await streams.append_newer(entry("", data=b"5"), 5, "a")

@@ -19,6 +19,7 @@ from cent import (
     ChannelsRequest,
     Disconnect,
     DisconnectRequest,
+    HistoryRemoveRequest,
     HistoryRequest,
     InfoRequest,
     PresenceRequest,
@@ -198,6 +199,18 @@ async def test_the_key_may_come_in_three_ways(
     url = f"{channels.base_url}/api/history"
     async with session.post(url, data=b'{"channel":"room:a"}', **how) as reply:
         assert (await reply.json())["result"]["publications"] == []
+
+
+async def test_cent_removes_a_history(cent: AsyncClient, room: str) -> None:
+    await cent.publish(PublishRequest(channel=room, data=1))
+    await cent.history_remove(HistoryRemoveRequest(channel=room))
+    page = await cent.history(HistoryRequest(channel=room, limit=-1))
+
+    assert (page.publications, page.offset) == ([], 1)
+    for channel, code in (("orders:feed", 103), ("typing:a", 108)):
+        with pytest.raises(CentApiResponseError) as caught:
+            await cent.history_remove(HistoryRemoveRequest(channel=channel))
+        assert caught.value.code == code
 
 
 async def test_cent_asks_what_nodes_and_channels_there_are(

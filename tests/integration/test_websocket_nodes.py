@@ -67,6 +67,26 @@ async def test_a_client_resumes_on_the_other_node(nodes: tuple[Node, Node]) -> N
     assert [publication["offset"] for publication in reply["publications"]] == [3, 4, 5]
 
 
+async def test_a_history_that_is_removed_on_one_node_is_nowhere(nodes: tuple[Node, Node]) -> None:
+    one, other = nodes
+    await one.publish(FEED, *texts(3))
+    async with other.client(FEED) as client:
+        await one.publish(FEED, *texts(2))  # which the other node remembers
+        await client.offsets(FEED, 5)
+        await one.hub.remove_history(FEED)
+        await one.publish(FEED, b'"later"')
+        await client.offsets(FEED, 6)  # so it has heard of the removal too
+        epoch = await one.epoch(FEED)
+        async with other.client() as late:
+            since = {"recover": True, "offset": 4, "epoch": epoch}
+            reply = (await late.ask({"id": 2, "subscribe": {"channel": FEED, **since}}))["subscribe"]
+            page = (await late.ask({"id": 3, "history": {"channel": FEED, "limit": -1}}))["history"]
+
+    assert "recovered" not in reply
+    assert [publication["data"] for publication in page["publications"]] == ["later"]
+    assert page["offset"] == 6
+
+
 @dataclass
 class Sdk(ClientEventHandler, SubscriptionEventHandler):  # type: ignore[misc]
     subscribed: asyncio.Event = field(default_factory=asyncio.Event)

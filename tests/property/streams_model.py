@@ -71,6 +71,9 @@ class ModelStreams:
     async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
         raise NotImplementedError(channel, source, entry_id)
 
+    async def clear(self, channel: str) -> None:
+        self.trim(channel, 0)
+
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         stream = self.streams.get(channel, Stream())
         # Small pages: the paths between pages are what is tested.
