@@ -110,7 +110,7 @@ class Connection:
         return self._session.due
 
     def receive(self, frame: bytes) -> None:
-        self._perform(self._session.receive(frame))
+        self._perform(self._session.receive(frame, self._shared.clock()))
 
     def tick(self) -> None:
         self._perform(self._session.tick(self._shared.clock()))
@@ -258,13 +258,12 @@ class Connection:
     async def _carry_out(self, question: Perform) -> None:
         work = self._shared.operations.perform(self, self._session.client, question)
         result = await self._attempt(question.command.channel, work)
-        answer = Refused(result) if isinstance(result, Error) else result
-        self._perform(self._session.answered(answer, self._shared.clock()))
+        outcome = Refused(result) if isinstance(result, Error) else result
+        self._perform(self._session.finished(question.command.id, outcome))
 
     async def _call(self, question: Call) -> None:
         result = await self._returned(question)
-        answer = result if isinstance(result, Returned) else Refused(result)
-        self._perform(self._session.answered(answer, self._shared.clock()))
+        self._perform(self._session.finished(question.id, result if isinstance(result, Returned) else Refused(result)))
 
     async def _returned(self, question: Call) -> Returned | Failure:
         if self._shared.commands is None:

@@ -21,6 +21,7 @@ from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.messages import Codec, Route
+from realtime.rate_limits import UNLIMITED, Meters, RateLimits
 from realtime.session import ClientOptions, Session
 
 _BUCKET_SECONDS: Final = 0.25
@@ -54,6 +55,7 @@ class Connections:
         *,
         version: str,
         node: str,
+        limits: RateLimits = UNLIMITED,
         commands: Commands | None = None,
     ) -> None:
         self._shared = Surroundings(
@@ -70,6 +72,7 @@ class Connections:
         )
         self._version = version
         self._node = node
+        self._meters = Meters(limits)
         self._open: dict[Connection, None] = {}
         self._by_session: dict[str, Connection] = {}
         self._none_left = asyncio.Event()
@@ -108,6 +111,7 @@ class Connections:
             self.options,
             now=time.monotonic(),
             random=random.random,
+            meters=self._meters,
             route=Route(str(uuid4()), self._node) if link.is_routed else None,
             is_one_way=link.is_one_way,
         )

@@ -3,8 +3,10 @@
     NEW --connect--> CONNECTING --welcome--> CONNECTED --> CLOSED
                           \\--error reply--> FAILED ------^
 
-Commands are worked on strictly in order. One that needs somebody's answer (who is this token? may they join?) is
-asked as an effect, and the rest waits for `answered`. Whoever drives a session carries the effects out in order.
+Commands are worked on in order. One that needs somebody's answer (who is this token? may they join?) is asked as an
+effect, and the rest waits for `answered`. One that changes nothing of the session (publish, history, rpc …) is handed
+out as an effect too, and `finished` tells what came of it; with a concurrency of 1 the rest waits for that as well.
+Whoever drives a session carries the effects out in order.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from realtime.client_tokens import NOTHING, Grant, whole_seconds
 from realtime.credentials import Credentials
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed, closing_for
 from realtime.protocol.messages import (
+    COMMAND_NAMES,
     NO_APP,
     Accepted,
     App,
@@ -54,6 +57,7 @@ from realtime.protocol.messages import (
     Returned,
     Route,
     Rpc,
+    Send,
     SubRefresh,
     SubRefreshed,
     Subscribe,
@@ -61,6 +65,9 @@ from realtime.protocol.messages import (
     Unspoken,
     Unsubscribe,
 )
+from realtime.rate_limits import UNLIMITED, Meter, Meters, Verdict
+
+_FREE: Final = Meters(UNLIMITED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class ClientOptions:
     stale_close_delay: float
     expired_close_delay: float
     channel_limit: int
+    concurrency: int
     queue_max_size: int
     message_size_limit: int
     connection_limit: int
@@ -128,7 +136,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Perform:
-    """Carry out `command`; answer with its result or with Refused. `is_subscriber`: the client hears the channel.
+    """Carry out `command`; `finished` wants its result or Refused. `is_subscriber`: the client hears the channel.
 
     The limit of a history's span is not below 0.
     """
@@ -140,8 +148,9 @@ class Perform:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call `method` for the actor, None where the client has no account; answer with Returned or with Refused."""
+    """Call `method` for the actor, None where the client has no account; `finished` wants Returned or Refused."""
 
+    id: int
     actor: Actor | None
     method: str
     data: bytes
@@ -190,7 +199,8 @@ class Refused:
 
 
 Carried = Accepted | HistoryPage | Members | MemberCount
-Answer = Identified | Rejected | Grant | Subscribed | Listening | Carried | Returned | Refused
+Answer = Identified | Rejected | Grant | Subscribed | Listening | Refused
+Outcome = Carried | Returned | Refused
 
 
 class _Phase(Enum):
@@ -214,6 +224,13 @@ class _Expel:
     why: Unsubscribed
 
 
+@dataclass(frozen=True, slots=True)
+class _TooMany:
+    """Stands where the client sent a command more than it may."""
+
+    command: Command
+
+
 _Order = _Enroll | _Expel
 """What the server wants of a session; it waits its turn as what the client wants does."""
 
@@ -223,7 +240,10 @@ _WAITING_FRAMES: Final = 2
 
 _APP_LENGTH: Final = 64  # characters that are kept of what a program calls itself
 
-_Asking = Connect | Refresh | Subscribe | SubRefresh | Publish | History | Presence | PresenceStats | Rpc | _Enroll
+_Asking = Connect | Refresh | Subscribe | SubRefresh | _Enroll
+# Those that change nothing of the session: several may be under way.
+_Independent = Publish | History | Presence | PresenceStats | Rpc
+_Waiting = Command | _TooMany | _Order
 
 
 class Session:
@@ -234,9 +254,9 @@ class Session:
     """
 
     __slots__ = (
-        "_asked", "_channels", "_codec", "_expires_at", "_grants", "_next_ping", "_options", "_phase", "_pong_by",
-        "_random", "_server_side", "_stale_at", "_subs_end", "_version", "_waiting", "_waiting_bytes", "_who", "app",
-        "client", "is_one_way", "route",
+        "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_meter", "_meters", "_next_ping",
+        "_options", "_phase", "_pong_by", "_random", "_server_side", "_stale_at", "_subs_end", "_user_meter",
+        "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way", "route",
     )  # fmt: skip
 
     def __init__(
@@ -248,6 +268,7 @@ class Session:
         *,
         now: float,
         random: Callable[[], float],
+        meters: Meters = _FREE,
         route: Route | None = None,
         is_one_way: bool = False,
     ) -> None:
@@ -268,9 +289,13 @@ class Session:
         self._grants: Mapping[str, Grant] = {}
         # When those end that live by a token of their own; made when needed.
         self._subs_end: dict[str, float] | None = None
+        self._meters = meters
+        self._meter = meters.connection()
+        self._user_meter: Meter | None = None
         self._asked: _Asking | None = None
+        self._flying = 0
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
-        self._waiting: deque[tuple[Command | _Order, int]] | None = None
+        self._waiting: deque[tuple[_Waiting, int]] | None = None
         self._waiting_bytes = 0
         self._stale_at = now + options.stale_close_delay
         self._expires_at = math.inf
@@ -306,7 +331,7 @@ class Session:
 
     # What comes in.
 
-    def receive(self, frame: bytes) -> list[Effect]:
+    def receive(self, frame: bytes, now: float) -> list[Effect]:
         """A frame from the client."""
         if self._phase is _Phase.CLOSED:
             return []
@@ -319,7 +344,10 @@ class Session:
                 if self._pong_by == math.inf:
                     return self.close(Disconnect.BAD_REQUEST)
                 self._pong_by = math.inf
-        self._enqueue([command for command in commands if not isinstance(command, Pong)], len(frame))
+        counted = [self._counted(command, now) for command in commands if not isinstance(command, Pong)]
+        if None in counted:
+            return self.close(Disconnect.TOO_MANY_REQUESTS)
+        self._enqueue([command for command in counted if command is not None], len(frame))
         effects = self._advance()
         if self._waiting_bytes > _WAITING_FRAMES * self._options.message_size_limit:
             effects += self.close(Disconnect.TOO_MANY_REQUESTS)
@@ -366,22 +394,24 @@ class Session:
                 effects = [Say(Reply(id, SubRefreshed(answer.ttl)))]
             case SubRefresh(id), Refused(Error() as error):
                 effects = [Say(Reply(id, error))]
-            case (
-                (Publish(id), Accepted() as result)
-                | (History(id), HistoryPage() as result)
-                | (Presence(id), Members() as result)
-                | (PresenceStats(id), MemberCount() as result)
-                | (Rpc(id), Returned() as result)
-            ):
-                effects = [Say(Reply(id, result))]
-            case (
-                (Publish(id) | History(id) | Presence(id) | PresenceStats(id) | Rpc(id)),
-                Refused(Error() | Refusal() as error),
-            ):
-                effects = [Say(Reply(id, error))]
             case _:
                 effects = self.close(Disconnect.SERVER_ERROR)
         return effects + self._advance()
+
+    def finished(self, number: int, outcome: Outcome) -> list[Effect]:
+        """What came of the command of this number that was to be performed or called."""
+        if self._flying == 0:
+            return []
+        self._flying -= 1
+        match outcome:
+            case Refused(Disconnect() as why):
+                return self.close(why)
+            case Refused(Error() | Refusal() as error):
+                return [Say(Reply(number, error)), *self._advance()]
+            case Refused():
+                return self.close(Disconnect.SERVER_ERROR)
+            case result:
+                return [Say(Reply(number, result)), *self._advance()]
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed."""
@@ -437,12 +467,21 @@ class Session:
             return []
         self._phase = _Phase.CLOSED
         self._asked = None
+        self._flying = 0
         self._forget_waiting()
         return [Close(why)]
 
     # Commands.
 
-    def _enqueue(self, commands: Sequence[Command | _Order], size: int) -> None:
+    def _counted(self, command: Command, now: float) -> _Waiting | None:
+        """The command, or what stands for one too many; None when the client does not stop sending them."""
+        name = COMMAND_NAMES[type(command)]
+        verdicts = [meter.take(name, now) for meter in (self._meter, self._user_meter) if meter is not None]
+        if Verdict.EXCESSIVE in verdicts:
+            return None
+        return _TooMany(command) if Verdict.REFUSED in verdicts else command
+
+    def _enqueue(self, commands: Sequence[_Waiting], size: int) -> None:
         if commands:
             self._waiting = self._waiting or deque()
             self._waiting.extend((command, 0) for command in commands[:-1])
@@ -451,7 +490,7 @@ class Session:
 
     def _advance(self) -> list[Effect]:
         effects: list[Effect] = []
-        while self._waiting and self._asked is None:
+        while self._waiting and self._may_begin(self._waiting[0][0]):
             command, size = self._waiting.popleft()
             self._waiting_bytes -= size
             effects += self._handle(command)
@@ -459,11 +498,20 @@ class Session:
             self._waiting = None
         return effects
 
+    def _may_begin(self, command: _Waiting) -> bool:
+        if self._asked is not None:
+            return False
+        if self._options.concurrency == 1:
+            return self._flying == 0
+        return not isinstance(command, _Independent) or self._flying < self._options.concurrency
+
     def _forget_waiting(self) -> None:
         self._waiting = None
         self._waiting_bytes = 0
 
-    def _handle(self, command: Command | _Order) -> list[Effect]:
+    def _handle(self, command: _Waiting) -> list[Effect]:
+        if isinstance(command, _TooMany):
+            return self._refuse(command.command)
         if isinstance(command, Connect):
             return self._connect(command)
         if self._phase is not _Phase.CONNECTED:
@@ -487,7 +535,7 @@ class Session:
                 return self._presence(command)
             case Rpc(_, method, data):
                 actor = None if self._who is None else self._who.actor
-                return self._ask(command, Call(actor, method, data))
+                return self._begin(Call(command.id, actor, method, data))
             case Refresh(id, token):
                 return self._ask(command, Authenticate(token)) if token else [Say(Reply(id, Error.BAD_REQUEST))]
             case SubRefresh():
@@ -497,9 +545,22 @@ class Session:
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
-    def _ask(self, command: _Asking, question: Authenticate | Authorize | Join | Perform | Call) -> list[Effect]:
+    def _ask(self, command: _Asking, question: Authenticate | Authorize | Join) -> list[Effect]:
         self._asked = command
         return [question]
+
+    def _begin(self, work: Perform | Call) -> list[Effect]:
+        self._flying += 1
+        return [work]
+
+    def _refuse(self, command: Command) -> list[Effect]:
+        match command:
+            case Connect():
+                return self._connect(command)  # the second one
+            case Send() | Pong():
+                return []
+            case _:
+                return [Say(Reply(command.id, Error.TOO_MANY_REQUESTS))]
 
     def _connect(self, command: Connect) -> list[Effect]:
         # Where nobody is anonymous, no token is a mistake of the program, not a state that passes.
@@ -513,6 +574,9 @@ class Session:
     def _identified(self, command: Connect, identity: Identified, now: float) -> list[Effect]:
         if self._who is not None:
             return self.close(Disconnect.SERVER_ERROR)
+        self._user_meter = self._meters.user(identity.who.user)
+        if self._user_meter is not None and self._user_meter.take("connect", now) is not Verdict.ALLOWED:
+            return self._turn_away(command, Error.TOO_MANY_REQUESTS)
         self._who = identity.who
         self._expires_at = now + identity.lifetime
         self._server_side = dict.fromkeys(identity.channels)
@@ -605,7 +669,7 @@ class Session:
             return [Say(Reply(command.id, Error.BAD_REQUEST))]
         if not command.is_plain:
             return [Say(Reply(command.id, Error.NOT_AVAILABLE))]
-        return self._ask(command, Perform(self._who, command, command.channel in self._channels))
+        return self._begin(Perform(self._who, command, command.channel in self._channels))
 
     def _history(self, command: History) -> list[Effect]:
         span, channel = command.span, command.channel
@@ -615,12 +679,12 @@ class Session:
         most = self._options.history_max_publication_limit
         span = replace(span, limit=most if span.limit < 0 else min(span.limit, most))
         question = replace(command, span=span)
-        return self._ask(command, Perform(self._who, question, channel in self._channels))
+        return self._begin(Perform(self._who, question, channel in self._channels))
 
     def _presence(self, command: Presence | PresenceStats) -> list[Effect]:
         if self._who is None or not is_channel_name(command.channel):
             return [Say(Reply(command.id, Error.BAD_REQUEST))]
-        return self._ask(command, Perform(self._who, command, command.channel in self._channels))
+        return self._begin(Perform(self._who, command, command.channel in self._channels))
 
     def _sub_refresh(self, command: SubRefresh) -> list[Effect]:
         if self._who is None or command.channel not in self._channels:

@@ -40,6 +40,7 @@ from realtime.presence_keeper import PresenceKeeper
 from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
 from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
+from realtime.rate_limits import Rate, RateLimits
 from realtime.relay import Relay
 from realtime.server_api import ServerApi
 from realtime.session import ClientOptions
@@ -110,7 +111,15 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         options = _client_options(settings)
         uid = str(uuid4())
         connections = Connections(
-            flusher, operations, identities, metrics, options, version=VERSION, node=uid, commands=commands
+            flusher,
+            operations,
+            identities,
+            metrics,
+            options,
+            version=VERSION,
+            node=uid,
+            limits=_rate_limits(settings),
+            commands=commands,
         )
         control = Control(bus, lambda: connections)
         census = Census(uid, f"{gethostname()}:{settings.server.port}", VERSION, lambda: connections)
@@ -280,4 +289,13 @@ def _hub_options(settings: Settings) -> HubOptions:
 
 
 def _client_options(settings: Settings) -> ClientOptions:
-    return ClientOptions(**settings.client.model_dump(exclude={"token", "subscribe_to_user_personal_channel"}))
+    tables = {"token", "subscribe_to_user_personal_channel", "rate_limit"}
+    given = settings.client.model_dump(exclude=tables)
+    return ClientOptions(**given | {"concurrency": max(1, settings.client.concurrency)})
+
+
+def _rate_limits(settings: Settings) -> RateLimits:
+    def rates(given: Mapping[str, str]) -> dict[str, Rate]:
+        return {command: Rate(*config.per_seconds(rate)) for command, rate in given.items()}
+
+    return RateLimits(rates(settings.client.rate_limit.connection), rates(settings.client.rate_limit.user))

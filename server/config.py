@@ -24,6 +24,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from handlers.audience import DOMAIN_NAMESPACES
+from realtime.protocol.messages import COMMAND_NAMES
+from realtime.rate_limits import TOTAL
 
 PREFIX = "ORDERWIRE_"
 # Read elsewhere, before or beside the settings.
@@ -95,9 +97,27 @@ def _seconds(value: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
 
 
+def _is_limitable(command: str) -> str:
+    if command not in {TOTAL, *COMMAND_NAMES.values()}:
+        raise ValueError
+    return command
+
+
+def per_seconds(rate: str) -> tuple[int, float]:
+    """The count of a rate, and the seconds that it is for."""
+    match = RATE.match(rate)
+    if match is None:
+        raise ValueError(rate)
+    count, number, unit = match.groups()
+    return int(count), int(number or 1) * _UNITS[unit]
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
+
+RATE = re.compile(r"^([1-9]\d{0,6})/(\d{0,6})(ms|s|m|h)$")
+"""So many, in so many units of time; one if the number is missing."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -133,6 +153,10 @@ Duration = Annotated[
     Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
     BeforeValidator(_seconds),
     Field(description='seconds from 0 to 315360000, or a duration like "300s", "5m" or "24h"'),
+]
+Rates = Annotated[
+    Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
+    Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
 ]
 Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
 
@@ -211,6 +235,11 @@ class Feature(_Section):
     enabled: Switch = False
 
 
+class RateLimits(_Section):
+    connection: Rates = Field(default_factory=lambda: {"total": "1000/s"})
+    user: Rates = Field(default_factory=dict)
+
+
 class Client(_Section):
     insecure: Switch = False
     allow_anonymous_connect_without_token: Switch = False
@@ -220,12 +249,14 @@ class Client(_Section):
     stale_close_delay: Seconds = 10.0
     expired_close_delay: Seconds = 25.0
     channel_limit: Count = 128
+    concurrency: Annotated[int, Field(ge=0, le=1000, description="a whole number from 0 to 1000")] = 0
     history_max_publication_limit: Count = 300
     queue_max_size: Size = 1_048_576
     message_size_limit: Size = 65_536
     connection_limit: Count = 20_000
     token: ClientToken = ClientToken()
     subscribe_to_user_personal_channel: Feature = Feature()
+    rate_limit: RateLimits = RateLimits()
 
 
 class HttpApi(_Section):
@@ -385,7 +416,8 @@ NAMES = [
 
 _VARIABLES = {variable(*name): name for name in NAMES}
 _CHANNEL_OPTIONS = frozenset({("channel", "namespaces"), ("channel", "without_namespace")})
-_TABLES = _CHANNEL_OPTIONS | {("events", "channels")}  # JSON in a variable
+_RATES = frozenset({("client.rate_limit", "connection"), ("client.rate_limit", "user")})
+_TABLES = _CHANNEL_OPTIONS | _RATES | {("events", "channels")}  # JSON in a variable
 _SECRETS = frozenset(
     {
         ("auth", "token_secret"),

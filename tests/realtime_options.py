@@ -16,6 +16,7 @@ CLIENT: Final = ClientOptions(
     stale_close_delay=10.0,
     expired_close_delay=25.0,
     channel_limit=128,
+    concurrency=1,
     queue_max_size=1024 * 1024,
     message_size_limit=64 * 1024,
     connection_limit=20_000,

@@ -176,6 +176,23 @@ Command = (
 )
 
 
+COMMAND_NAMES: Final[Mapping[type[Command], str]] = {
+    Connect: "connect",
+    Refresh: "refresh",
+    Subscribe: "subscribe",
+    Unsubscribe: "unsubscribe",
+    Publish: "publish",
+    History: "history",
+    Presence: "presence",
+    PresenceStats: "presence_stats",
+    Rpc: "rpc",
+    SubRefresh: "sub_refresh",
+    Unspoken: "ping",
+    Send: "send",
+}
+"""Of those that are counted: a pong answers to something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscribed:
     """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from handlers.actor import Actor, Role
 from handlers.ports.domain import Position
@@ -34,6 +34,7 @@ from realtime.session import (
     Effect,
     Identified,
     Join,
+    Outcome,
     Perform,
     Refused,
     Rejected,
@@ -64,10 +65,9 @@ FITTING: dict[type, st.SearchStrategy[Answer]] = {
     Authenticate: st.just(Identified(USERS[0], 50, {MINE: NOTHING})),
     Join: joined,
     Authorize: grants | refusals,
-    Perform: pages | refusals | carried,
-    Call: returned | refusals,
 }
-answers = identified | joined | grants | pages | carried | returned | st.sampled_from(Rejected) | refusals
+outcomes = pages | refusals | carried | returned
+answers = identified | joined | grants | st.sampled_from(Rejected) | refusals
 seldom = st.sampled_from([False] * 9 + [True])
 bodies = st.one_of(
     st.fixed_dictionaries({"subscribe": st.fixed_dictionaries({"channel": channel, "flag": st.integers(0, 3)})}),
@@ -89,16 +89,20 @@ bodies = st.one_of(
 
 
 class Conversation(RuleBasedStateMachine):
-    """`owed`: ids of commands that have no reply yet, oldest first."""
+    """`owed`: ids of commands that have no reply yet, oldest first. `flying`: those that are being carried out."""
 
-    @initialize(peer=st.sampled_from(PEERS), is_connected=st.booleans())
-    def open(self, peer: Peer, is_connected: bool) -> None:
+    @initialize(peer=st.sampled_from(PEERS), is_connected=st.booleans(), concurrency=st.sampled_from([1, 3]))
+    def open(self, peer: Peer, is_connected: bool, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.flying: list[int] = []
         self.now = 0.0
         self.peer = peer
-        self.session = Session("me", "v", peer.codec, OPTIONS, now=0.0, random=lambda: 0.0)
+        self.session = Session(
+            "me", "v", peer.codec, replace(OPTIONS, concurrency=concurrency), now=0.0, random=lambda: 0.0
+        )
         self.ids = iter(range(1, 1_000_000))
         self.owed: deque[int] = deque()
-        self.question: Authenticate | Authorize | Join | Perform | Call | None = None
+        self.question: Authenticate | Authorize | Join | None = None
         self.is_closed = False
         self.has_failed = False
         if is_connected:
@@ -116,11 +120,17 @@ class Conversation(RuleBasedStateMachine):
             assert not self.is_closed, "an effect behind the close"
             match effect:
                 case Say(Reply(id)):
-                    assert self.question is None, "a reply while its question is open"
-                    assert id == self.owed.popleft(), "a reply out of order"
-                case Authenticate() | Authorize() | Join() | Perform() | Call():
+                    assert self.concurrency > 1 or self.question is None, "a reply while its question is open"
+                    assert self.concurrency > 1 or id == self.owed[0], "a reply out of order"
+                    assert id not in self.flying, "a reply to what is still being carried out"
+                    self.owed.remove(id)
+                case Authenticate() | Authorize() | Join():
                     assert self.question is None, "two questions at once"
                     self.question = effect
+                case Perform() | Call():
+                    assert self.question is None, "something begun while a question is open"
+                    self.flying.append(effect.command.id if isinstance(effect, Perform) else effect.id)
+                    assert len(self.flying) <= self.concurrency
                 case Close():
                     self.is_closed = True
 
@@ -133,17 +143,17 @@ class Conversation(RuleBasedStateMachine):
         for line in lines:
             if not self.is_closed and not self.has_failed:
                 self.owed.append(int(str(line["id"])))
-        self.observe(self.session.receive(self.peer.say(lines)))
+        self.observe(self.session.receive(self.peer.say(lines), self.now))
 
     @rule(said=st.sampled_from([[{}], [{"send": {}}], [{}, {}], []]), really=seldom)
     def pongs_and_messages(self, said: list[dict[str, object]], really: bool) -> None:
         if really:
-            self.observe(self.session.receive(self.peer.say(said)))
+            self.observe(self.session.receive(self.peer.say(said), self.now))
 
     @rule(frame=st.binary(max_size=20), really=seldom)
     def noise(self, frame: bytes, really: bool) -> None:
         if really:
-            self.observe(self.session.receive(frame))
+            self.observe(self.session.receive(frame, self.now))
 
     @rule(data=st.data(), is_odd=seldom)
     def answer(self, data: st.DataObject, is_odd: bool) -> None:
@@ -156,6 +166,12 @@ class Conversation(RuleBasedStateMachine):
         if failed:
             self.has_failed = True
             self.owed.clear()
+
+    @precondition(lambda self: self.flying)
+    @rule(index=st.integers(0, 2), outcome=outcomes)
+    def finish(self, index: int, outcome: Outcome) -> None:
+        number = self.flying.pop(index % len(self.flying))
+        self.observe(self.session.finished(number, outcome))
 
     def is_connect_error(self, say: Say) -> bool:
         return not self.session.channels and isinstance(say.message, Reply) and isinstance(say.message.result, Error)
@@ -184,7 +200,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def every_command_has_its_reply_unless_somebody_is_asked(self) -> None:
-        if self.question is None and not self.is_closed:
+        if self.question is None and not self.flying and not self.is_closed:
             assert not self.owed
 
     @invariant()

@@ -38,6 +38,7 @@ from realtime.protocol.messages import (
     Subscribe,
     Subscribed,
 )
+from realtime.rate_limits import UNLIMITED, Meters, Rate, RateLimits
 from realtime.session import (
     Answer,
     Authenticate,
@@ -49,6 +50,7 @@ from realtime.session import (
     Identified,
     Join,
     Leave,
+    Outcome,
     Perform,
     Refused,
     Rejected,
@@ -73,20 +75,31 @@ class Client:
 
     now: float = 100.0
     options: ClientOptions = OPTIONS
+    limits: RateLimits = UNLIMITED
     is_one_way: bool = False
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
         codec = JsonPushCodec() if self.is_one_way else JsonCodec()
         self.session = Session(
-            "me", "0.1.0", codec, self.options, now=self.now, random=lambda: 0.5, is_one_way=self.is_one_way
+            "me",
+            "0.1.0",
+            codec,
+            self.options,
+            now=self.now,
+            random=lambda: 0.5,
+            meters=Meters(self.limits),
+            is_one_way=self.is_one_way,
         )
 
     def says(self, frame: bytes) -> list[Effect]:
-        return self.session.receive(frame)
+        return self.session.receive(frame, self.now)
 
     def answer(self, *answers: Answer) -> list[Effect]:
         return [effect for answer in answers for effect in self.session.answered(answer, self.now)]
+
+    def finishes(self, outcome: Outcome, number: int = 5) -> list[Effect]:
+        return self.session.finished(number, outcome)
 
     def after(self, seconds: float) -> list[Effect]:
         self.now += seconds
@@ -173,7 +186,7 @@ def test_a_publication_is_carried_out_then_confirmed(subscribed: Client) -> None
     command = Publish(5, "c", b'{"a":1}')
     said = subscribed.says(b'{"id":5,"publish":{"channel":"c","data":{"a": 1}}}')
     assert said == [Perform(WHO, command, is_subscriber=True)]
-    assert subscribed.answer(Accepted()) == [Say(Reply(5, Accepted()))]
+    assert subscribed.finishes(Accepted()) == [Say(Reply(5, Accepted()))]
 
 
 @pytest.mark.parametrize(
@@ -188,36 +201,36 @@ def test_who_is_there_is_asked_and_answered(
 ) -> None:
     said = subscribed.says(b'{"id":5,"%b":{"channel":"c"}}' % name)
     assert said == [Perform(WHO, command, is_subscriber=True)]
-    assert subscribed.answer(result) == [Say(Reply(5, result))]
+    assert subscribed.finishes(result) == [Say(Reply(5, result))]
 
 
 def test_a_refused_publication_is_an_error(client: Client) -> None:
     client.says(b'{"id":5,"publish":{"channel":"c","data":1}}')
-    assert client.answer(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
+    assert client.finishes(Refused(Error.PERMISSION_DENIED)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
 
 
 CALL = b'{"id":5,"rpc":{"method":"m","data":{"a": 1}}}'
 
 
 def test_a_method_is_called_for_the_clients_account_and_its_result_returned(client: Client) -> None:
-    assert client.says(CALL) == [Call(ACTOR, "m", b'{"a":1}')]
-    assert client.answer(Returned(b"[1]")) == [Say(Reply(5, Returned(b"[1]")))]
+    assert client.says(CALL) == [Call(5, ACTOR, "m", b'{"a":1}')]
+    assert client.finishes(Returned(b"[1]")) == [Say(Reply(5, Returned(b"[1]")))]
 
 
 def test_calls_are_made_one_after_the_other(client: Client) -> None:
-    assert client.says(CALL + b'\n{"id":6,"rpc":{"method":"n"}}') == [Call(ACTOR, "m", b'{"a":1}')]
-    assert client.answer(Returned(b"1")) == [Say(Reply(5, Returned(b"1"))), Call(ACTOR, "n", b"")]
+    assert client.says(CALL + b'\n{"id":6,"rpc":{"method":"n"}}') == [Call(5, ACTOR, "m", b'{"a":1}')]
+    assert client.finishes(Returned(b"1")) == [Say(Reply(5, Returned(b"1"))), Call(6, ACTOR, "n", b"")]
 
 
 @pytest.mark.parametrize("error", [Error.METHOD_NOT_FOUND, Refusal(503, "unavailable", temporary=True)])
 def test_a_refused_call_is_an_error(client: Client, error: Error | Refusal) -> None:
     client.says(CALL)
-    assert client.answer(Refused(error)) == [Say(Reply(5, error))]
+    assert client.finishes(Refused(error)) == [Say(Reply(5, error))]
 
 
 def test_who_has_no_account_calls_as_nobody() -> None:
     nobody, _ = connected(replace(OPTIONS, insecure=True), b'{"id":1,"connect":{}}', Identified(ANONYMOUS, math.inf))
-    assert nobody.says(CALL) == [Call(None, "m", b'{"a":1}')]
+    assert nobody.says(CALL) == [Call(5, None, "m", b'{"a":1}')]
 
 
 def test_a_second_connect_is_a_bad_request(client: Client) -> None:
@@ -393,7 +406,7 @@ def test_the_past_is_read_up_to_a_limit(client: Client, asked: int, given: int) 
     effects = client.says(b'{"id":5,"history":{"channel":"c","limit":%d,"reverse":true}}' % asked)
     assert effects == [Perform(WHO, History(5, "c", Span(given, None, is_reverse=True)), is_subscriber=False)]
     page = HistoryPage(Position(1, "e"), [Publication(1, b"1", 0)])
-    assert client.answer(page) == [Say(Reply(5, page))]
+    assert client.finishes(page) == [Say(Reply(5, page))]
 
 
 def test_who_hears_a_channel_is_not_asked_again_about_its_past(subscribed: Client) -> None:
@@ -404,7 +417,7 @@ def test_who_hears_a_channel_is_not_asked_again_about_its_past(subscribed: Clien
 
 def test_a_refused_past_is_an_error_and_what_waited_goes_on(client: Client) -> None:
     client.says(b'{"id":5,"history":{"channel":"c"}}\n{"id":6,"ping":{}}')
-    refused, after = client.answer(Refused(Error.PERMISSION_DENIED))
+    refused, after = client.finishes(Refused(Error.PERMISSION_DENIED))
     assert (refused, after) == (Say(Reply(5, Error.PERMISSION_DENIED)), Say(Reply(6, Error.NOT_AVAILABLE)))
 
 
@@ -572,3 +585,72 @@ def test_what_a_program_calls_itself_is_kept_but_not_at_any_length(fresh: Client
     fresh.says(b'{"id":1,"connect":{"token":"t","name":"%b","version":"1"}}' % (b"x" * 1000))
 
     assert fresh.session.app == App("x" * 64, "1")
+
+
+def concurrent(concurrency: int) -> Client:
+    client, _ = connected(replace(OPTIONS, concurrency=concurrency), CONNECT, ME, HEAD)
+    return client
+
+
+def test_several_calls_are_under_way_at_once_where_that_is_allowed() -> None:
+    client = concurrent(2)
+    three = b"\n".join(b'{"id":%d,"rpc":{"method":"m"}}' % number for number in (5, 6, 7))
+    assert client.says(three) == [Call(5, ACTOR, "m", b""), Call(6, ACTOR, "m", b"")]
+    assert client.finishes(Returned(b"1"), 6) == [Say(Reply(6, Returned(b"1"))), Call(7, ACTOR, "m", b"")]
+    assert client.finishes(Returned(b"2"), 7) == [Say(Reply(7, Returned(b"2")))]
+    assert client.finishes(Returned(b"3"), 5) == [Say(Reply(5, Returned(b"3")))]
+
+
+def test_what_changes_the_session_does_not_wait_for_calls_that_are_under_way_but_is_waited_for() -> None:
+    client = concurrent(2)
+    client.says(CALL)
+    assert client.says(SUBSCRIBE + b'\n{"id":6,"rpc":{"method":"n"}}') == [Join(WHO, "c", None, Subscribe(2, "c"))]
+    assert client.finishes(Returned(b"1")) == [Say(Reply(5, Returned(b"1")))]
+    assert client.answer(HEAD) == [Say(Reply(2, HEAD)), Call(6, ACTOR, "n", b"")]
+
+
+def limited(**limits: Rate) -> Client:
+    client = Client(limits=RateLimits(connection=limits))
+    client.says(CONNECT)
+    client.answer(ME, HEAD)
+    return client
+
+
+def pings(*numbers: int) -> bytes:
+    return b"\n".join(b'{"id":%d,"ping":{}}' % number for number in numbers)
+
+
+def test_a_command_too_many_is_refused_in_its_turn_and_later_ones_are_not() -> None:
+    client = limited(ping=Rate(2, 10.0))
+    codes = [error for _, error in errors(client.says(pings(2, 3, 4)))]
+    assert codes == [Error.NOT_AVAILABLE, Error.NOT_AVAILABLE, Error.TOO_MANY_REQUESTS]
+    client.now += 10
+    assert errors(client.says(pings(5))) == [(5, Error.NOT_AVAILABLE)]
+
+
+def test_one_that_goes_on_all_the_same_is_closed() -> None:
+    client = limited(total=Rate(3, 10.0))
+    assert errors(client.says(pings(2, 3, 4)))[-1] == (4, Error.TOO_MANY_REQUESTS)
+    client.says(pings(5))
+    assert client.says(pings(6)) == [Close(Disconnect.TOO_MANY_REQUESTS)]
+
+
+def test_a_second_connect_is_no_better_for_being_one_too_many() -> None:
+    client = limited(connect=Rate(2, 10.0))
+    client.says(pings(2))
+    assert client.says(CONNECT) == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_the_connections_of_a_user_are_counted_together() -> None:
+    meters = Meters(RateLimits(user={"rpc": Rate(2, 10.0), "connect": Rate(3, 10.0)}))
+    ones = []
+    for _ in range(3):
+        client = Client()
+        client.session = Session("me", "v", JsonCodec(), OPTIONS, now=100.0, random=lambda: 0.5, meters=meters)
+        client.says(CONNECT)
+        client.answer(ME, HEAD)
+        ones.append(client)
+    assert [errors(client.says(CALL)) for client in ones] == [[], [], [(5, Error.TOO_MANY_REQUESTS)]]
+    fourth = Session("me", "v", JsonCodec(), OPTIONS, now=100.0, random=lambda: 0.5, meters=meters)
+    fourth.receive(CONNECT, 100.0)
+    assert errors(fourth.answered(ME, 100.0)) == [(1, Error.TOO_MANY_REQUESTS)]

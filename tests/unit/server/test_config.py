@@ -21,6 +21,7 @@ from server.config import (
     Settings,
     default_config_file,
     load,
+    per_seconds,
     variable,
 )
 
@@ -89,6 +90,23 @@ def test_environment_gives_lists_with_commas_and_tables_in_json() -> None:
     assert settings.client.allowed_origins == ("https://*.example.com", "https://shop.example")
     assert settings.events.channels == {"invoice.sent": "order:{subject}"}
     assert settings.server.allowed_hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("rate", "means"), [("20/s", (20, 1.0)), ("100/10s", (100, 10.0)), ("1/500ms", (1, 0.5)), ("6/2m", (6, 120.0))]
+)
+def test_a_rate_is_so_many_in_a_time(rate: str, means: tuple[int, float]) -> None:
+    settings = load(None, {"ORDERWIRE_CLIENT__RATE_LIMIT__USER": json.dumps({"publish": rate})})
+    assert per_seconds(settings.client.rate_limit.user["publish"]) == means
+
+
+@pytest.mark.parametrize(
+    "table", ['{"publish": "0/s"}', '{"publish": "20"}', '{"publsh": "20/s"}', '{"total": 20}', "20/s"]
+)
+def test_what_is_no_rate_of_a_command_is_explained(table: str) -> None:
+    with pytest.raises(ConfigError, match="a table from commands") as caught:
+        load(None, {"ORDERWIRE_CLIENT__RATE_LIMIT__USER": table})
+    assert len(caught.value.faults) == 1
 
 
 def test_production_may_listen_anywhere() -> None:
@@ -392,6 +410,8 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
             assert stated == str(default).lower(), (section, key)
         elif isinstance(default, (int, float)):
             assert float(stated) == default, (section, key)
+        elif isinstance(default, dict) and default:
+            assert json.loads(stated.strip("`")) == default, (section, key)
         else:
             assert stated == (f"`{default}`" if isinstance(default, str) else "none"), (section, key)
     assert set(rows) == OTHER_VARIABLES
