@@ -47,6 +47,11 @@ class Subscriber(Protocol):
         """Never raises: a connection that is gone or too slow closes itself."""
         ...
 
+    def hold(self, channel: str, frame: bytes) -> bool:
+        """Keep the frame for later, in the place of an earlier one of this channel, if the client is behind. False: it
+        is not, and the frame is to be sent."""
+        ...
+
     async def writable(self) -> None:
         """Write what is pending and return when the client has taken most of it; one that takes nothing is closed."""
         ...
@@ -89,11 +94,13 @@ class Channel:
     `opening` is pending while somebody waits for the channel to open; False means that the streams are away.
     `is_suspect`: something spoke of another epoch; only the stream itself can tell.
     `is_gone`: dropped or reset; whoever still holds it starts again with a new one.
+    `is_conflated`: subscribers that are behind are sent the latest publication only.
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard", "is_gone",
-        "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening", "watching",
+        "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard",
+        "is_conflated", "is_gone", "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening",
+        "publishers", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -105,6 +112,7 @@ class Channel:
         self.is_open = False
         self.is_gone = False
         self.is_suspect = False
+        self.is_conflated = False
         self.awaits_repair = False
         self.opening: asyncio.Future[bool] | None = None
         self.early: list[Published] = []
@@ -114,6 +122,8 @@ class Channel:
         self.watching: set[Subscriber] | None = None
         # Of the subscribers that are not sent everything; made when needed.
         self.filters: dict[Subscriber, Filter] | None = None
+        # Of the subscribers that are not sent what they publish themselves, under which client; made when needed.
+        self.publishers: dict[Subscriber, str] | None = None
         # Of the subscribers that take differences; true once they have the `base`, what was handed out last.
         self.deltas: dict[Subscriber, bool] | None = None
         self.base = b""
@@ -174,6 +184,12 @@ class Channel:
             self.filters = {}
         self.filters[subscriber] = filter_
 
+    def spare(self, subscriber: Subscriber, client: str) -> None:
+        """Send a subscriber from now on nothing that this client published."""
+        if self.publishers is None:
+            self.publishers = {}
+        self.publishers[subscriber] = client
+
     def compress(self, subscriber: Subscriber) -> None:
         """Send a subscriber differences from now on, after one whole document."""
         if self.deltas is None:
@@ -187,6 +203,9 @@ class Channel:
         if self.filters is not None:
             self.filters.pop(subscriber, None)
             self.filters = self.filters or None
+        if self.publishers is not None:
+            self.publishers.pop(subscriber, None)
+            self.publishers = self.publishers or None
         if self.watching is not None:
             self.watching.discard(subscriber)
         sharing = self.live.get(subscriber.encoding)

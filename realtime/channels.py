@@ -150,7 +150,7 @@ class Channels:
         heard = [subscriber for subscribers in channel.live.values() for subscriber in subscribers]
         self._metrics.subscriptions.dec(len(heard))
         channel.live.clear()
-        channel.watching = channel.filters = channel.deltas = None
+        channel.watching = channel.filters = channel.publishers = channel.deltas = None
         for subscriber in heard:
             subscriber.dropped(channel.name)
         # Joiners without a reply find the channel gone and begin again by themselves.
@@ -162,9 +162,14 @@ class Channels:
         count = 0
         self._metrics.publications.inc()
         for encoding, subscribers in channel.live.items():
-            meant = subscribers if channel.filters is None else _meant(subscribers, channel.filters, publication)
+            meant = _meant(channel, subscribers, publication)
             if channel.deltas is not None:
                 _hand_out_differences(channel, channel.deltas, encoding, meant, publication)
+            elif channel.is_conflated:
+                frame = encoding.publication(channel.name, publication)
+                for subscriber in meant:
+                    if not subscriber.hold(channel.name, frame):
+                        subscriber.pending.append(frame)
             else:
                 frame = encoding.publication(channel.name, publication)
                 for subscriber in meant:
@@ -234,10 +239,16 @@ def _hand_out_differences(
 
 
 def _meant(
-    subscribers: Mapping[Subscriber, None], filters: Mapping[Subscriber, Filter], publication: Publication
-) -> dict[Subscriber, None]:
-    tags = _tags(publication)
-    return {each: None for each in subscribers if each not in filters or matches(filters[each], tags)}
+    channel: Channel, subscribers: Mapping[Subscriber, None], publication: Publication
+) -> Mapping[Subscriber, None]:
+    filters, publishers = channel.filters, channel.publishers
+    if filters is not None:
+        tags = _tags(publication)
+        subscribers = {each: None for each in subscribers if each not in filters or matches(filters[each], tags)}
+    if publishers is not None and publication.info:
+        publisher = orjson.loads(publication.info)["client"]
+        subscribers = {each: None for each in subscribers if publishers.get(each) != publisher}
+    return subscribers
 
 
 def _tags(publication: Publication) -> Mapping[str, str]:

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+# Bytes that the socket has not taken yet. Beyond asyncio's mark, so that waiting for it to drain waits.
+_BEHIND: Final = 64 * 1024
 # A client that is catching up and takes nothing for this long is slow.
 _CATCH_UP_PATIENCE: Final = 10.0
 
@@ -91,7 +93,7 @@ class Surroundings:
 class Connection:
     """A `Subscriber`. `bucket` is where the timer wheel has it; `transport` is the name of its way in."""
 
-    __slots__ = ("_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending", "transport")
+    __slots__ = ("_held", "_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending", "transport")
 
     def __init__(
         self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings, transport: str
@@ -100,6 +102,8 @@ class Connection:
         self._wire = wire
         self._shared = shared
         self._tasks: set[asyncio.Task[None]] | None = None
+        # By channel, while the client is behind.
+        self._held: dict[str, bytes] | None = None
         self.encoding = encoding
         self.transport = transport
         self.pending: list[bytes] = []
@@ -156,7 +160,7 @@ class Connection:
         self._perform(self._session.close(why))
 
     def dropped(self, channel: str) -> None:
-        self._shared.operations.leave(self, channel)
+        self._leave(channel)
         self._perform(self._session.dropped(channel))
 
     def write(self, data: bytes) -> None:
@@ -167,6 +171,26 @@ class Connection:
             self.close(Disconnect.SLOW)
         else:
             self._wire.write(data)
+
+    def hold(self, channel: str, frame: bytes) -> bool:
+        if self._held is None:
+            if self._wire.buffered <= _BEHIND:
+                return False
+            self._held = {}
+            self._start(self._release())
+        self._held[channel] = frame
+        return True
+
+    async def _release(self) -> None:
+        """When the client has taken most of what was sent to it, send what was held."""
+        try:
+            await self._wire.drain()
+        except ConnectionError:
+            self.detach()
+            return
+        held, self._held = self._held, None
+        self.pending.extend((held or {}).values())
+        self._shared.flusher.mark({self: None})
 
     async def writable(self) -> None:
         self._shared.flusher.flush(self)
@@ -184,10 +208,16 @@ class Connection:
     def detach(self) -> None:
         """Hear nothing more, ask nothing more. Idempotent."""
         for channel in self._session.channels:
-            self._shared.operations.leave(self, channel)
+            self._leave(channel)
         for task in self._tasks or ():
             task.cancel()
         self.pending.clear()
+        self._held = None
+
+    def _leave(self, channel: str) -> None:
+        self._shared.operations.leave(self, channel)
+        if self._held is not None:
+            self._held.pop(channel, None)
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -207,7 +237,7 @@ class Connection:
                 case Call():
                     self._start(self._call(effect))
                 case Leave(channel):
-                    self._shared.operations.leave(self, channel)
+                    self._leave(channel)
                 case Close(why):
                     self._close(why)
         self._shared.rescheduled(self)

@@ -147,6 +147,18 @@ class Hub:
         if channel is not None:
             channel.narrow(subscriber, filter_)
 
+    def spare(self, subscriber: Subscriber, name: str, client: str) -> None:
+        """Send a subscriber of the channel, from now on, nothing that this client published."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.spare(subscriber, client)
+
+    def conflate(self, name: str) -> None:
+        """Send subscribers of the channel that are behind its latest publication only."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.is_conflated = True
+
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""
         self._channels.leave(subscriber, channel)

@@ -32,6 +32,8 @@ class ChannelOptions:
     """What one namespace says about its channels. `history_ttl` is seconds.
 
     `is_cache`: a channel is its latest publication, and a subscriber is given that one, not what it missed.
+    `conflate`: a subscriber that falls behind is sent the latest publication only, and not closed.
+    `exclude_publisher`: a client is not sent what it publishes itself.
     `has_deltas`: subscribers that take differences are sent them.
     `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
     """
@@ -46,6 +48,8 @@ class ChannelOptions:
     join_leave_per_user: bool = False
     force_push_join_leave: bool = False
     has_deltas: bool = False
+    conflate: bool = False
+    exclude_publisher: bool = False
     allow_tags_filter: bool = False
     allow_user_limited_channels: bool = False
     allow_subscribe_for_client: bool = False

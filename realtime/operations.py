@@ -116,6 +116,10 @@ class Operations:
         def welcome(joined: Subscribed | Listening) -> None:
             # First the entry: the session may leave in answer to the reply.
             self._enter(subscriber, client, question, options, grant)
+            if options.exclude_publisher:
+                self._hub.spare(subscriber, channel, client)
+            if options.conflate:
+                self._hub.conflate(channel)
             joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl))
             reply(self._narrowed(subscriber, question, joined))
 

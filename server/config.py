@@ -282,6 +282,8 @@ class ChannelOptions(_Section):
         tuple[Literal["fossil"], ...], BeforeValidator(_as_tuple), Field(description='["fossil"], or an empty list')
     ] = ()
     delta_publish: Switch = False
+    conflate: Switch = False
+    exclude_publisher: Switch = False
     allow_tags_filter: Switch = False
     allow_user_limited_channels: Switch = False
     allow_subscribe_for_client: Switch = False
@@ -622,6 +624,8 @@ def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -
             yield f'{place}: expected both delta_publish and allowed_delta_types = ["fossil"], or neither'
         if not has_history and options.delta_publish:
             yield f"{place}: expected history_size and history_ttl, because a difference is to what came before"
+        if options.delta_publish and (options.conflate or options.exclude_publisher):
+            yield f"{place}: expected no delta_publish, because conflate and exclude_publisher leave publications out"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 

@@ -43,6 +43,9 @@ class Joiner:
     def write(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def hold(self, channel: str, frame: bytes) -> bool:
+        raise NotImplementedError
+
     async def writable(self) -> None:
         return
 

@@ -31,6 +31,8 @@ NAMESPACES = Namespaces(
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
         "value": replace(KEPT, force_recovery=True, is_cache=True),
         "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
+        "price": replace(KEPT, force_recovery=True, conflate=True),
+        "cursor": replace(OPEN, exclude_publisher=True),
         "doc": replace(KEPT, force_recovery=True, has_deltas=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
@@ -300,6 +302,46 @@ async def test_what_a_client_published_before_it_went_is_kept(node: Node) -> Non
         heard = [(await listener.hear())["push"]["pub"]["offset"]]
 
     assert heard == [1]
+
+
+async def test_who_publishes_may_be_spared_its_own_words(node: Node) -> None:
+    async with node.client("cursor:a") as one, node.client("cursor:a") as other:
+        for n in range(2):
+            assert "publish" in await one.ask(publication("cursor:a", n))  # and no push before it
+        assert [(await other.hear())["push"]["pub"]["data"] for _ in range(2)] == [0, 1]
+        await other.say(publication("cursor:a", 2))
+        assert (await one.hear())["push"]["pub"]["data"] == 2
+        assert "publish" in await other.hear()
+
+
+async def test_a_client_that_falls_behind_gets_the_latest_of_each_channel_and_is_not_closed(node: Node) -> None:
+    many, size = 120, 100_000
+    async with node.client("price:a") as client:
+        await client.ask({"id": 3, "subscribe": {"channel": "price:b"}})
+        for n in range(many):
+            for channel in ("price:a", "price:b"):
+                await node.publish(channel, orjson.dumps({"n": n, "padding": "x" * size}))
+        heard: dict[str, list[int]] = {"price:a": [], "price:b": []}
+        while not all(offsets and offsets[-1] == many for offsets in heard.values()):
+            push = (await client.hear())["push"]
+            heard[push["channel"]].append(push["pub"]["offset"])
+        await node.publish("price:a", b'"as it comes"')
+        assert (await client.hear())["push"]["pub"]["offset"] == many + 1
+
+    for offsets in heard.values():
+        assert offsets == sorted(set(offsets))
+        assert len(offsets) < many
+    assert node.measured("drops_total", {"reason": "slow_client"}) == 0
+
+
+async def test_what_is_held_for_a_client_is_not_sent_after_it_left(node: Node) -> None:
+    async with node.client("price:a") as client:
+        for n in range(120):
+            await node.publish("price:a", orjson.dumps({"n": n, "padding": "x" * 100_000}))
+        await client.say({"id": 3, "unsubscribe": {"channel": "price:a"}})
+        while "push" in (said := await client.hear()):
+            assert said["push"]["pub"]["offset"] < 120
+        assert "error" in await client.ask({"id": 4, "ping": {}})
 
 
 async def test_while_the_bus_is_away_only_streams_can_be_published_to(streams: Streams, peer: Peer) -> None:

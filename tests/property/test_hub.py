@@ -86,6 +86,9 @@ class Client:
     encoding: PlainEncoding = ENCODING
     heard: int = 0
 
+    def hold(self, channel: str, frame: bytes) -> bool:
+        raise NotImplementedError
+
     async def writable(self) -> None:
         self.write(b"".join(self.pending))
         self.pending.clear()

@@ -46,6 +46,9 @@ class Recorder:
         self.writes.append(data)
         self.clock.now += 1e-5
 
+    def hold(self, channel: str, frame: bytes) -> bool:
+        raise NotImplementedError
+
     async def writable(self) -> None:
         raise NotImplementedError
 

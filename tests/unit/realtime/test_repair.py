@@ -64,6 +64,9 @@ class Silent:
     def write(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def hold(self, channel: str, frame: bytes) -> bool:
+        raise NotImplementedError
+
     async def writable(self) -> None:
         raise NotImplementedError
 

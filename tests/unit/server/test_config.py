@@ -363,6 +363,12 @@ def test_namespaces_come_from_the_file_or_as_json_from_a_variable(tmp_path: Path
             'namespaces: expected each name once, not "aa" again',
         ),
         (
+            'without_namespace = {history_size = 1, history_ttl = 1, allowed_delta_types = ["fossil"],'
+            " delta_publish = true, conflate = true}",
+            "without_namespace: expected no delta_publish, because conflate and exclude_publisher leave publications"
+            " out",
+        ),
+        (
             "without_namespace = {history_size = 1}",
             "without_namespace: expected both history_size and history_ttl, or neither",
         ),
