@@ -32,6 +32,16 @@ class OwnType(StrEnum):
     ORDER_CANCELLED = "order.cancelled"
 
 
+class LifeCycleType(StrEnum):
+    """What only Orderwire itself may tell of clients and channels. Live clients hear it where that is configured."""
+
+    CLIENT_CONNECTED = "client.connected"
+    CLIENT_DISCONNECTED = "client.disconnected"
+    CHANNEL_OCCUPIED = "channel.occupied"
+    CHANNEL_VACATED = "channel.vacated"
+
+
+LIFE_CYCLE_TYPES = frozenset(kind.value for kind in LifeCycleType)
 OWN_TYPES = frozenset(kind.value for kind in OwnType)
 
 
@@ -64,6 +74,10 @@ class Event:
     @property
     def is_own_type(self) -> bool:
         return self.type in OWN_TYPES
+
+    @property
+    def is_of_life_cycle(self) -> bool:
+        return self.type in LIFE_CYCLE_TYPES
 
     def encode(self) -> bytes:
         """The envelope in structured JSON form, on one line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
@@ -12,16 +12,18 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from handlers.commands import CommandRefused, UnknownCommand
+from handlers.events import LifeCycleType
 from handlers.ports.domain import Position
 from realtime.channel import Encoding
 from realtime.client_tokens import Grant
 from realtime.commands import Commands
 from realtime.flusher import Flusher
 from realtime.identities import Identities
+from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
-from realtime.protocol.messages import App, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
+from realtime.protocol.messages import App, Connected, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
 from realtime.session import (
     Authenticate,
     Authorize,
@@ -83,6 +85,7 @@ class Surroundings:
     commands: Commands | None
     identities: Identities
     metrics: RealtimeMetrics
+    life_cycle: LifeCycle | None
     options: ClientOptions
     clock: Callable[[], float]
     utc_now: Callable[[], datetime]
@@ -93,7 +96,18 @@ class Surroundings:
 class Connection:
     """A `Subscriber`. `bucket` is where the timer wheel has it; `transport` is the name of its way in."""
 
-    __slots__ = ("_held", "_session", "_shared", "_tasks", "_wire", "bucket", "encoding", "pending", "transport")
+    __slots__ = (
+        "_held",
+        "_is_welcomed",
+        "_session",
+        "_shared",
+        "_tasks",
+        "_wire",
+        "bucket",
+        "encoding",
+        "pending",
+        "transport",
+    )
 
     def __init__(
         self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings, transport: str
@@ -108,6 +122,7 @@ class Connection:
         self.transport = transport
         self.pending: list[bytes] = []
         self.bucket: int | None = None
+        self._is_welcomed = False
 
     @property
     def due(self) -> float:
@@ -243,8 +258,12 @@ class Connection:
         self._shared.rescheduled(self)
 
     def _say(self, message: Message) -> None:
-        if isinstance(message, Reply) and isinstance(message.result, Failure):
-            self._shared.metrics.errors.labels(str(message.result.code)).inc()
+        match message:
+            case Reply(_, (Error() | Refusal()) as error):
+                self._shared.metrics.errors.labels(str(error.code)).inc()
+            case Reply(_, Connected()):
+                self._is_welcomed = True
+                self._tell(LifeCycleType.CLIENT_CONNECTED, {"transport": self.transport, "protocol": self.form})
         self.pending.append(self.encoding.message(message))
         self._shared.flusher.mark({self: None})
 
@@ -253,8 +272,27 @@ class Connection:
         log.info("connection_closed", client=self._session.client, code=why.code)
         if why is not Disconnect.SLOW:
             self._shared.flusher.flush(self)
+        self._part(why)
         self.detach()
         self._wire.end(why)
+
+    def gone(self) -> None:
+        """Nothing of the connection is left."""
+        self.detach()
+        self._part(None)
+
+    def _part(self, why: Disconnect | Closing | None) -> None:
+        """`why` is None when it was the client that went."""
+        if self._is_welcomed:
+            self._is_welcomed = False
+            code = None if why is None else why.code
+            self._tell(LifeCycleType.CLIENT_DISCONNECTED, {"code": code})
+
+    def _tell(self, type_: LifeCycleType, about: Mapping[str, object]) -> None:
+        if self._shared.life_cycle is not None:
+            app = {"app_name": self.app.name, "app_version": self.app.version}
+            who = {"client": self.client, "user": self.user}
+            self._shared.life_cycle.tell(type_, self.client, {**who, **app, **about})
 
     def _identify(self, token: str) -> Identified | Rejected:
         return self._shared.identities.identify(token, self._shared.utc_now())

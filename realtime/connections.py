@@ -17,6 +17,7 @@ from realtime.commands import Commands
 from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
 from realtime.flusher import Flusher
 from realtime.identities import Identities
+from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
@@ -57,6 +58,7 @@ class Connections:
         node: str,
         limits: RateLimits = UNLIMITED,
         commands: Commands | None = None,
+        life_cycle: LifeCycle | None = None,
     ) -> None:
         self._shared = Surroundings(
             flusher=flusher,
@@ -64,6 +66,7 @@ class Connections:
             commands=commands,
             identities=identities,
             metrics=metrics,
+            life_cycle=life_cycle,
             options=options,
             clock=time.monotonic,
             utc_now=utc_now,
@@ -125,7 +128,7 @@ class Connections:
         try:
             yield connection
         finally:
-            connection.detach()
+            connection.gone()
             self._unschedule(connection)
             del self._open[connection]
             self._by_session.pop(connection.session, None)

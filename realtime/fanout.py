@@ -139,19 +139,20 @@ def _trace(entries: Sequence[Entry], published: Mapping[int, Published]) -> None
 def judge(delivery: Delivery, now: datetime) -> Event:
     """The event, if it may speak as what it says it is. Raises BadEvent."""
     event = parse(delivery, now)
-    if not delivery.trusted and (event.is_own_type or event.source == SOURCE):
+    is_ours = event.is_own_type or event.is_of_life_cycle or event.source == SOURCE
+    if is_ours and not delivery.trusted:
         raise BadEvent(Reason.FORGED)
     return event
 
 
 def entries_for(event: Event, options: FanOutOptions, now: datetime) -> list[Entry]:
-    """One entry for each channel that hears `event`. Raises BadEvent when there is none."""
+    """One entry for each channel that hears `event`. Raises BadEvent when there is none, but should be."""
     channels = channels_for(event, options.configured_channels)
     try:
         keeps = [options.namespaces.of(channel).keep for channel in channels]
     except UnknownChannel:
         raise BadEvent(Reason.UNKNOWN_CHANNEL) from None
-    if not channels:
+    if not channels and not event.is_of_life_cycle:
         raise BadEvent(Reason.UNADDRESSED)
     data = publication_data(event)
     # Delays are measured from this. Another service's clock may say anything, so its events begin when they come in.

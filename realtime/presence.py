@@ -33,6 +33,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of a change. `is_users`: the first connection of its user came, or the last went. `is_channels`: the first of
+    all in the channel, or the last. Coming again and going again are no changes, and neither."""
+
+    is_users: bool
+    is_channels: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     clients: int
     users: int
@@ -41,9 +50,13 @@ class Stats:
 class Presence(Protocol):
     """Every method raises PresenceAway within a second when the store does not answer."""
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[bool]:
-        """Make these changes in order. For each: is it the first connection of its user that comes, or the last that
-        goes? Coming again and going again are no changes, and false."""
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Make these changes in order; the outcome of each."""
+        ...
+
+    async def vacated(self) -> Sequence[str]:
+        """The channels in which nobody is any more though the last one did not go: its time is over. Each is told once,
+        to whoever asks first. Only where the store was told to watch for that."""
         ...
 
     async def renew(self, members: Sequence[tuple[str, Member]]) -> None:

@@ -12,8 +12,10 @@ from typing import Final, TypeVar
 
 import structlog
 
+from handlers.events import LifeCycleType
 from realtime.backoff import Backoff
 from realtime.bus import Bus, Membership, encode
+from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
 from realtime.presence import TTL_SECONDS, Change, Member, Presence, PresenceAway
@@ -46,6 +48,7 @@ class PresenceKeeper:
         presence: Presence,
         bus: Bus,
         metrics: RealtimeMetrics,
+        life_cycle: LifeCycle | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         interval: float = RENEW_SECONDS,
@@ -53,6 +56,7 @@ class PresenceKeeper:
         self._presence = presence
         self._bus = bus
         self._metrics = metrics
+        self._life_cycle = life_cycle
         self._clock = clock
         self._interval = interval
         self._held: dict[tuple[str, str], Member] = {}
@@ -81,6 +85,7 @@ class PresenceKeeper:
                 if self._clock() >= due:
                     due = self._clock() + self._interval
                     await self._renew()
+                    await self._tell_of_vacated()
                 backoff.reset()
             except PresenceAway:
                 log.warning("presence_away", waiting=len(self._waiting))
@@ -111,8 +116,22 @@ class PresenceKeeper:
         except PresenceAway:
             self._metrics.drops.labels("presence_change").inc(len(steps))
             raise
-        alone = {id(step): outcome for step, outcome in zip(kept, outcomes, strict=True)}
+        alone = {id(step): outcome.is_users for step, outcome in zip(kept, outcomes, strict=True)}
         await self._announce([step for step in steps if _is_announced(step, is_alone=alone.get(id(step), True))])
+        for step, outcome in zip(kept, outcomes, strict=True):
+            if outcome.is_channels:
+                self._tell(step.change.channel, is_occupied=step.change.is_there)
+
+    def _tell(self, channel: str, *, is_occupied: bool) -> None:
+        if self._life_cycle is not None:
+            type_ = LifeCycleType.CHANNEL_OCCUPIED if is_occupied else LifeCycleType.CHANNEL_VACATED
+            self._life_cycle.tell(type_, channel, {"channel": channel})
+
+    async def _tell_of_vacated(self) -> None:
+        """What is renewed is not vacated, so after the renewal."""
+        if self._life_cycle is not None:
+            for channel in await self._presence.vacated():
+                self._tell(channel, is_occupied=False)
 
     async def _announce(self, steps: Sequence[_Step]) -> None:
         if steps:

@@ -1,7 +1,8 @@
 """Presence in Redis. Variant of `realtime.presence.Presence`.
 
 Four kinds of key a channel, of one slot in a cluster: when each client's time is over, what each client is, when each
-user's time is over, and for each user when that of each of its clients is. The clock is Redis's own.
+user's time is over, and for each user when that of each of its clients is. Where it is watched who leaves without
+going, one key more: when the time of each channel's last one is over. The clock is Redis's own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from realtime.presence import TTL_SECONDS, Change, Member, PresenceAway, Stats
+from realtime.presence import TTL_SECONDS, Change, Member, Outcome, PresenceAway, Stats
 from realtime.redis_client import end_if_cancelled, open_redis
 
 DEADLINE: Final = 1.0  # seconds
@@ -34,23 +35,37 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT',
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
-local is_first = redis.call('ZCARD', KEYS[4]) == 0
+local is_users = redis.call('ZCARD', KEYS[4]) == 0
+local is_channels = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') == 0
 redis.call('ZADD', KEYS[1], now + ttl, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]:len() .. ':' .. ARGV[2] .. ARGV[3])
 redis.call('ZADD', KEYS[3], now + ttl, ARGV[2])
 redis.call('ZADD', KEYS[4], now + ttl, ARGV[1])
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl) end
-return is_first and 1 or 0
+return (is_users and 1 or 0) + (is_channels and 2 or 0)
 """
 
 _GO: Final = f"""{_NOW}
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
-local was_there = redis.call('ZREM', KEYS[4], ARGV[1]) == 1
-if redis.call('ZCARD', KEYS[4]) > 0 then return 0 end
-redis.call('ZREM', KEYS[3], ARGV[2])
-return was_there and 1 or 0
+if redis.call('ZREM', KEYS[4], ARGV[1]) == 0 then return 0 end
+local is_channels = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') == 0
+local is_users = redis.call('ZCARD', KEYS[4]) == 0
+if is_users then redis.call('ZREM', KEYS[3], ARGV[2]) end
+return (is_users and 1 or 0) + (is_channels and 2 or 0)
+"""
+
+# KEYS: occupied. ARGV: milliseconds to live, channels.
+_OCCUPY: Final = f"""{_NOW}
+for n = 2, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[n]) end
+"""
+
+# KEYS: occupied. Takes out those whose time is over.
+_VACATED: Final = f"""{_NOW}
+local over = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)
+for _, channel in ipairs(over) do redis.call('ZREM', KEYS[1], channel) end
+return over
 """
 
 # KEYS: until, infos. Clients and what they are, in turn; infos are fetched some at a time, for Lua's stack is small.
@@ -77,11 +92,12 @@ return {{redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf'), redis.call('ZCOUNT',
 
 @dataclass(frozen=True, slots=True)
 class RedisPresenceOptions:
-    """`prefix` begins the deployment's own keys; `ttl` is seconds."""
+    """`prefix` begins the deployment's own keys; `ttl` is seconds. `watches`: for who leaves without going."""
 
     url: str = field(repr=False)
     prefix: str
     ttl: float = TTL_SECONDS
+    watches: bool = False
 
 
 @asynccontextmanager
@@ -96,9 +112,25 @@ class RedisPresence:
         self._redis = redis
         self._prefix = options.prefix
         self._ttl = str(round(1000 * options.ttl))
+        self._watches = options.watches
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[bool]:
-        return [outcome == 1 for outcome in await self._run(changes)]
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        outcomes = [Outcome(bool(bits & 1), bool(bits & 2)) for bits in await self._run(changes)]
+        pairs = zip(changes, outcomes, strict=True)
+        left = {change.channel for change, outcome in pairs if outcome.is_channels and not change.is_there}
+        if self._watches and left:
+            with _raising():
+                async with asyncio.timeout(DEADLINE):
+                    await self._redis.zrem(self._occupied, *left)
+        return outcomes
+
+    async def vacated(self) -> Sequence[str]:
+        if not self._watches:
+            return []
+        with _raising():
+            async with asyncio.timeout(DEADLINE):
+                found: list[bytes] = await self._redis.eval(_VACATED, 1, self._occupied)
+        return [channel.decode() for channel in found]
 
     async def renew(self, members: Sequence[tuple[str, Member]]) -> None:
         await self._run([Change(channel, member, is_there=True) for channel, member in members])
@@ -127,8 +159,15 @@ class RedisPresence:
                     keys.append(self._key(change.channel, f"user:{member.user}"))
                     script = _COME if change.is_there else _GO
                     _ = pipeline.eval(script, len(keys), *keys, member.client, member.user, member.info, self._ttl)
+                occupied = {change.channel for change in changes if change.is_there}
+                if self._watches and occupied:
+                    _ = pipeline.eval(_OCCUPY, 1, self._occupied, self._ttl, *occupied)
                 outcomes: list[Any] = await pipeline.execute()
-        return outcomes
+        return outcomes[: len(changes)]
+
+    @property
+    def _occupied(self) -> str:
+        return f"{self._prefix}.presence.occupied"
 
     def _key(self, channel: str, part: str) -> str:
         """The braces keep a channel's keys in one slot of a cluster."""

@@ -32,6 +32,7 @@ from realtime.flusher import Flusher
 from realtime.hub import Hub, HubOptions
 from realtime.identities import Identities
 from realtime.inbox import Inbox
+from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.nodes import Nodes
@@ -88,7 +89,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         open_postgres(postgres_options(settings, places)) as postgres,
         open_streams(StreamsOptions(places.database_url)) as streams,
         open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
-        open_redis_presence(RedisPresenceOptions(places.redis_url, settings.redis.bus_channel)) as presence,
+        open_redis_presence(_presence_options(settings, places)) as presence,
         _open_broker(settings, places, postgres, metrics) as broker,
         Argon2Passwords() as passwords,
         Work(postgres) as work,
@@ -100,7 +101,9 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
-        keeper = PresenceKeeper(presence, bus, metrics)
+        life_cycle = LifeCycle(broker, metrics)
+        told = settings.events.life_cycle
+        keeper = PresenceKeeper(presence, bus, metrics, life_cycle if "channel" in told else None)
         tokens = ClientTokens(_client_token_options(settings))
         has_personal = settings.client.subscribe_to_user_personal_channel.enabled
         identities = Identities(authority, tokens, has_personal=has_personal)
@@ -120,6 +123,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             node=uid,
             limits=_rate_limits(settings),
             commands=commands,
+            life_cycle=life_cycle if "client" in told else None,
         )
         control = Control(bus, lambda: connections)
         census = Census(uid, f"{gethostname()}:{settings.server.port}", VERSION, lambda: connections)
@@ -146,6 +150,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             "hub": hub.run,
             "publisher": publisher.run,
             "presence": keeper.run,
+            "life_cycle": life_cycle.run,
             "connections": connections.run,
             "nodes": nodes.run,
             "survey": survey.run,
@@ -248,6 +253,11 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
 def _wanted(settings: Settings) -> set[str]:
     """The ways to connect that are switched on."""
     return {name for name in OPTIONAL if getattr(settings, name).enabled}
+
+
+def _presence_options(settings: Settings, places: Places) -> RedisPresenceOptions:
+    watches = "channel" in settings.events.life_cycle
+    return RedisPresenceOptions(places.redis_url, settings.redis.bus_channel, watches=watches)
 
 
 def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:

@@ -322,6 +322,11 @@ class Streams(_Section):
 
 
 class Events(_Section):
+    life_cycle: Annotated[
+        tuple[Literal["client", "channel"], ...],
+        BeforeValidator(_as_tuple),
+        Field(description='a list of "client" and "channel"'),
+    ] = ()
     channels: Annotated[
         Mapping[Name, Channel], Field(description="a table from event types to channels of 1 to 255 ASCII characters")
     ] = Field(default_factory=dict)
@@ -593,6 +598,8 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
         )
     if broker.fanout_queue == broker.dead_letter_queue:
         yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
+    if settings.events.life_cycle and broker.url is None:
+        yield f"{where('events', 'life_cycle')}: expected broker.url, because without RabbitMQ nobody hears them"
     yield from _channel_contradictions(settings.channel, where)
     if settings.is_embedded and not _is_loopback(host):
         yield (

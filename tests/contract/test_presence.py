@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from realtime.presence import Change, Member, Presence, Stats
+from realtime.presence import Change, Member, Outcome, Presence, Stats
 from realtime.presence_memory import MemoryPresence
 from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
 
@@ -69,17 +69,19 @@ async def test_nobody_is_in_a_channel_that_nobody_came_to(presence: Presence) ->
 async def test_a_users_first_connection_and_last_one_are_told_from_the_others(presence: Presence) -> None:
     changes = [comes(ANN), comes(ANNS_OTHER_TAB), comes(BOB), goes(ANN), goes(ANNS_OTHER_TAB), goes(BOB)]
 
-    assert list(await presence.apply(changes)) == [True, False, True, False, True, True]
+    assert [outcome.is_users for outcome in await presence.apply(changes)] == [True, False, True, False, True, True]
+
+
+async def test_the_first_in_a_channel_and_the_last_are_told_from_the_others(presence: Presence) -> None:
+    changes = [comes(ANN), comes(BOB), goes(ANN), comes(BOB, "d"), goes(BOB), comes(ANN)]
+
+    assert [outcome.is_channels for outcome in await presence.apply(changes)] == [True, False, False, True, True, True]
 
 
 async def test_coming_again_and_going_again_change_nothing(presence: Presence) -> None:
-    assert list(await presence.apply([goes(ANN), comes(ANN), comes(ANN), goes(ANN), goes(ANN)])) == [
-        False,
-        True,
-        False,
-        True,
-        False,
-    ]
+    outcomes = await presence.apply([goes(ANN), comes(ANN), comes(ANN), goes(ANN), goes(ANN)])
+
+    assert list(outcomes) == [Outcome(change, change) for change in (False, True, False, True, False)]
 
 
 async def test_anonymous_clients_are_one_user_and_several_clients(presence: Presence) -> None:

@@ -21,7 +21,7 @@ import pytest
 from aio_pika.abc import AbstractConnection
 from prometheus_client import CollectorRegistry
 
-from handlers.events import OWN_TYPES, SOURCE, Event
+from handlers.events import LIFE_CYCLE_TYPES, OWN_TYPES, SOURCE, Event
 from handlers.orders.model import Line, Order, Status
 from handlers.orders.schemas import LineBody, OrderBody
 from handlers.ports.broker import Delivery, Message
@@ -54,7 +54,7 @@ def order_data() -> dict[str, object]:
 def test_every_type_and_every_reason_is_listed_and_nothing_else() -> None:
     own, refused = TEXT.index("## Orderwire's own events"), TEXT.index("## Refused events")
     rows = re.compile(r"^\| `([\w.]+)` \|", re.MULTILINE)
-    assert set(rows.findall(TEXT[own : TEXT.index("## Publishing")])) == OWN_TYPES
+    assert set(rows.findall(TEXT[own : TEXT.index("## Publishing")])) == OWN_TYPES | LIFE_CYCLE_TYPES
     assert rows.findall(TEXT[refused:]) == [reason.value for reason in Reason]
 
 

@@ -32,6 +32,7 @@ from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.identities import Identities
 from realtime.inbox import Inbox
+from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.nodes import Nodes
@@ -176,6 +177,7 @@ async def running(
     namespaces: Namespaces = DOMAIN_ONLY,
     presence: Presence | None = None,
     commands: Commands | None = None,
+    life_cycle: LifeCycle | None = None,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
@@ -186,14 +188,22 @@ async def running(
     publisher = Publisher(streams, bus, metrics)
     presence = presence or MemoryPresence()
     tokens = ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
-    keeper = PresenceKeeper(presence, bus, metrics, interval=0.2)
+    keeper = PresenceKeeper(presence, bus, metrics, life_cycle, interval=0.2)
     identities = Identities(authority, tokens, has_personal=True)
     operations = Operations(
         namespaces, StaffOnly(), hub, publisher, presence, keeper, tokens, insecure=options.insecure
     )
     uid = str(uuid4())
     connections = Connections(
-        flusher, operations, identities, metrics, options, version=VERSION, node=uid, commands=commands
+        flusher,
+        operations,
+        identities,
+        metrics,
+        options,
+        version=VERSION,
+        node=uid,
+        commands=commands,
+        life_cycle=life_cycle,
     )
     census = Census(uid, "a node", VERSION, lambda: connections)
     nodes = Nodes(uid, bus, census.node, interval=0.2)

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from handlers.events import SOURCE, Event, OwnType
+from handlers.events import SOURCE, Event, LifeCycleType, OwnType
 from handlers.ports.broker import Deliveries, Delivery, Message
 from handlers.ports.streams import Keep, Published
 from realtime.bus import Item, decode
@@ -40,11 +40,26 @@ def delivery(of: Event, *, trusted: bool) -> Delivery:
     return Delivery(1, of.encode(), "application/cloudevents+json", trusted=trusted)
 
 
-@pytest.mark.parametrize("of", [event(OwnType.ORDER_PAID), event(source=SOURCE), event(OwnType.ORDER_PAID, SOURCE)])
+@pytest.mark.parametrize(
+    "of",
+    [
+        event(OwnType.ORDER_PAID),
+        event(source=SOURCE),
+        event(OwnType.ORDER_PAID, SOURCE),
+        event(LifeCycleType.CLIENT_CONNECTED),
+    ],
+)
 def test_only_our_relay_may_speak_as_ourselves(of: Event) -> None:
     assert judge(delivery(of, trusted=True), NOW) == of
     with pytest.raises(BadEvent, match="forged"):
         judge(delivery(of, trusted=False), NOW)
+
+
+def test_what_is_told_of_clients_is_heard_where_that_is_configured_and_else_by_nobody() -> None:
+    told = event(LifeCycleType.CHANNEL_OCCUPIED, SOURCE)
+    assert entries_for(told, options(), NOW) == []
+    [entry] = entries_for(told, options({"channel.occupied": "news:channels"}), NOW)
+    assert entry.channel == "news:channels"
 
 
 def test_anybody_may_send_types_of_their_own() -> None:

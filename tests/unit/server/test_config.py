@@ -426,3 +426,10 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
 def test_this_environment_is_no_source_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "ORDERWIRE_SERVER__PORT", "1")
     assert load(None, {}).server.port == 8000
+
+
+def test_events_that_nobody_could_hear_are_not_told() -> None:
+    with pytest.raises(ConfigError, match=r"ORDERWIRE_EVENTS__LIFE_CYCLE: expected broker.url"):
+        load(None, {"ORDERWIRE_EVENTS__LIFE_CYCLE": "client,channel"})
+    settings = load(None, {**PRODUCTION, "ORDERWIRE_EVENTS__LIFE_CYCLE": "client"})
+    assert settings.events.life_cycle == ("client",)
