@@ -23,32 +23,29 @@ from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
 from realtime.census import Census
-from realtime.client_tokens import ClientTokenOptions, ClientTokens
+from realtime.client_tokens import ClientTokens
 from realtime.connections import Connections
 from realtime.control import Control
 from realtime.emulation import Emulation
-from realtime.fanout import FanOut, FanOutOptions
+from realtime.fanout import FanOut
 from realtime.flusher import Flusher
-from realtime.hub import Hub, HubOptions
+from realtime.hub import Hub
 from realtime.identities import Identities
 from realtime.inbox import Inbox
 from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
-from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.nodes import Nodes
 from realtime.operations import Operations
 from realtime.presence_keeper import PresenceKeeper
-from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
+from realtime.presence_redis import open_redis_presence
 from realtime.publisher import Publisher
 from realtime.rabbitmq_topology import RabbitMQOptions
-from realtime.rate_limits import Rate, RateLimits
 from realtime.relay import Relay
 from realtime.server_api import ServerApi
-from realtime.session import ClientOptions
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
-from server import config
+from server import options
 from server.config import Settings
 from server.health import Health
 from server.lifespan import Places
@@ -57,12 +54,12 @@ from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, server_api_routes
 from server.telemetry import OutboxMetrics, new_registry
-from server.transports import OPTIONAL, transport_routes
+from server.transports import transport_routes
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
 from storage.migrate import check_on
 from storage.outbox import PostgresOutbox
-from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.postgres import Postgres, open_postgres
 from storage.retention import Retention, RetentionOptions
 from storage.streams import StreamsOptions, open_streams
 
@@ -86,42 +83,41 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
     metrics = RealtimeMetrics(registry)
     authority = TokenAuthority(places.token_secret, settings.auth.token_issuer, settings.auth.token_ttl)
     async with (
-        open_postgres(postgres_options(settings, places)) as postgres,
+        open_postgres(options.postgres_options(settings, places)) as postgres,
         open_streams(StreamsOptions(places.database_url)) as streams,
         open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
-        open_redis_presence(_presence_options(settings, places)) as presence,
+        open_redis_presence(options.presence_options(settings, places)) as presence,
         _open_broker(settings, places, postgres, metrics) as broker,
         Argon2Passwords() as passwords,
         Work(postgres) as work,
     ):
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
-        namespaces = _namespaces(settings)
-        fan_out = FanOut(broker, streams, bus, metrics, _fan_out_options(settings, namespaces))
+        namespaces = options.namespaces(settings)
+        fan_out = FanOut(broker, streams, bus, metrics, options.fan_out_options(settings, namespaces))
         flusher = Flusher(metrics)
-        hub = Hub(streams, bus, flusher, metrics, _hub_options(settings))
+        hub = Hub(streams, bus, flusher, metrics, options.hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
         life_cycle = LifeCycle(broker, metrics)
         told = settings.events.life_cycle
         keeper = PresenceKeeper(presence, bus, metrics, life_cycle if "channel" in told else None)
-        tokens = ClientTokens(_client_token_options(settings))
+        tokens = ClientTokens(options.client_token_options(settings))
         has_personal = settings.client.subscribe_to_user_personal_channel.enabled
         identities = Identities(authority, tokens, has_personal=has_personal)
         operations = Operations(
             namespaces, Admission(work), hub, publisher, presence, keeper, tokens, insecure=settings.client.insecure
         )
         commands = Commands(work, build_commands(), status_of)
-        options = _client_options(settings)
         uid = str(uuid4())
         connections = Connections(
             flusher,
             operations,
             identities,
             metrics,
-            options,
+            options.client_options(settings),
             version=VERSION,
             node=uid,
-            limits=_rate_limits(settings),
+            limits=options.rate_limits(settings),
             commands=commands,
             life_cycle=life_cycle if "client" in told else None,
         )
@@ -138,7 +134,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         )
         waiting = OutboxMetrics(registry, outbox.backlog)
         # In a thread: it looks into the folder of the web page.
-        transports = transport_routes(_wanted(settings), connections, emulation)
+        transports = transport_routes(options.wanted_transports(settings), connections, emulation)
         app = await asyncio.to_thread(_application, settings, health, transports, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
@@ -172,10 +168,10 @@ async def _open_broker(
         queues = PostgresBrokerOptions((names.fanout_queue,), names.dead_letter_queue)
         yield PostgresBroker(places.database_url, postgres.pool, postgres.reserve, queues)
         return
-    options = RabbitMQOptions(
+    rabbitmq_options = RabbitMQOptions(
         names.url.get_secret_value(), names.exchange, names.fanout_queue, names.dead_letter_queue, names.heartbeat
     )
-    async with open_rabbitmq(options, metrics) as rabbitmq:
+    async with open_rabbitmq(rabbitmq_options, metrics) as rabbitmq:
         yield rabbitmq
 
 
@@ -243,69 +239,3 @@ def _is_connected(bus: Bus) -> Callable[[], Awaitable[bool]]:
         return bus.is_connected
 
     return is_connected
-
-
-def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
-    given = settings.database
-    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
-
-
-def _wanted(settings: Settings) -> set[str]:
-    """The ways to connect that are switched on."""
-    return {name for name in OPTIONAL if getattr(settings, name).enabled}
-
-
-def _presence_options(settings: Settings, places: Places) -> RedisPresenceOptions:
-    watches = "channel" in settings.events.life_cycle
-    return RedisPresenceOptions(places.redis_url, settings.redis.bus_channel, watches=watches)
-
-
-def _fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:
-    given = settings.broker
-    return FanOutOptions(given.fanout_queue, given.prefetch, settings.events.channels, namespaces)
-
-
-def _namespaces(settings: Settings) -> Namespaces:
-    given = settings.channel
-    bare = None if given.without_namespace is None else _channel_options(given.without_namespace)
-    named = {each.name: _channel_options(each) for each in given.namespaces}
-    has_personal = settings.client.subscribe_to_user_personal_channel.enabled
-    return Namespaces(
-        retention=settings.streams.retention, has_personal=has_personal, without_namespace=bare, named=named
-    )
-
-
-def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
-    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
-    is_cache = given.force_recovery_mode == "cache"
-    return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
-
-
-def _client_token_options(settings: Settings) -> ClientTokenOptions:
-    given = settings.client.token
-    secret = given.hmac_secret_key
-    return ClientTokenOptions(
-        None if secret is None else secret.get_secret_value().encode(),
-        given.rsa_public_key,
-        given.ecdsa_public_key,
-        given.audience,
-        given.issuer,
-    )
-
-
-def _hub_options(settings: Settings) -> HubOptions:
-    given = settings.streams
-    return HubOptions(given.recovery_limit, given.head_check_interval, given.head_check_interval_without_bus)
-
-
-def _client_options(settings: Settings) -> ClientOptions:
-    tables = {"token", "subscribe_to_user_personal_channel", "rate_limit"}
-    given = settings.client.model_dump(exclude=tables)
-    return ClientOptions(**given | {"concurrency": max(1, settings.client.concurrency)})
-
-
-def _rate_limits(settings: Settings) -> RateLimits:
-    def rates(given: Mapping[str, str]) -> dict[str, Rate]:
-        return {command: Rate(*config.per_seconds(rate)) for command, rate in given.items()}
-
-    return RateLimits(rates(settings.client.rate_limit.connection), rates(settings.client.rate_limit.user))

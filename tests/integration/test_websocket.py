@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,11 +24,12 @@ from server.problems import status_of
 from server.routes import build_commands
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
 from tests.doubles import MemoryDatabase
+from tests.integration.transcript import replay, transcript_of
 from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
 from tests.peers import JSON, PROTOBUF, Peer
 from tests.realtime_options import CLIENT
 
-PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+TRANSCRIPT = transcript_of(Path(__file__).parents[2] / "docs" / "protocol.md")
 
 
 @pytest.fixture
@@ -62,51 +62,7 @@ async def test_the_conversation_on_the_page_is_what_is_spoken(
         commands = Commands(work, build_commands(), status_of)
         async with running(streams, bus, commands=commands) as node:
             node.peer = peer
-            await the_conversation_is_spoken(node)
-
-
-async def the_conversation_is_spoken(node: Node) -> None:
-    transcript = re.search(r"```transcript\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert transcript is not None
-    bound = {"eyJ…": node.token(), "#42…": MINE}
-    async with node.socket() as client:
-        for line in transcript[1].splitlines():
-            mark, rest = line.split(" ", 1)
-            match mark:
-                case "→":
-                    await client.say(orjson.loads(filled(rest, bound)))
-                case "←":
-                    matches(orjson.loads(rest), await client.hear(), bound)
-                case "⇒":
-                    channel, data = rest.split(" ", 1)
-                    await node.publish(bound.get(channel, channel), data.encode())
-                case _:
-                    assert await client.closed() == (int(rest.split(" ", 1)[0]), rest.split(" ", 1)[1])
-
-
-def filled(text: str, bound: dict[str, str]) -> str:
-    for placeholder, value in bound.items():
-        text = text.replace(placeholder, value)
-    return text
-
-
-def matches(expected: Any, heard: Any, bound: dict[str, str]) -> None:
-    """Equal, where a text that ends in `…` stands for any one, each time the same."""
-    if isinstance(expected, str) and expected.endswith("…"):
-        assert bound.setdefault(expected, heard) == heard
-    elif isinstance(expected, dict):
-        expected = {filled(key, bound): value for key, value in expected.items()}
-        assert expected.keys() == heard.keys()
-        for key, value in expected.items():
-            if key == "ttl":  # counts from when the token was made
-                assert value - 10 <= heard[key] <= value
-            else:
-                matches(value, heard[key], bound)
-    elif isinstance(expected, list):
-        for wanted, item in zip(expected, heard, strict=True):
-            matches(wanted, item, bound)
-    else:
-        assert expected == heard
+            await replay(TRANSCRIPT, node)
 
 
 async def test_a_large_recovery_is_a_page_in_the_reply_and_the_rest_before_what_is_live(node: Node) -> None:

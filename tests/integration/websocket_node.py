@@ -41,6 +41,7 @@ from realtime.presence import Presence
 from realtime.presence_keeper import PresenceKeeper
 from realtime.presence_memory import MemoryPresence
 from realtime.publisher import Publisher
+from realtime.rate_limits import UNLIMITED, RateLimits
 from realtime.session import ClientOptions
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
@@ -178,6 +179,7 @@ async def running(
     presence: Presence | None = None,
     commands: Commands | None = None,
     life_cycle: LifeCycle | None = None,
+    limits: RateLimits = UNLIMITED,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
@@ -202,6 +204,7 @@ async def running(
         options,
         version=VERSION,
         node=uid,
+        limits=limits,
         commands=commands,
         life_cycle=life_cycle,
     )
@@ -224,18 +227,21 @@ async def running(
     )
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(work) for work in endless]
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        await until(lambda: bus.is_connected and connections.can_take_more)
-        async with aiohttp.ClientSession() as http:
-            yield Node(f"http://127.0.0.1:{port}", streams, bus, hub, connections, authority, metrics, registry, http)
-        await runner.cleanup()
-        while running_still := [task for task in owned if not task.done()]:
-            for task in running_still:  # below redis-py a cancellation can be lost
-                task.cancel()
-            await asyncio.wait(running_still, timeout=0.5)
+        try:
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            port = runner.addresses[0][1]
+            await until(lambda: bus.is_connected and connections.can_take_more)
+            async with aiohttp.ClientSession() as http:
+                origin = f"http://127.0.0.1:{port}"
+                yield Node(origin, streams, bus, hub, connections, authority, metrics, registry, http)
+        finally:
+            await runner.cleanup()
+            while running_still := [task for task in owned if not task.done()]:
+                for task in running_still:  # below redis-py a cancellation can be lost
+                    task.cancel()
+                await asyncio.wait(running_still, timeout=0.5)
 
 
 async def until(holds: Callable[[], bool]) -> None:

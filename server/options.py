@@ -1,0 +1,84 @@
+"""The options of each part, from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from realtime.client_tokens import ClientTokenOptions
+from realtime.fanout import FanOutOptions
+from realtime.hub import HubOptions
+from realtime.namespaces import ChannelOptions, Namespaces
+from realtime.presence_redis import RedisPresenceOptions
+from realtime.rate_limits import Rate, RateLimits
+from realtime.session import ClientOptions
+from server import config
+from server.config import Settings
+from server.lifespan import Places
+from server.transports import OPTIONAL
+from storage.postgres import PostgresOptions
+
+
+def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
+    given = settings.database
+    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
+
+
+def wanted_transports(settings: Settings) -> set[str]:
+    """The ways to connect that are switched on."""
+    return {name for name in OPTIONAL if getattr(settings, name).enabled}
+
+
+def presence_options(settings: Settings, places: Places) -> RedisPresenceOptions:
+    watches = "channel" in settings.events.life_cycle
+    return RedisPresenceOptions(places.redis_url, settings.redis.bus_channel, watches=watches)
+
+
+def fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:
+    given = settings.broker
+    return FanOutOptions(given.fanout_queue, given.prefetch, settings.events.channels, namespaces)
+
+
+def namespaces(settings: Settings) -> Namespaces:
+    given = settings.channel
+    bare = None if given.without_namespace is None else _channel_options(given.without_namespace)
+    named = {each.name: _channel_options(each) for each in given.namespaces}
+    has_personal = settings.client.subscribe_to_user_personal_channel.enabled
+    return Namespaces(
+        retention=settings.streams.retention, has_personal=has_personal, without_namespace=bare, named=named
+    )
+
+
+def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
+    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
+    is_cache = given.force_recovery_mode == "cache"
+    return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
+
+
+def client_token_options(settings: Settings) -> ClientTokenOptions:
+    given = settings.client.token
+    secret = given.hmac_secret_key
+    return ClientTokenOptions(
+        None if secret is None else secret.get_secret_value().encode(),
+        given.rsa_public_key,
+        given.ecdsa_public_key,
+        given.audience,
+        given.issuer,
+    )
+
+
+def hub_options(settings: Settings) -> HubOptions:
+    given = settings.streams
+    return HubOptions(given.recovery_limit, given.head_check_interval, given.head_check_interval_without_bus)
+
+
+def client_options(settings: Settings) -> ClientOptions:
+    tables = {"token", "subscribe_to_user_personal_channel", "rate_limit"}
+    given = settings.client.model_dump(exclude=tables)
+    return ClientOptions(**given | {"concurrency": max(1, settings.client.concurrency)})
+
+
+def rate_limits(settings: Settings) -> RateLimits:
+    def rates(given: Mapping[str, str]) -> dict[str, Rate]:
+        return {command: Rate(*config.per_seconds(rate)) for command, rate in given.items()}
+
+    return RateLimits(rates(settings.client.rate_limit.connection), rates(settings.client.rate_limit.user))
