@@ -21,6 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, GuestProtocol, OctKey, RSAKey
 
 from handlers.audience import is_channel_name
+from realtime.capabilities import Capability, Operation
 from realtime.tokens import TokenExpired, TokenInvalid
 
 _MAX_LENGTH: Final = 16_384
@@ -47,11 +48,15 @@ class ClientTokenOptions:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token gives its bearer in one channel. `info` is one JSON value or empty; `lifetime` is seconds."""
+    """What a token gives its bearer in one channel. `info` is one JSON value or empty; `lifetime` is seconds.
+
+    `allow` are the operations that it opens there beside hearing.
+    """
 
     info: bytes = b""
     lifetime: float = math.inf
     overrides: Mapping[str, bool] = field(default_factory=dict)
+    allow: frozenset[Operation] = frozenset()
 
     @property
     def ttl(self) -> int:
@@ -69,6 +74,7 @@ class ConnectionToken:
     lifetime: float
     info: bytes
     channels: Mapping[str, Grant]
+    capabilities: tuple[Capability, ...] = ()
 
 
 def whole_seconds(lifetime: float) -> int:
@@ -102,7 +108,8 @@ class ClientTokens:
         subs = _typed(claims, "subs", dict, {})
         channels = {_channel(name): Grant() for name in names}
         channels |= {_channel(name): _grant(sub, math.inf) for name, sub in subs.items()}
-        return ConnectionToken(_user(claims), _lifetime(claims, now), _info(claims), channels)
+        capabilities = tuple(_capability(each) for each in _typed(claims, "caps", list, []))
+        return ConnectionToken(_user(claims), _lifetime(claims, now), _info(claims), channels, capabilities)
 
     def subscription(self, token: str, now: datetime, *, channel: str, user: str, client: str) -> Grant:
         """Raises TokenExpired, TokenMismatch when it is for another channel, user or client, and TokenInvalid."""
@@ -187,7 +194,24 @@ def _grant(claims: object, lifetime: float) -> Grant:
         if not isinstance(value, bool):
             raise TokenInvalid
         overrides[name] = value
-    return Grant(_info(claims), lifetime, overrides)
+    return Grant(_info(claims), lifetime, overrides, _allowed(claims))
+
+
+def _capability(claims: object) -> Capability:
+    if not isinstance(claims, dict):
+        raise TokenInvalid
+    match = _typed(claims, "match", str, "")
+    if match not in {"", "exact", "wildcard"}:
+        raise TokenInvalid
+    names = tuple(_channel(name) for name in _typed(claims, "channels", list, []))
+    return Capability(names, _allowed(claims), is_wildcard=match == "wildcard")
+
+
+def _allowed(claims: Mapping[str, Any]) -> frozenset[Operation]:
+    try:
+        return frozenset(Operation(name) for name in _typed(claims, "allow", list, []))
+    except ValueError:
+        raise TokenInvalid from None
 
 
 def _info(claims: Mapping[str, Any]) -> bytes:

@@ -47,4 +47,6 @@ class Identities:
         channels = dict(shown.channels)
         if self._has_personal and shown.user:
             channels.setdefault(f"#{shown.user}", NOTHING)
-        return Identified(Credentials(shown.user, info=shown.info), shown.lifetime, channels)
+        return Identified(
+            Credentials(shown.user, info=shown.info, capabilities=shown.capabilities), shown.lifetime, channels
+        )

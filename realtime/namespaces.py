@@ -7,24 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from handlers.audience import UnknownChannel, is_channel_name, parse_channel
 from handlers.ports.streams import Keep
+from realtime.capabilities import Operation, allows
 from realtime.credentials import Credentials
 
 NAMESPACE_BOUNDARY: Final = ":"
 PRIVATE_PREFIX: Final = "$"
 USER_BOUNDARY: Final = "#"
 USER_SEPARATOR: Final = ","
-
-
-class Operation(Enum):
-    SUBSCRIBE = "subscribe"
-    PUBLISH = "publish"
-    HISTORY = "history"
-    PRESENCE = "presence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +118,14 @@ def permits(
     options: ChannelOptions, operation: Operation, channel: str, who: Credentials, *, is_subscriber: bool = False
 ) -> bool:
     """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
+    is_private = channel.startswith(PRIVATE_PREFIX)
+    if allows(who.capabilities, operation, channel) and (not is_private or is_subscriber):
+        return True
     is_limited = options.allow_user_limited_channels and USER_BOUNDARY in channel
     is_meant = is_limited and not who.is_anonymous and who.user in _limited_to(channel)
     if operation is Operation.SUBSCRIBE and is_meant:
         return True
-    if not is_subscriber and not is_meant and (is_limited or channel.startswith(PRIVATE_PREFIX)):
+    if not is_subscriber and not is_meant and (is_limited or is_private):
         # Who may not hear it may not read it, see who is there or speak in it either.
         return False
     for_client, for_subscriber, for_anonymous = _allowed(options, operation)

@@ -13,12 +13,13 @@ from handlers.errors import Unavailable
 from handlers.ports.streams import ClientInfo, StreamsAway
 from realtime.admission import Admission
 from realtime.bus import BusAway
+from realtime.capabilities import Operation
 from realtime.channel import Subscriber
 from realtime.channels import passing
-from realtime.client_tokens import ClientTokens, Grant, TokenMismatch
+from realtime.client_tokens import NOTHING, ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
-from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, Operation, permits
+from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, permits
 from realtime.presence import Member, Presence, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol import messages as commands
@@ -70,7 +71,7 @@ class Operations:
         # Of those subscriptions that others can see.
         self._members: dict[tuple[Subscriber, str], tuple[Member, ChannelOptions]] = {}
         # Of those whose token says something about the subscriber in the channel.
-        self._infos: dict[tuple[Subscriber, str], bytes] = {}
+        self._grants: dict[tuple[Subscriber, str], Grant] = {}
 
     async def join(
         self, subscriber: Subscriber, client: str, question: Join, reply: Callable[[Subscribed | Listening], None]
@@ -81,7 +82,7 @@ class Operations:
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on, and the others see it. Idempotent."""
         self._hub.leave(subscriber, channel)
-        self._infos.pop((subscriber, channel), None)
+        self._grants.pop((subscriber, channel), None)
         entered = self._members.pop((subscriber, channel), None)
         if entered is not None:
             self._keeper.leave(channel, *entered)
@@ -127,7 +128,11 @@ class Operations:
             self._hub.listen(subscriber, channel)
             welcome(Listening())
             return None
-        may_ask = options.is_domain or self._permits(options, Operation.HISTORY, channel, who, is_subscriber=True)
+        may_ask = (
+            options.is_domain
+            or Operation.HISTORY in grant.allow
+            or self._permits(options, Operation.HISTORY, channel, who, is_subscriber=True)
+        )
         shown = _Shown.of(options, request if may_ask else None)
         since = question.since if shown.is_recoverable else None
         wants_latest = options.is_cache and shown.is_recoverable
@@ -165,7 +170,7 @@ class Operations:
             return question.grant
         if not options.is_domain and request is not None and request.token:
             return self._granted(client, who, channel, request.token, utc_now())
-        if is_own or await self._may(who, Operation.SUBSCRIBE, channel, options):
+        if is_own or await self._may_hear(who, channel, options):
             return question.grant
         return Error.PERMISSION_DENIED
 
@@ -186,56 +191,61 @@ class Operations:
     ) -> None:
         """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
         channel, who = question.channel, question.who
-        if grant.info:
-            self._infos[subscriber, channel] = grant.info
+        if grant.info or grant.allow:
+            self._grants[subscriber, channel] = grant
         if options.presence or options.join_leave:
             member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info, grant.info)))
             self._members[subscriber, channel] = (member, options)
             self._keeper.enter(channel, member, options)
         wants = question.request is not None and question.request.wants_join_leave
-        may_ask = wants and self._permits(options, Operation.PRESENCE, channel, who, is_subscriber=True)
+        may_ask = wants and (
+            Operation.PRESENCE in grant.allow
+            or self._permits(options, Operation.PRESENCE, channel, who, is_subscriber=True)
+        )
         if options.join_leave and (options.force_push_join_leave or may_ask):
             self._hub.watch(subscriber, channel)
 
     async def _perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         match question.command:
-            case Publish(channel=channel):
-                chan_info = self._infos.get((subscriber, channel), b"")
-                info = ClientInfo(question.who.user, client, question.who.info, chan_info)
-                return await self._publish(info, question.who, question.command, question.is_subscriber)
+            case Publish():
+                return await self._publish(subscriber, client, question, question.command)
             case History():
-                return await self._history(question.who, question.command, question.is_subscriber)
+                return await self._history(subscriber, question, question.command)
             case commands.Presence() | commands.PresenceStats():
-                return await self._present(question.who, question.command, question.is_subscriber)
+                return await self._present(subscriber, question, question.command)
 
     async def _publish(
-        self, info: ClientInfo, who: Credentials, command: Publish, is_subscriber: bool
+        self, subscriber: Subscriber, client: str, question: Perform, command: Publish
     ) -> Accepted | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
         # What is said in the domain's channels has happened in the domain.
-        if options.is_domain or not self._permits(
-            options, Operation.PUBLISH, channel, who, is_subscriber=is_subscriber
-        ):
+        if options.is_domain or not self._may_perform(subscriber, question, Operation.PUBLISH, options):
             return Error.PERMISSION_DENIED
+        grant = self._grants.get((subscriber, channel), NOTHING)
+        info = ClientInfo(question.who.user, client, question.who.info, grant.info)
         await self._publisher.publish(Draft(channel, command.data, _SOURCE, info=client_info(info)), options)
         return Accepted()
 
-    async def _history(self, who: Credentials, command: History, is_subscriber: bool) -> HistoryPage | Error:
+    async def _history(self, subscriber: Subscriber, question: Perform, command: History) -> HistoryPage | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
         if not options.has_history:
             return Error.NOT_AVAILABLE
-        if not await self._may(who, Operation.HISTORY, channel, options, is_subscriber=is_subscriber):
+        if options.is_domain:
+            may_read = question.is_subscriber or await self._may_hear(question.who, channel, options)
+        else:
+            may_read = self._may_perform(subscriber, question, Operation.HISTORY, options)
+        if not may_read:
             return Error.PERMISSION_DENIED
         page = await self._hub.history(channel, command.span)
         return Error.UNRECOVERABLE_POSITION if page is None else page
 
     async def _present(
-        self, who: Credentials, command: commands.Presence | commands.PresenceStats, is_subscriber: bool
+        self, subscriber: Subscriber, question: Perform, command: commands.Presence | commands.PresenceStats
     ) -> Members | MemberCount | Error:
         channel, options = command.channel, self._namespaces.of(command.channel)
         if not options.presence:
             return Error.NOT_AVAILABLE
-        if not self._permits(options, Operation.PRESENCE, channel, who, is_subscriber=is_subscriber):
+        if not self._may_perform(subscriber, question, Operation.PRESENCE, options):
             return Error.PERMISSION_DENIED
         if isinstance(command, commands.PresenceStats):
             stats = await self._presence.stats(channel)
@@ -243,20 +253,18 @@ class Operations:
         members = await self._presence.members(channel)
         return Members({client: member.info for client, member in members.items()})
 
-    async def _may(
-        self,
-        who: Credentials,
-        operation: Operation,
-        channel: str,
-        options: ChannelOptions,
-        *,
-        is_subscriber: bool = False,
+    def _may_perform(
+        self, subscriber: Subscriber, question: Perform, operation: Operation, options: ChannelOptions
     ) -> bool:
-        """To hear a channel of the domain and to read what it was are the same right there."""
-        if not options.is_domain:
-            return self._permits(options, operation, channel, who, is_subscriber=is_subscriber)
-        if is_subscriber:
+        channel = question.command.channel
+        if operation in self._grants.get((subscriber, channel), NOTHING).allow:
             return True
+        return self._permits(options, operation, channel, question.who, is_subscriber=question.is_subscriber)
+
+    async def _may_hear(self, who: Credentials, channel: str, options: ChannelOptions) -> bool:
+        """In the domain who may hear a channel may read what it was too."""
+        if not options.is_domain:
+            return self._permits(options, Operation.SUBSCRIBE, channel, who, is_subscriber=False)
         return who.actor is not None and await self._admission.may_join(who.actor, channel)
 
     def _permits(

@@ -24,7 +24,11 @@ SEEN = ChannelOptions(presence=True, allow_presence_for_subscriber=True)
 NAMESPACES = Namespaces(
     retention=86_400,
     has_personal=True,
-    named={"room": SEEN, "open": replace(SEEN, allow_subscribe_for_client=True, allow_publish_for_subscriber=True)},
+    named={
+        "kept": ChannelOptions(history_size=10, history_ttl=60.0, presence=True),
+        "room": SEEN,
+        "open": replace(SEEN, allow_subscribe_for_client=True, allow_publish_for_subscriber=True),
+    },
 )
 QUICK = replace(CLIENT, expired_close_delay=0.3)
 ACCOUNT = "00000000-0000-0000-0000-00000000002a"
@@ -189,3 +193,41 @@ async def test_a_bad_refresh_of_a_subscription_is_an_error(node: Node, claims: d
         await client.ask({"id": 2, "subscribe": {"channel": "room:a", "token": token}})
         reply = await client.ask({"id": 3, "sub_refresh": {"channel": "room:a", "token": signed(**claims)}})
         assert reply["error"]["code"] == code
+
+
+async def answers_in(client: Client, channel: str) -> list[int]:
+    """The error codes, 0 for none, of everything that can be done with a channel."""
+    commands: list[dict[str, Any]] = [
+        {"publish": {"channel": channel, "data": 1}},
+        {"history": {"channel": channel}},
+        {"presence": {"channel": channel}},
+    ]
+    answers = [await client.ask({"id": n, **command}) for n, command in enumerate(commands, 10)]
+    return [answer.get("error", {}).get("code", 0) for answer in answers]
+
+
+async def test_a_connection_token_opens_channels_by_name_and_by_wildcard(node: Node) -> None:
+    caps = [
+        {"channels": ["kept:a"], "allow": ["sub"]},
+        {"channels": ["kept:*"], "match": "wildcard", "allow": ["pub", "hst", "prs"]},
+        {"channels": ["orders:feed"], "allow": ["sub", "pub", "hst", "prs"]},
+    ]
+    async with connected(node, sub="42", caps=caps) as (client, _):
+        assert await answers_in(client, "kept:b") == [0, 0, 0]
+        for channel, code in (("kept:b", 103), (FEED, 103), ("kept:a", 0)):
+            answer = await client.ask({"id": 2, "subscribe": {"channel": channel}})
+            assert answer.get("error", {}).get("code", 0) == code
+        assert await answers_in(client, FEED) == [103, 103, 108]
+    async with connected(node, sub="42") as (client, _):
+        assert await answers_in(client, "kept:b") == [103, 103, 103]
+
+
+async def test_a_subscription_token_opens_more_than_hearing_to_who_has_subscribed_with_it(node: Node) -> None:
+    async with connected(node, sub="42") as (client, _):
+        token = signed(sub="42", channel="kept:a", allow=["hst", "prs"])
+        assert await answers_in(client, "kept:a") == [103, 103, 103]
+        subscribe = {"channel": "kept:a", "token": token, "recoverable": True}
+        assert (await client.ask({"id": 2, "subscribe": subscribe}))["subscribe"]["recoverable"]
+        assert await answers_in(client, "kept:a") == [103, 0, 0]
+        await client.ask({"id": 3, "unsubscribe": {"channel": "kept:a"}})
+        assert await answers_in(client, "kept:a") == [103, 103, 103]

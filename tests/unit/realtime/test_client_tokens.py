@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from realtime.capabilities import Capability, Operation
 from realtime.client_tokens import ClientTokenOptions, ClientTokens, ConnectionToken, Grant, TokenMismatch
 from realtime.tokens import TokenExpired, TokenInvalid
 
@@ -201,3 +202,39 @@ def test_whatever_the_claims_are_the_answer_is_a_token_or_a_refusal(claims: dict
 def test_whatever_is_no_token_is_invalid(text: str) -> None:
     with pytest.raises(TokenInvalid):
         BY_HMAC.connection(text, NOW)
+
+
+def test_a_connection_token_may_say_what_its_bearer_may_do_where() -> None:
+    caps = [
+        {"channels": ["a", "b"], "allow": ["sub", "pub"]},
+        {"channels": ["c:*"], "match": "wildcard", "allow": ["hst"]},
+    ]
+    shown = BY_HMAC.connection(signed({"sub": "42", "caps": caps}), NOW)
+    assert shown.capabilities == (
+        Capability(("a", "b"), frozenset({Operation.SUBSCRIBE, Operation.PUBLISH})),
+        Capability(("c:*",), frozenset({Operation.HISTORY}), is_wildcard=True),
+    )
+
+
+@pytest.mark.parametrize(
+    "caps",
+    [
+        3,
+        [3],
+        [{"channels": 3}],
+        [{"channels": [""]}],
+        [{"allow": ["fly"]}],
+        [{"match": "regex"}],
+        [{"allow": [["sub"]]}],
+    ],
+    ids=repr,
+)
+def test_capabilities_that_cannot_be_make_no_token(caps: object) -> None:
+    with pytest.raises(TokenInvalid):
+        BY_HMAC.connection(signed({"sub": "42", "caps": caps}), NOW)
+
+
+def test_a_subscription_token_may_allow_more_than_hearing() -> None:
+    token = signed({"sub": "42", "channel": "a", "allow": ["pub", "prs"]})
+    grant = BY_HMAC.subscription(token, NOW, channel="a", user="42", client="c")
+    assert grant.allow == {Operation.PUBLISH, Operation.PRESENCE}

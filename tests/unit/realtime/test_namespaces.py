@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from handlers.actor import Actor, Role
 from handlers.audience import UnknownChannel
+from realtime.capabilities import Capability, Operation
 from realtime.credentials import ANONYMOUS, Credentials, credentials_of
-from realtime.namespaces import ChannelOptions, Namespaces, Operation, permits
+from realtime.namespaces import ChannelOptions, Namespaces, permits
 
 NEWS = ChannelOptions(history_size=10, history_ttl=60.0)
 BARE = ChannelOptions()
@@ -72,11 +73,12 @@ def test_nothing_is_permitted_by_default(operation: Operation, is_subscriber: bo
 def test_each_option_opens_what_its_name_says(
     operation: Operation, set_: set[str], is_subscriber: bool, is_anonymous: bool
 ) -> None:
+    named = operation.name.lower()
     options = replace(BARE, **dict.fromkeys(set_, True))
-    opened = {f"allow_{operation.value}_for_client"} | ({f"allow_{operation.value}_for_subscriber"} & set(ALL))
+    opened = {f"allow_{named}_for_client"} | ({f"allow_{named}_for_subscriber"} & set(ALL))
     if not is_subscriber:
-        opened.discard(f"allow_{operation.value}_for_subscriber")
-    expected = bool(opened & set_) and (not is_anonymous or f"allow_{operation.value}_for_anonymous" in set_)
+        opened.discard(f"allow_{named}_for_subscriber")
+    expected = bool(opened & set_) and (not is_anonymous or f"allow_{named}_for_anonymous" in set_)
     who = ANONYMOUS if is_anonymous else USER
     assert permits(options, operation, "c", who, is_subscriber=is_subscriber) == expected
 
@@ -103,3 +105,46 @@ def test_who_may_not_hear_a_channel_may_do_nothing_else_with_it(channel: str) ->
 def test_a_private_channel_needs_a_token_whatever_the_options() -> None:
     options = replace(BARE, allow_subscribe_for_client=True)
     assert not permits(options, Operation.SUBSCRIBE, "$news:a", USER)
+
+
+def capable(*channels: str, allow: set[Operation], is_wildcard: bool = False) -> Credentials:
+    return Credentials("42", capabilities=(Capability(channels, frozenset(allow), is_wildcard),))
+
+
+@given(st.sampled_from(Operation), st.sampled_from(Operation), st.booleans())
+def test_a_capability_opens_its_operations_in_its_channels(
+    operation: Operation, allowed: Operation, is_subscriber: bool
+) -> None:
+    who = capable("news:a", "b", allow={allowed})
+    for channel in ("news:a", "b"):
+        assert permits(BARE, operation, channel, who, is_subscriber=is_subscriber) == (operation is allowed)
+    assert not permits(BARE, operation, "news:b", who, is_subscriber=is_subscriber)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channel", "covers"),
+    [
+        ("news:*", "news:a", True),
+        ("news:*", "news:", True),
+        ("news:*", "newsletter", False),
+        ("*:a", "news:b:a", True),
+        ("news:?", "news:a", False),
+        ("news:?", "news:?", True),
+        ("news:[ab]", "news:a", False),
+        ("news:[ab]", "news:[ab]", True),
+        ("*", "anything", True),
+    ],
+)
+def test_in_a_wildcard_only_the_star_stands_for_something_else(pattern: str, channel: str, covers: bool) -> None:
+    who = capable(pattern, allow={Operation.PUBLISH}, is_wildcard=True)
+    assert permits(BARE, Operation.PUBLISH, channel, who) == covers
+    assert permits(BARE, Operation.PUBLISH, channel, capable(pattern, allow={Operation.PUBLISH})) == (
+        pattern == channel
+    )
+
+
+def test_no_capability_opens_a_private_channel_to_who_is_not_in_it() -> None:
+    who = capable("*", allow=set(Operation), is_wildcard=True)
+    for operation in Operation:
+        assert not permits(BARE, operation, "$news:a", who)
+    assert permits(BARE, Operation.HISTORY, "$news:a", who, is_subscriber=True)
