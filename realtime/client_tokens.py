@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,11 +23,13 @@ from joserfc.jwk import ECKey, GuestProtocol, OctKey, RSAKey
 
 from handlers.audience import is_channel_name
 from realtime.capabilities import Capability, Operation
+from realtime.key_set import KeySet
 from realtime.tokens import TokenExpired, TokenInvalid
 
 _MAX_LENGTH: Final = 16_384
 _LATEST: Final = 1e15  # Unix time; beyond it numbers that are no time, up to ones that are no float
 _SIZES: Final = ("256", "384", "512")
+_KINDS: Final = {"RS": RSAKey, "ES": ECKey}
 OVERRIDES: Final = frozenset({"presence", "join_leave", "force_push_join_leave", "force_recovery", "force_positioning"})
 """Channel options that a token may set for its bearer."""
 
@@ -37,13 +40,19 @@ class TokenMismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientTokenOptions:
-    """`hmac_key` for HS256 to HS512, PEM keys for RS and ES; empty `audience` and `issuer` mean any."""
+    """`hmac_key` for HS256 to HS512, PEM keys for RS and ES; empty `audience` and `issuer` mean any.
+
+    The patterns are searched for in `aud` and `iss`. `user_claim` names the claim that is the user's id.
+    """
 
     hmac_key: bytes | None = field(default=None, repr=False)
     rsa_public_key: str | None = None
     ecdsa_public_key: str | None = None
     audience: str = ""
     issuer: str = ""
+    audience_pattern: str = ""
+    issuer_pattern: str = ""
+    user_claim: str = "sub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,13 @@ def whole_seconds(lifetime: float) -> int:
 
 
 class ClientTokens:
-    def __init__(self, options: ClientTokenOptions) -> None:
+    """`key_set` has the keys of tokens that name one, beside those of the options for those that do not."""
+
+    def __init__(self, options: ClientTokenOptions, key_set: KeySet | None = None) -> None:
         self._options = options
+        self._key_set = key_set
+        self._audience_pattern = re.compile(options.audience_pattern)
+        self._issuer_pattern = re.compile(options.issuer_pattern)
         keys: dict[str, OctKey | RSAKey | ECKey] = {}
         if options.hmac_key is not None:
             keys["HS"] = OctKey.import_key(options.hmac_key)
@@ -93,11 +107,19 @@ class ClientTokens:
         if options.ecdsa_public_key is not None:
             keys["ES"] = ECKey.import_key(options.ecdsa_public_key)
         self._keys = keys
-        self._algorithms = [kind + size for kind in keys for size in _SIZES]
+        kinds = keys.keys() | ({"RS", "ES"} if key_set is not None else set())
+        self._algorithms = [kind + size for kind in kinds for size in _SIZES]
 
-    @property
-    def is_enabled(self) -> bool:
-        return bool(self._keys)
+    def wants_key(self, token: str) -> bool:
+        """Should `fetch_key` be awaited before this token is looked at?"""
+        key_id = _key_id(token)
+        return self._key_set is not None and key_id is not None and self._key_set.wants_fetch(key_id)
+
+    async def fetch_key(self, token: str) -> None:
+        """Raises KeysAway when nobody can tell whether the token is good."""
+        key_id = _key_id(token)
+        if self._key_set is not None and key_id is not None:
+            await self._key_set.fetch(key_id)
 
     def connection(self, token: str, now: datetime) -> ConnectionToken:
         """Raises TokenExpired, and TokenInvalid for everything else that is not a connection's token now."""
@@ -109,35 +131,49 @@ class ClientTokens:
         channels = {_channel(name): Grant() for name in names}
         channels |= {_channel(name): _grant(sub, math.inf) for name, sub in subs.items()}
         capabilities = tuple(_capability(each) for each in _typed(claims, "caps", list, []))
-        return ConnectionToken(_user(claims), _lifetime(claims, now), _info(claims), channels, capabilities)
+        return ConnectionToken(self._user(claims), _lifetime(claims, now), _info(claims), channels, capabilities)
 
     def subscription(self, token: str, now: datetime, *, channel: str, user: str, client: str) -> Grant:
         """Raises TokenExpired, TokenMismatch when it is for another channel, user or client, and TokenInvalid."""
         claims = self._valid(token, now)
         if not _typed(claims, "channel", str, ""):
             raise TokenInvalid
-        if claims["channel"] != channel or _user(claims) != user or claims.get("client") not in (None, "", client):
+        if claims["channel"] != channel or self._user(claims) != user or claims.get("client") not in (None, "", client):
             raise TokenMismatch
         return _grant(claims, _lifetime(claims, now))
 
     def _valid(self, token: str, now: datetime) -> dict[str, Any]:
         """The claims of a token of ours that is for now and for us."""
         claims = self._claims(token)
-        audience = claims.get("aud", [])
-        if self._options.audience and self._options.audience not in (
-            audience if isinstance(audience, list) else [audience]
-        ):
-            raise TokenInvalid
-        if self._options.issuer and claims.get("iss") != self._options.issuer:
-            raise TokenInvalid
+        self._check_parties(claims)
         if now.timestamp() < _moment(claims, "nbf", 0.0):
             raise TokenInvalid
         if now.timestamp() >= _moment(claims, "exp", math.inf):
             raise TokenExpired
         return claims
 
+    def _check_parties(self, claims: Mapping[str, Any]) -> None:
+        """For whom and from whom the token is."""
+        options, issuer = self._options, claims.get("iss")
+        given = claims.get("aud", [])
+        audience = [each for each in (given if isinstance(given, list) else [given]) if isinstance(each, str)]
+        if options.audience and options.audience not in audience:
+            raise TokenInvalid
+        if options.audience_pattern and not any(map(self._audience_pattern.search, audience)):
+            raise TokenInvalid
+        if options.issuer and issuer != options.issuer:
+            raise TokenInvalid
+        if options.issuer_pattern and not (isinstance(issuer, str) and self._issuer_pattern.search(issuer)):
+            raise TokenInvalid
+
+    def _user(self, claims: Mapping[str, Any]) -> str:
+        user: str = _typed(claims, self._options.user_claim, str, "")
+        if len(user) > 255 or not user.isprintable():
+            raise TokenInvalid
+        return user
+
     def _claims(self, token: str) -> dict[str, Any]:
-        if not self._keys or len(token) > _MAX_LENGTH:
+        if not self._algorithms or len(token) > _MAX_LENGTH:
             raise TokenInvalid
         try:
             return jwt.decode(token, self._key_of, algorithms=self._algorithms).claims
@@ -146,7 +182,15 @@ class ClientTokens:
             raise TokenInvalid from None
 
     def _key_of(self, part: GuestProtocol) -> OctKey | RSAKey | ECKey:
-        return self._keys[str(part.headers()["alg"])[:2]]
+        """A key set's if the token names one, and of the algorithm's own kind in any case."""
+        headers = part.headers()
+        kind, key_id = str(headers["alg"])[:2], headers.get("kid")
+        if self._key_set is None or key_id is None or kind == "HS":
+            return self._keys[kind]
+        key = self._key_set.find(key_id)
+        if not isinstance(key, _KINDS[kind]):
+            raise LookupError
+        return key
 
 
 def _typed(claims: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
@@ -156,11 +200,14 @@ def _typed(claims: Mapping[str, Any], name: str, kind: type, default: Any) -> An
     return value
 
 
-def _user(claims: Mapping[str, Any]) -> str:
-    user: str = _typed(claims, "sub", str, "")
-    if len(user) > 255 or not user.isprintable():
-        raise TokenInvalid
-    return user
+def _key_id(token: str) -> str | None:
+    """Of the key that the token says it is signed with."""
+    head, _, _ = token[:_MAX_LENGTH].partition(".")
+    try:
+        key_id = orjson.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))).get("kid")
+    except (binascii.Error, ValueError, AttributeError):
+        return None
+    return key_id if isinstance(key_id, str) else None
 
 
 def _channel(name: object) -> str:

@@ -19,12 +19,14 @@ from realtime.client_tokens import Grant
 from realtime.commands import Commands
 from realtime.flusher import Flusher
 from realtime.identities import Identities
+from realtime.key_set import KeysAway
 from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import App, Connected, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
 from realtime.session import (
+    Answer,
     Authenticate,
     Authorize,
     Call,
@@ -240,11 +242,12 @@ class Connection:
                 case Say(message):
                     self._say(message)
                 case Authenticate(token):
-                    self._perform(self._session.answered(self._identify(token), self._shared.clock()))
+                    if self._shared.identities.wants_key(token):
+                        self._start(self._identify_with_key(token))
+                    else:
+                        self._answer(self._identify(token))
                 case Authorize():
-                    now = self._shared.utc_now()
-                    answer = self._shared.operations.authorize(self._session.client, effect, now)
-                    self._perform(self._session.answered(answer, self._shared.clock()))
+                    self._start(self._authorize(effect))
                 case Join():
                     self._start(self._join(effect))
                 case Perform():
@@ -297,6 +300,24 @@ class Connection:
     def _identify(self, token: str) -> Identified | Rejected:
         return self._shared.identities.identify(token, self._shared.utc_now())
 
+    async def _identify_with_key(self, token: str) -> None:
+        try:
+            await self._shared.identities.fetch_key(token)
+        except KeysAway:
+            self._answer(Refused(Error.INTERNAL))
+        else:
+            self._answer(self._identify(token))
+
+    async def _authorize(self, question: Authorize) -> None:
+        now = self._shared.utc_now()
+        result = await self._attempt(
+            question.channel, self._shared.operations.authorize(self._session.client, question, now)
+        )
+        self._answer(Refused(result) if isinstance(result, Error) else result)
+
+    def _answer(self, answer: Answer) -> None:
+        self._perform(self._session.answered(answer, self._shared.clock()))
+
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = self._shared.spawn(work)
         if task is None:
@@ -313,7 +334,7 @@ class Connection:
         def reply(joined: Subscribed | Listening) -> None:
             nonlocal has_replied
             has_replied = True
-            self._perform(self._session.answered(joined, self._shared.clock()))
+            self._answer(joined)
 
         error = await self._attempt(
             question.channel, self._shared.operations.join(self, self._session.client, question, reply)
@@ -321,7 +342,7 @@ class Connection:
         if error is not None and has_replied:
             self.close(Disconnect.SERVER_ERROR)
         elif error is not None:
-            self._perform(self._session.answered(Refused(error), self._shared.clock()))
+            self._answer(Refused(error))
 
     async def _carry_out(self, question: Perform) -> None:
         work = self._shared.operations.perform(self, self._session.client, question)

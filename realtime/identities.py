@@ -20,6 +20,14 @@ class Identities:
         self._tokens = tokens
         self._has_personal = has_personal
 
+    def wants_key(self, token: str) -> bool:
+        """Should `fetch_key` be awaited before `identify` is asked?"""
+        return self._tokens.wants_key(token)
+
+    async def fetch_key(self, token: str) -> None:
+        """Raises KeysAway when nobody can tell whose token it is."""
+        await self._tokens.fetch_key(token)
+
     def identify(self, token: str, now: datetime) -> Identified | Rejected:
         """No token is nobody in particular: whether that is let in is the session's to say."""
         if not token:

@@ -19,6 +19,7 @@ from realtime.channels import passing
 from realtime.client_tokens import NOTHING, ClientTokens, Grant, TokenMismatch
 from realtime.credentials import Credentials
 from realtime.hub import Hub
+from realtime.key_set import KeysAway
 from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, permits
 from realtime.presence import Member, Presence, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
@@ -87,9 +88,12 @@ class Operations:
         if entered is not None:
             self._keeper.leave(channel, *entered)
 
-    def authorize(self, client: str, question: Authorize, now: datetime) -> Grant | Refused:
+    async def authorize(self, client: str, question: Authorize, now: datetime) -> Grant | Refused:
         """What a new token for a channel gives a client that hears it."""
-        granted = self._granted(client, question.who, question.channel, question.token, now)
+        try:
+            granted = await self._granted(client, question.who, question.channel, question.token, now)
+        except KeysAway:
+            return Refused(Error.INTERNAL)
         if isinstance(granted, Grant):
             return granted
         return Refused(Error.EXPIRED if granted is Error.TOKEN_EXPIRED else granted)
@@ -169,14 +173,16 @@ class Operations:
         if not options.is_domain and request is None:
             return question.grant
         if not options.is_domain and request is not None and request.token:
-            return self._granted(client, who, channel, request.token, utc_now())
+            return await self._granted(client, who, channel, request.token, utc_now())
         if is_own or await self._may_hear(who, channel, options):
             return question.grant
         return Error.PERMISSION_DENIED
 
-    def _granted(
+    async def _granted(
         self, client: str, who: Credentials, channel: str, token: str, now: datetime
     ) -> Grant | Error | Disconnect:
+        if self._tokens.wants_key(token):
+            await self._tokens.fetch_key(token)
         try:
             return self._tokens.subscription(token, now, channel=channel, user=who.user, client=client)
         except TokenExpired:
@@ -298,5 +304,5 @@ async def _or_error(work: Awaitable[T]) -> T | Error:
         return Error.UNKNOWN_CHANNEL
     except PublisherBusy:
         return Error.TOO_MANY_REQUESTS
-    except (Unavailable, StreamsAway, BusAway, PresenceAway):
+    except (Unavailable, StreamsAway, BusAway, PresenceAway, KeysAway):
         return Error.INTERNAL

@@ -377,6 +377,8 @@ class Session:
             case Refresh(), Rejected():
                 expired = answer is Rejected.EXPIRED
                 effects = self.close(Disconnect.EXPIRED if expired else Disconnect.INVALID_TOKEN)
+            case Refresh(id), Refused(Error() as error):
+                effects = [Say(Reply(id, error))]
             case Subscribe(), Subscribed() | Listening():
                 effects = self._subscribed(asked, answer, now)
             case _Enroll(), Subscribed() | Listening():

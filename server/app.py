@@ -32,6 +32,7 @@ from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.identities import Identities
 from realtime.inbox import Inbox
+from realtime.key_set import open_key_set
 from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.nodes import Nodes
@@ -46,7 +47,7 @@ from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
 from server import options
-from server.config import Settings
+from server.config import ClientToken, Settings
 from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
@@ -88,6 +89,8 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
         open_redis_presence(options.presence_options(settings, places)) as presence,
         _open_broker(settings, places, postgres, metrics) as broker,
+        _open_client_tokens(settings.client.token) as connecting,
+        _open_client_tokens(_subscription_token(settings)) as subscribing,
         Argon2Passwords() as passwords,
         Work(postgres) as work,
     ):
@@ -101,11 +104,17 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         life_cycle = LifeCycle(broker, metrics)
         told = settings.events.life_cycle
         keeper = PresenceKeeper(presence, bus, metrics, life_cycle if "channel" in told else None)
-        tokens = ClientTokens(options.client_token_options(settings))
         has_personal = settings.client.subscribe_to_user_personal_channel.enabled
-        identities = Identities(authority, tokens, has_personal=has_personal)
+        identities = Identities(authority, connecting, has_personal=has_personal)
         operations = Operations(
-            namespaces, Admission(work), hub, publisher, presence, keeper, tokens, insecure=settings.client.insecure
+            namespaces,
+            Admission(work),
+            hub,
+            publisher,
+            presence,
+            keeper,
+            subscribing,
+            insecure=settings.client.insecure,
         )
         commands = Commands(work, build_commands(), status_of)
         uid = str(uuid4())
@@ -173,6 +182,21 @@ async def _open_broker(
     )
     async with open_rabbitmq(rabbitmq_options, metrics) as rabbitmq:
         yield rabbitmq
+
+
+@asynccontextmanager
+async def _open_client_tokens(given: ClientToken) -> AsyncIterator[ClientTokens]:
+    options_ = options.client_token_options(given)
+    if given.jwks_public_endpoint is None:
+        yield ClientTokens(options_)
+        return
+    async with open_key_set(given.jwks_public_endpoint) as key_set:
+        yield ClientTokens(options_, key_set)
+
+
+def _subscription_token(settings: Settings) -> ClientToken:
+    own = settings.client.subscription_token
+    return own if own.enabled else settings.client.token
 
 
 def _application(

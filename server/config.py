@@ -97,6 +97,14 @@ def _seconds(value: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
 
 
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error:
+        raise ValueError(value) from None
+    return value
+
+
 def _is_limitable(command: str) -> str:
     if command not in {TOTAL, *COMMAND_NAMES.values()}:
         raise ValueError
@@ -158,6 +166,7 @@ Rates = Annotated[
     Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
     Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
 ]
+Pattern = Annotated[str, AfterValidator(_is_pattern), Field(description="a regular expression")]
 Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
 
 
@@ -223,12 +232,24 @@ class ClientToken(_Section):
     ecdsa_public_key: Annotated[
         Annotated[str, AfterValidator(_is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
     ] = None
+    jwks_public_endpoint: Annotated[
+        Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None, Field(description="an http or https URL")
+    ] = None
     audience: str = ""
+    audience_regex: Pattern = ""
     issuer: str = ""
+    issuer_regex: Pattern = ""
+    user_id_claim: Annotated[
+        str, Field(pattern=r"^[-a-zA-Z0-9_.:/]+$", max_length=255, description="the name of a claim")
+    ] = "sub"
 
     @property
     def has_key(self) -> bool:
-        return any((self.hmac_secret_key, self.rsa_public_key, self.ecdsa_public_key))
+        return any((self.hmac_secret_key, self.rsa_public_key, self.ecdsa_public_key, self.jwks_public_endpoint))
+
+
+class SubscriptionToken(ClientToken):
+    enabled: Switch = False
 
 
 class Feature(_Section):
@@ -255,6 +276,7 @@ class Client(_Section):
     message_size_limit: Size = 65_536
     connection_limit: Count = 20_000
     token: ClientToken = ClientToken()
+    subscription_token: SubscriptionToken = SubscriptionToken()
     subscribe_to_user_personal_channel: Feature = Feature()
     rate_limit: RateLimits = RateLimits()
 
@@ -429,6 +451,7 @@ _SECRETS = frozenset(
     {
         ("auth", "token_secret"),
         ("client.token", "hmac_secret_key"),
+        ("client.subscription_token", "hmac_secret_key"),
         ("http_api", "key"),
         ("database", "url"),
         ("redis", "url"),
@@ -600,6 +623,8 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
         yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
     if settings.events.life_cycle and broker.url is None:
         yield f"{where('events', 'life_cycle')}: expected broker.url, because without RabbitMQ nobody hears them"
+    yield from _token_contradictions("client.token", client.token, where)
+    yield from _token_contradictions("client.subscription_token", client.subscription_token, where)
     yield from _channel_contradictions(settings.channel, where)
     if settings.is_embedded and not _is_loopback(host):
         yield (
@@ -609,6 +634,14 @@ def _contradictions(settings: Settings, whence: Mapping[tuple[str, str], str]) -
     if not settings.is_embedded and settings.auth.token_secret is None:
         name = variable("auth", "token_secret")
         yield f"{name}: expected at least 32 bytes (or {name}{SECRET_FILE_SUFFIX}, a path), because a URL is set"
+
+
+def _token_contradictions(section: str, given: ClientToken, where: Callable[[str, str], str]) -> Iterator[str]:
+    for claim in ("audience", "issuer"):
+        if getattr(given, claim) and getattr(given, f"{claim}_regex"):
+            yield f"{where(section, f'{claim}_regex')}: expected {section}.{claim} or this, not both"
+    if isinstance(given, SubscriptionToken) and given.enabled and not given.has_key:
+        yield f"{where(section, 'enabled')}: expected one of the section's keys, because tokens are verified with it"
 
 
 def _channel_contradictions(given: Channels, where: Callable[[str, str], str]) -> Iterator[str]:

@@ -54,8 +54,7 @@ def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
     return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
 
 
-def client_token_options(settings: Settings) -> ClientTokenOptions:
-    given = settings.client.token
+def client_token_options(given: config.ClientToken) -> ClientTokenOptions:
     secret = given.hmac_secret_key
     return ClientTokenOptions(
         None if secret is None else secret.get_secret_value().encode(),
@@ -63,6 +62,9 @@ def client_token_options(settings: Settings) -> ClientTokenOptions:
         given.ecdsa_public_key,
         given.audience,
         given.issuer,
+        given.audience_regex,
+        given.issuer_regex,
+        given.user_id_claim,
     )
 
 
@@ -72,7 +74,7 @@ def hub_options(settings: Settings) -> HubOptions:
 
 
 def client_options(settings: Settings) -> ClientOptions:
-    tables = {"token", "subscribe_to_user_personal_channel", "rate_limit"}
+    tables = {"token", "subscription_token", "subscribe_to_user_personal_channel", "rate_limit"}
     given = settings.client.model_dump(exclude=tables)
     return ClientOptions(**given | {"concurrency": max(1, settings.client.concurrency)})
 

@@ -180,6 +180,7 @@ async def running(
     commands: Commands | None = None,
     life_cycle: LifeCycle | None = None,
     limits: RateLimits = UNLIMITED,
+    tokens: ClientTokens | None = None,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
@@ -189,7 +190,7 @@ async def running(
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)
     presence = presence or MemoryPresence()
-    tokens = ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
+    tokens = tokens or ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
     keeper = PresenceKeeper(presence, bus, metrics, life_cycle, interval=0.2)
     identities = Identities(authority, tokens, has_personal=True)
     operations = Operations(

@@ -78,7 +78,6 @@ def test_an_unsigned_token_is_none() -> None:
 
 def test_without_a_key_nothing_is_a_token() -> None:
     tokens = ClientTokens(ClientTokenOptions())
-    assert not tokens.is_enabled
     with pytest.raises(TokenInvalid):
         tokens.connection(signed({"sub": "42"}), NOW)
 
@@ -238,3 +237,30 @@ def test_a_subscription_token_may_allow_more_than_hearing() -> None:
     token = signed({"sub": "42", "channel": "a", "allow": ["pub", "prs"]})
     grant = BY_HMAC.subscription(token, NOW, channel="a", user="42", client="c")
     assert grant.allow == {Operation.PUBLISH, Operation.PRESENCE}
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_good"),
+    [
+        ({"aud": "shop-eu", "iss": "https://id.example/7"}, True),
+        ({"aud": ["x", "shop-us"], "iss": "https://id.example/8"}, True),
+        ({"aud": "other", "iss": "https://id.example/7"}, False),
+        ({"aud": "shop-eu", "iss": "https://evil.example"}, False),
+        ({"aud": "shop-eu"}, False),
+        ({"iss": "https://id.example/7"}, False),
+        ({"aud": [7], "iss": 7}, False),
+    ],
+)
+def test_audience_and_issuer_may_be_patterns(claims: dict[str, Any], is_good: bool) -> None:
+    patterns = ClientTokenOptions(hmac_key=SECRET, audience_pattern="^shop-", issuer_pattern=r"^https://id\.example/")
+    tokens = ClientTokens(patterns)
+    if is_good:
+        assert tokens.connection(signed({"sub": "42", **claims}), NOW).user == "42"
+    else:
+        with pytest.raises(TokenInvalid):
+            tokens.connection(signed({"sub": "42", **claims}), NOW)
+
+
+def test_the_users_id_may_be_in_another_claim() -> None:
+    tokens = ClientTokens(ClientTokenOptions(hmac_key=SECRET, user_claim="uid"))
+    assert tokens.connection(signed({"sub": "42", "uid": "43"}), NOW).user == "43"

@@ -61,7 +61,8 @@ def test_config_toml_states_exactly_the_defaults() -> None:
     assert load(None, {}) == Settings.model_construct()
     stated = set(_keys(tables))
     unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret"), ("http_api", "key")}
-    unstated |= {("client.token", key) for key in ("hmac_secret_key", "rsa_public_key", "ecdsa_public_key")}
+    keys = ("hmac_secret_key", "rsa_public_key", "ecdsa_public_key", "jwks_public_endpoint")
+    unstated |= {(section, key) for section in ("client.token", "client.subscription_token") for key in keys}
     # To state that there is none would keep a reader from adding one.
     unstated |= {("channel", "namespaces"), ("channel", "without_namespace")}
     assert stated == {*NAMES} - unstated
@@ -433,3 +434,23 @@ def test_events_that_nobody_could_hear_are_not_told() -> None:
         load(None, {"ORDERWIRE_EVENTS__LIFE_CYCLE": "client,channel"})
     settings = load(None, {**PRODUCTION, "ORDERWIRE_EVENTS__LIFE_CYCLE": "client"})
     assert settings.events.life_cycle == ("client",)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (
+            {"TOKEN__AUDIENCE": "a", "TOKEN__AUDIENCE_REGEX": "b"},
+            "TOKEN__AUDIENCE_REGEX: expected client.token.audience",
+        ),
+        ({"TOKEN__ISSUER_REGEX": "("}, "TOKEN__ISSUER_REGEX: expected a regular expression"),
+        ({"TOKEN__JWKS_PUBLIC_ENDPOINT": "ftp://x"}, "TOKEN__JWKS_PUBLIC_ENDPOINT: expected an http or https URL"),
+        ({"TOKEN__USER_ID_CLAIM": ""}, "TOKEN__USER_ID_CLAIM: expected the name of a claim"),
+        ({"SUBSCRIPTION_TOKEN__ENABLED": "true"}, "SUBSCRIPTION_TOKEN__ENABLED: expected one of the section's keys"),
+    ],
+)
+def test_token_options_that_cannot_be_are_explained(variables: dict[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, {f"ORDERWIRE_CLIENT__{name}": value for name, value in variables.items()})
+    [fault] = caught.value.faults
+    assert fault.startswith(f"ORDERWIRE_CLIENT__{expected}")
