@@ -59,10 +59,23 @@ class Postgres(Server):
         if account is not None:
             for path in (self.folder, password_file):
                 os.chown(path, account.uid, account.gid)
-        command: list[str | Path] = [
+        self._run(
+            account,
             *(binaries / "initdb", "-D", self._data, "-U", _USER, f"--pwfile={password_file}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
-        ]
+        )
+
+    def dump(self, database: str) -> Path:
+        """What pg_dump writes of a database now."""
+        file = self.folder / f"{database}.dump"
+        self._run(None, binaries_folder() / "pg_dump", "--format=custom", f"--file={file}", self.url_of(database))
+        return file
+
+    def restore(self, file: Path, database: str) -> None:
+        """Into a database that is there and empty."""
+        self._run(None, binaries_folder() / "pg_restore", f"--dbname={self.url_of(database)}", file)
+
+    def _run(self, account: Account | None, *command: str | Path) -> None:
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -75,7 +88,7 @@ class Postgres(Server):
             extra_groups=[] if account else None,
         )
         if done.returncode != 0:
-            raise StartFailed(f"initdb: {done.stdout}{done.stderr}")
+            raise StartFailed(f"{command[0]}: {done.stdout}{done.stderr}")
 
     def _is_ready(self) -> bool:
         lines = (self._data / "postmaster.pid").read_text().splitlines()
@@ -83,6 +96,26 @@ class Postgres(Server):
             return False
         socket.create_connection(("127.0.0.1", self.port), 1).close()
         return True
+
+
+class Standby(Postgres):
+    """Follows another one, from when it is started first; `promote` makes it a primary of its own."""
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__()
+        self._primary = primary
+        self._password = primary._password
+
+    def promote(self) -> None:
+        self._run(_unprivileged(), binaries_folder() / "pg_ctl", "promote", "--wait", "-D", self._data)
+
+    def _initialize(self, binaries: Path, account: Account | None) -> None:
+        if account is not None:
+            os.chown(self.folder, account.uid, account.gid)
+        source = f"--dbname={self._primary.url}"
+        self._run(
+            account, binaries / "pg_basebackup", "-D", self._data, source, "--write-recovery-conf", "--checkpoint=fast"
+        )
 
 
 def binaries_folder() -> Path:
