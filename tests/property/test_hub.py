@@ -1,7 +1,8 @@
 """However bus, database and clients behave: what a client hears is the stream, gapless, or it is told.
 
-The bus loses, doubles and reorders; reads are answered late and in any order, or fail; retention takes publications;
-streams begin anew; clients join, leave, stall and come back with any position.
+The bus loses, doubles and reorders, to each of two nodes in its own way, or loses everything; nodes die and others take
+their clients; reads are answered late and in any order, or fail; retention and operators take publications; streams
+begin anew; clients join, leave, stall and come back with any position.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from tests.realtime_options import HUB
 
 CHANNELS = ["a", "b"]
 CLIENTS = range(3)
+NODES = range(2)
 RECOVERY_LIMIT = 12
 
 channels = st.sampled_from(CHANNELS)
 clients = st.sampled_from(CLIENTS)
+nodes = st.sampled_from(NODES)
 ways = st.sampled_from(["fresh", "last", "last", "odd", "any", "ahead", "start"])
 seldom = st.sampled_from([False, False, False, True])
+troubles = st.sampled_from(["reads wait", "database", "epoch", "stream", "redis", "node", "history"])
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
@@ -76,7 +80,7 @@ ENCODING = PlainEncoding()
 @dataclass(eq=False)
 class Client:
     streams: ModelStreams
-    flusher: Flusher
+    node: Node
     pending: list[bytes] = field(default_factory=list)
     live: set[str] = field(default_factory=set)
     wanted: set[str] = field(default_factory=set)
@@ -99,9 +103,17 @@ class Client:
         self.wanted.discard(channel)
         self.note("end", channel)
 
+    def lose_connection(self, node: Node) -> None:
+        """What was not written yet is lost; it comes back at `node`."""
+        self.node = node
+        self.pending.clear()
+        self.wanted.clear()
+        self.live.clear()
+        self.joins.clear()
+
     def note(self, kind: str, channel: str, **more: object) -> None:
         self.pending.append(orjson.dumps({"kind": kind, "channel": channel} | more) + b"\n")
-        self.flusher.mark({self: None})
+        self.node.flusher.mark({self: None})
 
     def replied(self, channel: str, since: Position | None, joined: Subscribed) -> None:
         assert joined.was_recovering == (since is not None)
@@ -139,6 +151,17 @@ class Client:
         self.last[channel] = Position(offset, epoch)
 
 
+@dataclass
+class Node:
+    """One that may die. `in_flight` is what the bus has for it."""
+
+    hub: Hub
+    flusher: Flusher
+    registry: CollectorRegistry
+    upkeep: asyncio.Task[None]
+    in_flight: list[Published] = field(default_factory=list)
+
+
 class LossyPath(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -147,22 +170,25 @@ class LossyPath(RuleBasedStateMachine):
         self.failures: list[BaseException] = []
         self.loop.set_exception_handler(self.failed)
         self.streams = ModelStreams()
-        self.in_flight: list[Published] = []
+        self.buried: list[asyncio.Task[None]] = []
         self.loop.run_until_complete(self.open())
 
     def failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(context.get("exception") or RuntimeError(context["message"]))
 
     async def open(self) -> None:
-        self.registry = CollectorRegistry()
-        metrics = RealtimeMetrics(self.registry)
-        flusher = Flusher(metrics)
-        self.hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
-        self.clients = [Client(self.streams, flusher) for _ in CLIENTS]
+        self.nodes = [self.new_node() for _ in NODES]
+        self.clients = [Client(self.streams, self.nodes[number % len(NODES)]) for number in CLIENTS]
         for client in self.clients:
             client.flow.set()
-        self.upkeep = self.loop.create_task(self.hub.run())
         self.joins: dict[tuple[int, str], asyncio.Task[None]] = {}
+
+    def new_node(self) -> Node:
+        registry = CollectorRegistry()
+        metrics = RealtimeMetrics(registry)
+        flusher = Flusher(metrics)
+        hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
+        return Node(hub, flusher, registry, self.loop.create_task(hub.run()))
 
     def spin(self, work: object = None) -> None:
         async def turn() -> None:
@@ -174,11 +200,11 @@ class LossyPath(RuleBasedStateMachine):
         self.loop.run_until_complete(turn())
         for failure in self.failures:
             raise failure
-        for task in [self.upkeep, *self.joins.values()]:
+        for task in [*(node.upkeep for node in self.nodes), *self.joins.values()]:
             if task.done() and not task.cancelled():
                 task.result()
 
-    @initialize(earlier=st.integers(0, 8), kept=st.integers(0, 8), listening=st.sets(clients))
+    @initialize(earlier=st.integers(0, 8), kept=st.integers(0, 8), listening=st.sets(clients, min_size=1))
     def begin(self, earlier: int, kept: int, listening: set[int]) -> None:
         """The first of the two streams was written before; some hear it already."""
         for _ in range(earlier):
@@ -189,24 +215,53 @@ class LossyPath(RuleBasedStateMachine):
 
     @rule(channel=channels, count=st.integers(1, 5), is_batch=st.booleans())
     def publish(self, channel: str, count: int, is_batch: bool) -> None:
-        self.in_flight += [self.streams.publish(channel) for _ in range(count)]
-        if is_batch:
-            self.carry(self.in_flight)
-            self.in_flight = []
+        published = [self.streams.publish(channel) for _ in range(count)]
+        for node in self.nodes:
+            node.in_flight += published
+            if is_batch:
+                self.carry(node, node.in_flight)
+                node.in_flight = []
 
-    @rule(index=st.integers(0, 50), is_doubled=st.booleans())
-    def bus_delivers(self, index: int, is_doubled: bool) -> None:
-        if self.in_flight:
-            at = index % len(self.in_flight)
-            self.carry([self.in_flight[at] if is_doubled else self.in_flight.pop(at)])
+    @rule(which=nodes, index=st.integers(0, 50), is_doubled=st.booleans())
+    def bus_delivers(self, which: int, index: int, is_doubled: bool) -> None:
+        node = self.nodes[which]
+        if node.in_flight:
+            at = index % len(node.in_flight)
+            self.carry(node, [node.in_flight[at] if is_doubled else node.in_flight.pop(at)])
 
-    @rule(count=st.integers(1, 9))
-    def bus_loses(self, count: int) -> None:
-        del self.in_flight[:count]
+    @rule(which=nodes, count=st.integers(1, 9))
+    def bus_loses(self, which: int, count: int) -> None:
+        del self.nodes[which].in_flight[:count]
 
-    def carry(self, published: list[Published]) -> None:
+    def redis_is_wiped(self) -> None:
+        for node in self.nodes:
+            node.in_flight.clear()
+
+    def node_dies(self, which: int) -> None:
+        """Another is started in its place; its clients find themselves without a connection."""
+        dead, self.nodes[which] = self.nodes[which], self.new_node()
+
+        async def die() -> None:
+            dead.upkeep.cancel()
+            self.buried.append(dead.upkeep)
+            for number, client in enumerate(self.clients):
+                if client.node is dead:
+                    for channel in client.wanted:
+                        self.joins[number, channel].cancel()
+                    client.lose_connection(self.nodes[(which + number) % len(NODES)])
+
+        self.spin(die())
+
+    def history_is_removed(self, channel: str, *, is_lost: bool) -> None:
+        """The nodes are told, unless the bus loses it."""
+        self.streams.trim(channel, 0)
+        for node in self.nodes:
+            if not is_lost:
+                node.hub.forget(channel.encode())
+
+    def carry(self, node: Node, published: list[Published]) -> None:
         async def receive() -> None:
-            self.hub.hear(published)
+            node.hub.hear(published)
 
         self.spin(receive())
 
@@ -235,7 +290,7 @@ class LossyPath(RuleBasedStateMachine):
             client.replied(channel, since, joined)
 
         try:
-            await self.hub.join(client, channel, since, reply)
+            await client.node.hub.join(client, channel, since, reply)
         except StreamsAway:
             if client.joins.get(channel) is attempt:
                 client.wanted.discard(channel)
@@ -247,7 +302,7 @@ class LossyPath(RuleBasedStateMachine):
             return
 
         async def leaving() -> None:
-            self.hub.leave(client, channel)
+            client.node.hub.leave(client, channel)
             client.wanted.discard(channel)
             del client.joins[channel]
             client.note("end", channel)
@@ -266,7 +321,6 @@ class LossyPath(RuleBasedStateMachine):
         self.clients[number].flow.set()
         self.spin()
 
-    @rule(is_held=seldom)
     def reads_wait(self, is_held: bool) -> None:
         self.streams.is_held = is_held
 
@@ -275,7 +329,6 @@ class LossyPath(RuleBasedStateMachine):
         self.streams.let_go(index)
         self.spin()
 
-    @rule(is_away=seldom)
     def database_goes_or_comes(self, is_away: bool) -> None:
         self.streams.is_away = is_away
 
@@ -283,15 +336,24 @@ class LossyPath(RuleBasedStateMachine):
     def retention_takes(self, channel: str, keep: int) -> None:
         self.streams.trim(channel, keep)
 
-    @rule(channel=channels, really=seldom)
-    def stream_begins_anew(self, channel: str, really: bool) -> None:
-        if really:
-            self.streams.change_epoch(channel)
-
-    @rule(channel=channels, really=seldom)
-    def stream_is_forgotten(self, channel: str, really: bool) -> None:
-        if really:
-            self.streams.forget(channel)
+    @rule(trouble=troubles, channel=channels, which=nodes, is_so=seldom)
+    def trouble(self, trouble: str, channel: str, which: int, is_so: bool) -> None:
+        """One rule for all, so that there is not more trouble than life; `is_so` ends what it began."""
+        match trouble:
+            case "reads wait":
+                self.reads_wait(is_so)
+            case "database":
+                self.database_goes_or_comes(is_so)
+            case "epoch":
+                self.streams.change_epoch(channel)
+            case "stream":
+                self.streams.forget(channel)
+            case "redis":
+                self.redis_is_wiped()
+            case "node":
+                self.node_dies(which)
+            case "history":
+                self.history_is_removed(channel, is_lost=is_so)
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 3.0]))
     def time_passes(self, seconds: float) -> None:
@@ -321,16 +383,16 @@ class LossyPath(RuleBasedStateMachine):
                 assert client.last[channel] == self.streams.position(channel)
 
     def close(self) -> None:
-        self.upkeep.cancel()
-        for task in self.joins.values():
+        owned = [*(node.upkeep for node in self.nodes), *self.buried, *self.joins.values()]
+        for task in owned:
             task.cancel()
-        tasks = asyncio.gather(self.upkeep, *self.joins.values(), return_exceptions=True)
+        tasks = asyncio.gather(*owned, return_exceptions=True)
         self.loop.run_until_complete(tasks)
         self.loop.close()
 
 
 TestLossyPath = LossyPath.TestCase
-TestLossyPath.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLossyPath.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 
 
 @pytest.fixture
@@ -354,10 +416,10 @@ def test_a_position_of_another_epoch_is_not_recovered(path: LossyPath) -> None:
 
 
 def test_a_position_ahead_of_this_node_brings_everyone_up(path: LossyPath) -> None:
-    path.begin(2, 2, {1})
+    path.begin(2, 2, {2})
     path.publish("a", 3, False)
     path.join(0, "a", "ahead")
-    assert path.clients[0].last == path.clients[1].last == {"a": path.streams.position("a")}
+    assert path.clients[0].last == path.clients[2].last == {"a": path.streams.position("a")}
 
 
 def test_who_leaves_while_joining_hears_nothing(path: LossyPath) -> None:
@@ -393,7 +455,7 @@ def test_a_client_that_came_before_the_first_publication_notices_a_new_epoch(pat
     path.join(0, "a", "fresh")
     path.publish("a", 5, True)
     path.leave(0, "a", False)
-    path.stream_begins_anew("a", True)
+    path.streams.change_epoch("a")
     path.publish("a", 2, True)
     path.join(0, "a", "last")
     assert path.clients[0].last == {"a": path.streams.position("a")}
@@ -409,18 +471,18 @@ def test_what_the_bus_brings_while_a_channel_opens_is_neither_lost_nor_repaired(
     path.a_read_is_answered(0)
     path.publish("a", 1, True)
     assert path.clients[0].last == {"a": path.streams.position("a")}
-    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 0
+    assert path.nodes[0].registry.get_sample_value("orderwire_gaps_repaired_total") == 0
 
 
 def test_only_what_the_bus_lost_counts_as_repaired(path: LossyPath) -> None:
     path.begin(0, 0, {0})
     path.publish("a", 1, True)
     path.time_passes(3.0)
-    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 0
+    assert path.nodes[0].registry.get_sample_value("orderwire_gaps_repaired_total") == 0
     path.publish("a", 1, False)
-    path.bus_loses(1)
+    path.bus_loses(0, 1)
     path.settle()
-    assert path.registry.get_sample_value("orderwire_gaps_repaired_total") == 1
+    assert path.nodes[0].registry.get_sample_value("orderwire_gaps_repaired_total") == 1
 
 
 def test_a_delivery_can_be_followed_to_the_sockets(path: LossyPath) -> None:
@@ -428,3 +490,25 @@ def test_a_delivery_can_be_followed_to_the_sockets(path: LossyPath) -> None:
     with capture_logs() as logs:
         path.publish("a", 1, True)
     assert logs == [{"event": "delivered", "log_level": "debug", "channel": "a", "offset": 1, "subscribers": 2}]
+
+
+def test_a_client_of_a_node_that_died_resumes_at_another(path: LossyPath) -> None:
+    path.begin(3, 3, {0, 1})
+    path.publish("a", 2, True)
+    path.node_dies(0)
+    path.publish("a", 2, True)
+    path.join(0, "a", "last")
+    assert path.clients[0].last == path.clients[1].last == {"a": path.streams.position("a")}
+    assert path.clients[0].heard == 4
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_was_removed_is_not_resumed_past(path: LossyPath, is_lost: bool) -> None:
+    path.begin(3, 3, {0, 2})
+    path.publish("a", 2, True)
+    path.leave(0, "a", False)
+    path.publish("a", 2, True)
+    path.history_is_removed("a", is_lost=is_lost)
+    path.join(0, "a", "last")
+    assert path.clients[0].last == {"a": path.streams.position("a")}
+    assert path.clients[0].heard == (4 if is_lost else 2)  # a node that was not told remembers
