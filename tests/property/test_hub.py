@@ -392,7 +392,7 @@ class LossyPath(RuleBasedStateMachine):
 
 
 TestLossyPath = LossyPath.TestCase
-TestLossyPath.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestLossyPath.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 @pytest.fixture

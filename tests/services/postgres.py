@@ -107,7 +107,7 @@ class Standby(Postgres):
         self._password = primary._password
 
     def promote(self) -> None:
-        self._run(_unprivileged(), binaries_folder() / "pg_ctl", "promote", "--wait", "-D", self._data)
+        self._run(None, binaries_folder() / "psql", "--command=SELECT pg_promote()", self.url)
 
     def _initialize(self, binaries: Path, account: Account | None) -> None:
         if account is not None:

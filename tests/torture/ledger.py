@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 import orjson
 
+from tests.torture.chat_records import ROOM
 from tests.torture.conversation import publication_of
 from tests.torture.records import OrderRow, Publication, StockRow, Stream
 
@@ -39,9 +40,9 @@ FROM orders ORDER BY number
 """
 _STOCK = "SELECT id::text, stock FROM products ORDER BY sku"
 _STREAMS = """
-SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams
+SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams WHERE channel <> $1
 """
-_PUBLICATIONS = """SELECT channel, "offset", data FROM publications ORDER BY channel, "offset" """
+_PUBLICATIONS = """SELECT channel, "offset", data FROM publications WHERE channel <> $1 ORDER BY channel, "offset" """
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,13 @@ class Ledger:
         return {row["id"]: row["stock"] for row in await self._fetch(_STOCK)}
 
     async def streams(self) -> list[Stream]:
+        """Those of the domain."""
         publications: defaultdict[str, list[Publication]] = defaultdict(list)
-        for row in await self._fetch(_PUBLICATIONS):
+        for row in await self._fetch(_PUBLICATIONS, ROOM):
             publications[row["channel"]].append(publication_of(row["offset"], orjson.loads(row["data"])))
         return [
             Stream(row["channel"], row["epoch"], row["top"], tuple(publications[row["channel"]]))
-            for row in await self._fetch(_STREAMS)
+            for row in await self._fetch(_STREAMS, ROOM)
         ]
 
     async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:

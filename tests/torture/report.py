@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.torture.chat_records import Heard
 from tests.torture.faults import threshold
 from tests.torture.load import OUTSTANDING
 from tests.torture.plant import Plant
@@ -36,6 +37,9 @@ def _summary(outcome: Outcome) -> Iterator[str]:
         yield f"  not placed   {outcome.turned_away:>9,}  because {OUTSTANDING} orders were waiting already"
     yield f"  orders       {len(records.orders):>9,}  ({sum(row.version for row in records.orders):,} changes)"
     yield f"  publications {sum(len(s.publications) for s in records.streams):>9,}  in {len(records.streams):,} streams"
+    chat = outcome.chat
+    times = sum(isinstance(entry, Heard) for hearing in chat.hearings for entry in hearing.entries)
+    yield f"  said         {chat.top:>9,}  in a room, and heard {times:,} times by {len(chat.hearings)} speakers"
     yield f"  heard        {heard:>9,}  by {settings.clients} clients over {outcome.connections:,} connections"
 
 

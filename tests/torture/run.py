@@ -11,6 +11,8 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.torture.chat import Chat
+from tests.torture.chat_records import ChatRecords, judge_chat
 from tests.torture.clients import Client
 from tests.torture.conversation import Conversation
 from tests.torture.faults import Faults, Kill, plans, threshold
@@ -24,6 +26,7 @@ from tests.torture.victims import AIMED, Aim
 WARM_UP = 1.0  # seconds of load before the first kill
 COOL_DOWN = 1.0  # and after the last victim is back
 QUIET_WITHIN = 45.0  # seconds after the last request; a system that needs longer has lost something
+SPEAKERS = 6  # in the chat
 WATCHED = 15  # order channels that one client opens, beside its personal one
 
 
@@ -46,6 +49,7 @@ class Outcome:
 
     settings: Settings
     records: Records
+    chat: ChatRecords
     faults: Sequence[Fault]
     kills: Sequence[Kill]
     unexpected: Mapping[str, int]
@@ -87,6 +91,9 @@ class _Run:
         self._nodes = stage.nodes
         self._ledger = Ledger(stage.database_url)
         self._clients = list(_clients(settings, stage.shop))
+        customers = stage.shop.customers[:SPEAKERS]
+        self._chat = Chat(session, _sockets(stage.shop), customers, settings.seed)
+        self._database_url = stage.database_url
         self._watchers = [client for client in self._clients if client.watches]
         self._load = Load(session, stage.shop, self._rng("load"), settings.rate, self._placed)
         self._faults = Faults(stage.victims, stage.nodes, self._ledger, self._load, self._rng("faults"))
@@ -97,6 +104,7 @@ class _Run:
         before = await self._ledger.stock()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(client.run()) for client in self._clients]
+            running.append(tasks.create_task(self._chat.run()))
             load = tasks.create_task(self._load.run())
             await asyncio.sleep(WARM_UP)
             await self._faults.run(self._schedule)
@@ -104,13 +112,15 @@ class _Run:
             self._load.stop()
             await load
             late = await self._becomes_quiet()
+            chat = await self._chat.records(self._database_url)
             for task in running:
                 task.cancel()
         records = await self._gather(before)
         return Outcome(
             self._settings,
             records,
-            judge(records),
+            chat,
+            [*judge(records), *judge_chat(chat)],
             self._faults.kills,
             self._load.unexpected,
             late,
@@ -125,10 +135,13 @@ class _Run:
         """Wait until nothing is on its way any more; "" or what still was when patience ended."""
         for client in self._clients:
             client.settle()
+        self._chat.settle()
+        self._chat.hush()
         deadline = asyncio.get_running_loop().time() + QUIET_WITHIN
         while True:
             census, heads = await self._ledger.census(()), await self._ledger.heads()
             behind = [client.name for client in self._clients if not client.is_current(heads)]
+            behind += self._chat.behind(heads)
             if census.is_quiet and not behind:
                 return ""
             if asyncio.get_running_loop().time() > deadline:
@@ -167,9 +180,13 @@ def _is_error(line: str) -> bool:
     return '"level":"error"' in line or line.startswith("Traceback")
 
 
+def _sockets(shop: Shop) -> list[str]:
+    return [f"{url.replace('http', 'ws', 1)}/connection/websocket" for url in shop.urls]
+
+
 def _clients(settings: Settings, shop: Shop) -> Iterator[Client]:
     """Two of five are staff on the feed; of the customers every second one watches its orders too."""
-    urls = [f"{url.replace('http', 'ws', 1)}/connection/websocket" for url in shop.urls]
+    urls = _sockets(shop)
     roles = Counter[str]()
     for number in range(settings.clients):
         rng = random.Random(f"{settings.seed}/client/{number}")

@@ -21,6 +21,7 @@ from tests.services.orderwire import Orderwire, reachable_folder
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
+from tests.torture import chat
 from tests.torture.load import Customer, Shop
 from tests.torture.victims import AIMED, Aim, Child, ForgetfulRedis, Group, Nodes, Part, Victim
 
@@ -53,6 +54,7 @@ async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator
             "ORDERWIRE_REDIS__URL": redis.url,
             "ORDERWIRE_BROKER__URL": rabbitmq.url,
             "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
+            **chat.SETTING,
         }
         nodes = []
         for _ in range(2):
@@ -92,7 +94,7 @@ async def embedded(session: aiohttp.ClientSession, seed: int) -> AsyncIterator[S
     """One node with nothing configured."""
     with ExitStack() as stack:
         folder = stack.enter_context(reachable_folder())
-        node = Orderwire(folder, environment={"ORDERWIRE_AUTH__TOKEN_SECRET": SECRET})
+        node = Orderwire(folder, environment={"ORDERWIRE_AUTH__TOKEN_SECRET": SECRET, **chat.SETTING})
         stack.callback(node.stop)
         node.spawn()
         await node.ready()

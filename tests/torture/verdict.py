@@ -17,6 +17,7 @@ class Kind(StrEnum):
     PHANTOM = "phantom"
     UNRECOVERED = "unrecovered"
     UNBALANCED = "unbalanced"
+    GHOST = "ghost"
 
 
 @dataclass(frozen=True, slots=True)
