@@ -25,7 +25,8 @@ from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
 from realtime.protocol.messages import App, Connected, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
-from realtime.session import (
+from realtime.session import Session
+from realtime.session_effects import (
     Answer,
     Authenticate,
     Authorize,
@@ -40,7 +41,6 @@ from realtime.session import (
     Refused,
     Rejected,
     Say,
-    Session,
 )
 
 log = structlog.get_logger(__name__)
@@ -311,7 +311,7 @@ class Connection:
     async def _authorize(self, question: Authorize) -> None:
         now = self._shared.utc_now()
         result = await self._attempt(
-            question.channel, self._shared.operations.authorize(self._session.client, question, now)
+            question.channel, self._shared.operations.authorize(self, self._session.client, question, now)
         )
         self._answer(Refused(result) if isinstance(result, Error) else result)
 

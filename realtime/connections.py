@@ -23,7 +23,8 @@ from realtime.operations import Operations
 from realtime.protocol.codes import Disconnect
 from realtime.protocol.messages import Codec, Route
 from realtime.rate_limits import UNLIMITED, Meters, RateLimits
-from realtime.session import ClientOptions, Session
+from realtime.session import Session
+from realtime.session_effects import ClientOptions
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05

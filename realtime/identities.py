@@ -8,7 +8,7 @@ from datetime import datetime
 from handlers.audience import personal_channel
 from realtime.client_tokens import NOTHING, ClientTokens
 from realtime.credentials import ANONYMOUS, Credentials, credentials_of
-from realtime.session import Identified, Rejected
+from realtime.session_effects import Identified, Rejected
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 

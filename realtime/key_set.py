@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 Key = RSAKey | ECKey
 
+_KINDS: Final[Mapping[str, type[Key]]] = {"RSA": RSAKey, "EC": ECKey}
 _FRESH_SECONDS: Final = 3600.0
 _PAUSE_SECONDS: Final = 2.0
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # clients give up a command after 5 s
@@ -72,39 +73,53 @@ class KeySet:
 @asynccontextmanager
 async def open_key_set(url: str) -> AsyncIterator[KeySet]:
     """Nothing is fetched before a key is asked for."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    # Not compressed, for the bound is on what is kept; and no redirects: the keys come from where the setting says.
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers, auto_decompress=False) as session:
 
         async def fetch() -> bytes:
             try:
-                async with session.get(url) as response:
-                    response.raise_for_status()
-                    body = await response.content.read(_MAX_BYTES + 1)
-                    if len(body) > _MAX_BYTES or not response.content.at_eof():
+                async with session.get(url, allow_redirects=False) as response:
+                    if response.status != 200:
                         raise KeysAway
-                    return body
-            except (aiohttp.ClientError, TimeoutError) as error:
+                    return await _body(response)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise KeysAway from error
 
         yield KeySet(fetch)
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise KeysAway
+    return bytes(body)
+
+
 def _read(document: bytes) -> Mapping[str, Key]:
-    """Those of the document's keys that verify. Raises KeysAway for a document that is no key set."""
+    """Those of the document's keys that verify. Raises KeysAway for a document without any: no backend that works
+    publishes it."""
     try:
         listed = orjson.loads(document)["keys"]
-        keys = {each["kid"]: key for each in listed if "kid" in each and (key := _imported(each)) is not None}
+        keys = {each["kid"]: key for each in listed if (key := _imported(each)) is not None}
     except (orjson.JSONDecodeError, LookupError, TypeError) as error:
         raise KeysAway from error
+    if not keys:
+        raise KeysAway
     return keys
 
 
-def _imported(description: Mapping[str, object]) -> Key | None:
-    """None for a key of a kind that is not spoken here: a shared secret does not belong into a published document."""
-    kinds: dict[object, type[RSAKey] | type[ECKey]] = {"RSA": RSAKey, "EC": ECKey}
-    kind = kinds.get(description.get("kty"))
-    if kind is None or description.get("use") not in {None, "sig"}:
+def _imported(description: object) -> Key | None:
+    """None for what is no public key of a kind that is spoken here: secrets that everybody can read are none."""
+    if not isinstance(description, dict) or not isinstance(description.get("kid"), str):
+        return None
+    kind = _KINDS.get(str(description.get("kty")))
+    if kind is None or description.get("use", "sig") != "sig":
         return None
     try:
-        return kind.import_key(dict(description))  # type: ignore[arg-type]
-    except (JoseError, ValueError, TypeError):
+        key = kind.import_key(description)
+    except (JoseError, ValueError, TypeError, LookupError, AttributeError):
         return None
+    return None if key.is_private else key

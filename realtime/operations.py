@@ -38,7 +38,7 @@ from realtime.protocol.messages import (
     Subscribed,
 )
 from realtime.publisher import Draft, Publisher, PublisherBusy
-from realtime.session import Authorize, Carried, Join, Perform, Refused
+from realtime.session_effects import Authorize, Carried, Join, Perform, Refused
 from realtime.tokens import TokenExpired, TokenInvalid
 
 T = TypeVar("T")
@@ -88,13 +88,16 @@ class Operations:
         if entered is not None:
             self._keeper.leave(channel, *entered)
 
-    async def authorize(self, client: str, question: Authorize, now: datetime) -> Grant | Refused:
-        """What a new token for a channel gives a client that hears it."""
+    async def authorize(
+        self, subscriber: Subscriber, client: str, question: Authorize, now: datetime
+    ) -> Grant | Refused:
+        """What a new token for a channel gives a client that hears it, from now on."""
         try:
             granted = await self._granted(client, question.who, question.channel, question.token, now)
         except KeysAway:
             return Refused(Error.INTERNAL)
         if isinstance(granted, Grant):
+            self._keep(subscriber, question.channel, granted)
             return granted
         return Refused(Error.EXPIRED if granted is Error.TOKEN_EXPIRED else granted)
 
@@ -197,8 +200,7 @@ class Operations:
     ) -> None:
         """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
         channel, who = question.channel, question.who
-        if grant.info or grant.allow:
-            self._grants[subscriber, channel] = grant
+        self._keep(subscriber, channel, grant)
         if options.presence or options.join_leave:
             member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info, grant.info)))
             self._members[subscriber, channel] = (member, options)
@@ -210,6 +212,12 @@ class Operations:
         )
         if options.join_leave and (options.force_push_join_leave or may_ask):
             self._hub.watch(subscriber, channel)
+
+    def _keep(self, subscriber: Subscriber, channel: str, grant: Grant) -> None:
+        if grant.info or grant.allow:
+            self._grants[subscriber, channel] = grant
+        else:
+            self._grants.pop((subscriber, channel), None)
 
     async def _perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         match question.command:

@@ -10,7 +10,7 @@ from realtime.hub import HubOptions
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.presence_redis import RedisPresenceOptions
 from realtime.rate_limits import Rate, RateLimits
-from realtime.session import ClientOptions
+from realtime.session_effects import ClientOptions
 from server import config
 from server.config import Settings
 from server.lifespan import Places

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from realtime.hub import HubOptions
-from realtime.session import ClientOptions
+from realtime.session_effects import ClientOptions
 
 CLIENT: Final = ClientOptions(
     insecure=False,

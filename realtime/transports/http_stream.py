@@ -140,10 +140,11 @@ class HttpStreamEndpoint:
         self._plain = {kind: Chunks(form, is_chunked=False) for kind, form in forms.items()}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        hello = request.query.get(HELLO, "").encode() if request.method == hdrs.METH_GET else await request.read()
+        # Only now: a node may have begun to leave while the body came.
         refusal = self._entrance.refusal(request)
         if refusal is not None:
             return refusal
-        hello = request.query.get(HELLO, "").encode() if request.method == hdrs.METH_GET else await request.read()
         if not hello:
             return self._answer(request, 400, "The first command is missing.\n")
         if len(hello) > self._connections.options.message_size_limit:

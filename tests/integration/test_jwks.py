@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 from joserfc import jwt
@@ -30,9 +32,16 @@ class Backend:
     status: int = 200
     padding: int = 0
 
-    async def publish(self, _: web.Request) -> web.Response:
+    async def publish(self, request: web.Request) -> web.StreamResponse:
+        """In pieces, as they come over a network."""
         keys = [{**key.as_dict(private=False), "kid": key_id} for key_id, key in self.keys.items()]
-        return web.json_response({"keys": keys, "padding": "x" * self.padding}, status=self.status)
+        body = orjson.dumps({"keys": keys, "padding": "x" * self.padding})
+        response = web.StreamResponse(status=self.status)
+        await response.prepare(request)
+        for at in range(0, len(body), 50):
+            await response.write(body[at : at + 50])
+            await asyncio.sleep(0)
+        return response
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from handlers.ports.streams import Entry, Streams
 from realtime.bus import encode
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
-from realtime.session import ClientOptions
+from realtime.session_effects import ClientOptions
 from storage.streams import StreamsOptions, open_streams
 from tests.fossil import applied
 from tests.integration.websocket_node import FEED, STAFF, Client, Node, running

@@ -17,7 +17,7 @@ from handlers.products.model import Product
 from handlers.schemas import NoParameters
 from handlers.work import Work
 from realtime.bus_memory import MemoryExchange
-from realtime.session import ClientOptions
+from realtime.session_effects import ClientOptions
 from server.problems import status_of
 from server.routes import build_commands
 from storage.streams import StreamsOptions, open_streams

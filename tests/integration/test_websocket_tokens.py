@@ -229,5 +229,9 @@ async def test_a_subscription_token_opens_more_than_hearing_to_who_has_subscribe
         subscribe = {"channel": "kept:a", "token": token, "recoverable": True}
         assert (await client.ask({"id": 2, "subscribe": subscribe}))["subscribe"]["recoverable"]
         assert await answers_in(client, "kept:a") == [103, 0, 0]
-        await client.ask({"id": 3, "unsubscribe": {"channel": "kept:a"}})
+        newer = {"channel": "kept:a", "token": signed(sub="42", channel="kept:a", allow=["pub"])}
+        await client.ask({"id": 3, "sub_refresh": newer})
+        await client.say({"id": 4, "publish": {"channel": "kept:a", "data": 1}})
+        assert {kind for _ in range(2) for kind in await client.hear()} >= {"push", "publish"}
+        await client.ask({"id": 5, "unsubscribe": {"channel": "kept:a"}})
         assert await answers_in(client, "kept:a") == [103, 103, 103]

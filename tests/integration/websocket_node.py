@@ -42,7 +42,7 @@ from realtime.presence_keeper import PresenceKeeper
 from realtime.presence_memory import MemoryPresence
 from realtime.publisher import Publisher
 from realtime.rate_limits import UNLIMITED, RateLimits
-from realtime.session import ClientOptions
+from realtime.session_effects import ClientOptions
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from server.transports import OPTIONAL, transport_routes

@@ -25,7 +25,8 @@ from realtime.protocol.messages import (
     Returned,
     Subscribed,
 )
-from realtime.session import (
+from realtime.session import Session
+from realtime.session_effects import (
     Answer,
     Authenticate,
     Authorize,
@@ -39,7 +40,6 @@ from realtime.session import (
     Refused,
     Rejected,
     Say,
-    Session,
 )
 from tests.peers import PEERS, Peer
 from tests.realtime_options import CLIENT

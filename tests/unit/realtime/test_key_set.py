@@ -100,7 +100,9 @@ async def test_what_is_known_stays_good_while_the_backend_is_away() -> None:
     assert backend.asked == 2
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys":3}', b'{"keys":[3]}', b"<html>"], ids=repr)
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b"{}", b'{"keys":3}', b'{"keys":[3]}', b'{"keys":[]}', b"<html>"], ids=repr
+)
 async def test_a_document_that_is_no_key_set_changes_nothing(document: bytes) -> None:
     backend = Backend([described("a")])
     keys = backend.key_set()
@@ -120,7 +122,8 @@ async def test_keys_that_do_not_verify_are_passed_over() -> None:
         {"kty": "OKP", "kid": "ed"},
         {"kty": "EC"},
     ]
-    backend = Backend([*odd, described("enc", use="enc"), described("a", use="sig")])
+    private = {**EC.as_dict(private=True), "kid": "private"}
+    backend = Backend([*odd, private, described("enc", use="enc"), described("a", use="sig")])
     keys = backend.key_set()
     await keys.fetch("a")
-    assert [key_id for key_id in ("s", "broken", "ed", "enc", "a") if keys.find(key_id)] == ["a"]
+    assert [key_id for key_id in ("s", "broken", "ed", "private", "enc", "a") if keys.find(key_id)] == ["a"]

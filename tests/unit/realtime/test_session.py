@@ -39,7 +39,8 @@ from realtime.protocol.messages import (
     Subscribed,
 )
 from realtime.rate_limits import UNLIMITED, Meters, Rate, RateLimits
-from realtime.session import (
+from realtime.session import Session
+from realtime.session_effects import (
     Answer,
     Authenticate,
     Authorize,
@@ -55,7 +56,6 @@ from realtime.session import (
     Refused,
     Rejected,
     Say,
-    Session,
 )
 from tests.realtime_options import CLIENT
 
