@@ -118,16 +118,15 @@ def permits(
     options: ChannelOptions, operation: Operation, channel: str, who: Credentials, *, is_subscriber: bool = False
 ) -> bool:
     """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
-    is_private = channel.startswith(PRIVATE_PREFIX)
-    if allows(who.capabilities, operation, channel) and (not is_private or is_subscriber):
-        return True
     is_limited = options.allow_user_limited_channels and USER_BOUNDARY in channel
     is_meant = is_limited and not who.is_anonymous and who.user in _limited_to(channel)
     if operation is Operation.SUBSCRIBE and is_meant:
         return True
-    if not is_subscriber and not is_meant and (is_limited or is_private):
+    if not is_subscriber and not is_meant and (is_limited or channel.startswith(PRIVATE_PREFIX)):
         # Who may not hear it may not read it, see who is there or speak in it either.
         return False
+    if allows(who.capabilities, operation, channel):
+        return True
     for_client, for_subscriber, for_anonymous = _allowed(options, operation)
     return (for_client or (for_subscriber and is_subscriber)) and (for_anonymous or not who.is_anonymous)
 

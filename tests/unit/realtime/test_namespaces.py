@@ -143,8 +143,11 @@ def test_in_a_wildcard_only_the_star_stands_for_something_else(pattern: str, cha
     )
 
 
-def test_no_capability_opens_a_private_channel_to_who_is_not_in_it() -> None:
+def test_no_capability_opens_a_private_channel_or_somebody_elses_to_who_is_not_in_it() -> None:
     who = capable("*", allow=set(Operation), is_wildcard=True)
+    limited = replace(BARE, allow_user_limited_channels=True)
     for operation in Operation:
         assert not permits(BARE, operation, "$news:a", who)
+        assert not permits(limited, operation, "dialog#7", who)
+        assert permits(limited, operation, "dialog#42", who)
     assert permits(BARE, Operation.HISTORY, "$news:a", who, is_subscriber=True)
