@@ -4,7 +4,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 
-.PHONY: help setup run test lint types fmt hooks services migrate bench torture proto lock clean
+.PHONY: help setup run test lint types fmt hooks services migrate bench torture proto contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ torture: setup  ## kill every part at random moments and prove that nothing is l
 
 proto: setup  ## generate the Protobuf codec's messages from realtime/protocol/client.proto
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. realtime/protocol/client.proto
+
+contract: setup  ## write docs/schemas: JSON Schemas and TypeScript types of the events, from their models
+	@$(BIN)/python -m server.contract docs/schemas
 
 lock: setup  ## write requirements/*.txt anew; UPGRADE=--upgrade for newer versions
 	@$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt

@@ -9,7 +9,7 @@ from typing import Annotated, Generic, Self, TypeVar
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from handlers.clock import rfc3339
@@ -45,7 +45,13 @@ def _digits(text: object) -> object:
 
 Text = Annotated[str, AfterValidator(_without_nul)]
 Digits = BeforeValidator(_digits)
-Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+Moment = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$"}
+    ),
+]
 """RFC 3339 in UTC, always with six digits of microseconds: as text it sorts like the time it tells."""
 
 

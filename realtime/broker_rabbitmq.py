@@ -21,6 +21,7 @@ from pamqp.common import FieldValue
 
 from handlers.ports.broker import BrokerAway, Delivery, Message
 from realtime.backoff import Backoff
+from realtime.cloudevents import STRUCTURED
 from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_link import Link, broker_errors, close_within
 from realtime.rabbitmq_publish import Outgoing, publish_together
@@ -130,7 +131,7 @@ class RabbitMQ:
         properties = Basic.Properties(
             message_id=message.id,
             message_type=message.type,
-            content_type="application/cloudevents+json",
+            content_type=STRUCTURED,
             user_id=self._options.user,
             timestamp=datetime.now(UTC),
             delivery_mode=_PERSISTENT,

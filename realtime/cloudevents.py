@@ -23,9 +23,10 @@ from handlers.traceparent import is_traceparent
 # In bytes of UTF-8. They keep (channel, source, id) inside what a PostgreSQL index entry may hold.
 MAX_ATTRIBUTE_BYTES = {"id": 255, "source": 512, "type": 255, "subject": 512, "channel": 255}
 
-_BINARY_PREFIXES = ("cloudEvents:", "cloudEvents_")
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+STRUCTURED = "application/cloudevents+json"
+BINARY_PREFIXES = ("cloudEvents:", "cloudEvents_")
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+NO_CONTROL = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 
 class Reason(StrEnum):
@@ -58,7 +59,7 @@ def parse(delivery: Delivery, now: datetime) -> Event:
     media_type, charset = _content_type(delivery.content_type)
     if charset not in {"", "utf-8", "us-ascii"}:
         raise BadEvent(Reason.MALFORMED, "charset")
-    if media_type == "application/cloudevents+json":
+    if media_type == STRUCTURED:
         attributes = _json(delivery.body, Reason.MALFORMED)
         if not isinstance(attributes, dict):
             raise BadEvent(Reason.MALFORMED)
@@ -121,7 +122,7 @@ def _optional(attributes: Mapping[str, object], name: str) -> str | None:
     value = attributes.get(name)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or _CONTROL.search(value):
+    if not isinstance(value, str) or not NO_CONTROL.fullmatch(value):
         raise BadEvent(Reason.BAD_ATTRIBUTE, name)
     if len(value.encode()) > MAX_ATTRIBUTE_BYTES.get(name, 255):
         raise BadEvent(Reason.BAD_ATTRIBUTE, name)
@@ -134,7 +135,7 @@ def _time(value: object, now: datetime) -> datetime:
     try:
         if isinstance(value, datetime):  # binary mode may carry it as an AMQP timestamp
             return value.astimezone(UTC)
-        if isinstance(value, str) and _RFC3339.fullmatch(value):
+        if isinstance(value, str) and RFC3339.fullmatch(value):
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
@@ -175,7 +176,7 @@ def _binary_attributes(headers: Mapping[str, object]) -> dict[str, object]:
     return {
         name.removeprefix(prefix): value
         for name, value in headers.items()
-        for prefix in _BINARY_PREFIXES
+        for prefix in BINARY_PREFIXES
         if name.startswith(prefix)
     }
 

@@ -46,7 +46,7 @@ from realtime.server_api import ServerApi
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
-from server import options
+from server import asyncapi, options
 from server.config import ClientToken, Settings
 from server.health import Health
 from server.lifespan import Places
@@ -55,7 +55,7 @@ from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, server_api_routes
 from server.telemetry import OutboxMetrics, new_registry
-from server.transports import transport_routes
+from server.transports import WEBSOCKET_PATH, transport_routes
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
 from storage.migrate import check_on
@@ -214,9 +214,12 @@ def _application(
         client_max_size=settings.server.max_body_bytes,
     )
     app.on_response_prepare.append(add_headers)
+    broker = settings.broker
+    contract = asyncapi.document(broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)
     app.add_routes(
         build_routes(
             transports=transports,
+            asyncapi=asyncapi.page(contract),
             health=health.routes(),
             metrics=_metrics_page(registry, outbox),
             web_folder=_web_folder(),

@@ -23,7 +23,12 @@ from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 
 def build_routes(
-    *, transports: Sequence[web.RouteDef], health: Sequence[web.RouteDef], metrics: Handler, web_folder: Path | None
+    *,
+    transports: Sequence[web.RouteDef],
+    asyncapi: Handler,
+    health: Sequence[web.RouteDef],
+    metrics: Handler,
+    web_folder: Path | None,
 ) -> list[web.RouteDef]:
     """All routes of a node. `web_folder` holds the page at `/`; without it there is none."""
     return [
@@ -31,6 +36,7 @@ def build_routes(
         *handlers.products.http.routes(),
         *handlers.orders.http.routes(),
         *transports,
+        web.get("/asyncapi.json", asyncapi),
         *health,
         web.get("/metrics", metrics),
         *([] if web_folder is None else _page(web_folder)),

@@ -142,7 +142,7 @@ async def serving_on(database: Database) -> AsyncIterator[Rest]:
         )
         app[SERVICES] = Services(work, passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
-        app.add_routes(build_routes(transports=(), health=(), metrics=_elsewhere, web_folder=None))
+        app.add_routes(build_routes(transports=(), asyncapi=_elsewhere, health=(), metrics=_elsewhere, web_folder=None))
         async with TestClient(TestServer(app)) as client:
             yield Rest(client, database, tokens, passwords)
 

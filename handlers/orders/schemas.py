@@ -15,6 +15,9 @@ from handlers.snapshot import Snapshot
 MAX_LINES = 50
 MAX_QUANTITY = 1000
 
+Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
+Money = Annotated[int, Field(ge=0, description="Minor units of the order's currency")]
+
 
 class ItemRequest(Body):
     product_id: UUID
@@ -35,14 +38,14 @@ class PlaceOrder(PlaceOrderRequest):
 
 
 class LineBody(Body):
-    """Money is in minor units of the order's currency."""
+    """One product in an order, as it was when the order was placed."""
 
     product_id: UUID
     sku: str
     name: str
-    unit_price: int
-    quantity: int
-    total: int
+    unit_price: Money
+    quantity: Annotated[int, Field(ge=1)]
+    total: Money
 
     @classmethod
     def of(cls, line: Line) -> Self:
@@ -60,13 +63,13 @@ class OrderBody(Body):
     """An order as everybody sees it. `version` grows by one with each change: keep what has the highest."""
 
     id: UUID
-    number: int
+    number: Annotated[int, Field(ge=1, description="What people read out on the phone")]
     customer_id: UUID
     status: Status
-    version: int
-    currency: str
-    items: list[LineBody]
-    total: int
+    version: Annotated[int, Field(ge=1)]
+    currency: Currency
+    items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
+    total: Money
     created_at: Moment
     updated_at: Moment
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from handlers.ports.domain import Position
+from tests.contract_document import check
 from tests.e2e import sdk
 from tests.e2e.sdk import Heard, Joined
 from tests.services.orderwire import Orderwire
@@ -50,6 +51,7 @@ class Follower(centrifuge.ClientEventHandler, centrifuge.SubscriptionEventHandle
 def _heard(publication: Any) -> Heard:
     # In the Protobuf form the SDK hands payloads on as bytes.
     event = orjson.loads(publication.data) if isinstance(publication.data, bytes) else publication.data
+    check("OrderPublication", event)
     return Heard(publication.offset, event["id"], event["data"])
 
 

@@ -23,6 +23,7 @@ from realtime.presence import Change, Member
 from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
 from realtime.rabbitmq_topology import RabbitMQOptions
 from storage.streams import StreamsOptions, open_streams
+from tests.contract_document import check
 from tests.integration.websocket_node import STAFF, Node, running, until
 
 ROOM = ChannelOptions(presence=True, allow_subscribe_for_client=True)
@@ -44,6 +45,8 @@ class Told:
                 some = await deliveries.receive()
                 found += [orjson.loads(delivery.body) for delivery in some]
                 await deliveries.acknowledge(some)
+        for event in found:
+            check("LifeCycleEvent", event)
         return found
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from tests.contract_document import check_frame
 from tests.services.orderwire import Orderwire
 from tests.torture.conversation import Conversation
 from tests.torture.records import Publication
@@ -43,6 +44,7 @@ class Feed:
         async for message in self._socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 break
+            check_frame(message.data)
             if answer := self._conversation.receive(message.data.encode()):
                 await self._socket.send_str(answer.decode())
             self._news.set()

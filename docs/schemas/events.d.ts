@@ -1,0 +1,145 @@
+// Orderwire's events. Made by `make contract`; properties may be added.
+
+/** One product in an order, as it was when the order was placed. */
+export type Line = {
+  product_id: string;
+  sku: string;
+  name: string;
+  /** Minor units of the order's currency */
+  unit_price: number;
+  quantity: number;
+  /** Minor units of the order's currency */
+  total: number;
+};
+
+/** An order as everybody sees it. `version` grows by one with each change: keep what has the highest. */
+export type Order = {
+  id: string;
+  /** What people read out on the phone */
+  number: number;
+  customer_id: string;
+  status: Status;
+  version: number;
+  /** ISO 4217 */
+  currency: string;
+  items: Array<Line>;
+  /** Minor units of the order's currency */
+  total: number;
+  created_at: string;
+  updated_at: string;
+};
+
+export type Status = "placed" | "paid" | "shipped" | "delivered" | "cancelled";
+
+/** An event on the exchange */
+export type OrderEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "order.created" | "order.paid" | "order.shipped" | "order.delivered" | "order.cancelled";
+  /** The id of what it happened to; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Order;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type OrderPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "order.created" | "order.paid" | "order.shipped" | "order.delivered" | "order.cancelled";
+  /** The id of what it happened to; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Order;
+};
+
+/** Another service's event on the exchange */
+export type ServiceEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  /** Who emitted it; at most 512 bytes */
+  source: string;
+  /** What happened; at most 255 bytes */
+  type: string;
+  /** What it happened to; events of one subject are in order; at most 512 bytes */
+  subject?: string;
+  /** When it happened; without it, when it arrived */
+  time?: string;
+  /** Any JSON value */
+  data?: unknown;
+  /** Who shall hear it; needed unless the type has a configured channel; at most 255 bytes */
+  channel?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+  datacontenttype?: string;
+  data_base64?: never;
+};
+
+/** Another service's event as live clients get it */
+export type ServicePublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  /** Who emitted it; at most 512 bytes */
+  source: string;
+  /** What happened; at most 255 bytes */
+  type: string;
+  /** What it happened to; events of one subject are in order; at most 512 bytes */
+  subject?: string;
+  /** When it happened */
+  time: string;
+  /** Any JSON value */
+  data: unknown;
+};
+
+/** A client was welcomed */
+export type ClientConnected = {
+  client: string;
+  /** Empty for an anonymous client */
+  user: string;
+  app_name: string;
+  app_version: string;
+  transport: string;
+  protocol: "json" | "protobuf";
+};
+
+/** A client is gone */
+export type ClientDisconnected = {
+  client: string;
+  /** Empty for an anonymous client */
+  user: string;
+  app_name: string;
+  app_version: string;
+  /** The close code; null when the client went by itself */
+  code: number | null;
+};
+
+/** A channel has its first client, or lost its last */
+export type ChannelChange = {
+  channel: string;
+};
+
+/** What becomes of clients and channels, where [events] life_cycle wants it */
+export type LifeCycleEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "channel.occupied" | "channel.vacated" | "client.connected" | "client.disconnected";
+  /** The client's id, or the channel */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: ClientConnected | ClientDisconnected | ChannelChange;
+};
