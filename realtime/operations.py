@@ -97,7 +97,8 @@ class Operations:
         except KeysAway:
             return Refused(Error.INTERNAL)
         if isinstance(granted, Grant):
-            self._keep(subscriber, question.channel, granted)
+            if (subscriber, question.channel) in self._grants:  # it may have left while the key was looked up
+                self._grants[subscriber, question.channel] = granted
             return granted
         return Refused(Error.EXPIRED if granted is Error.TOKEN_EXPIRED else granted)
 
@@ -200,7 +201,8 @@ class Operations:
     ) -> None:
         """Let the others see the subscriber, and the subscriber see them, as far as the channel's options go."""
         channel, who = question.channel, question.who
-        self._keep(subscriber, channel, grant)
+        if grant is not NOTHING:
+            self._grants[subscriber, channel] = grant
         if options.presence or options.join_leave:
             member = Member(client, who.user, client_info(ClientInfo(who.user, client, who.info, grant.info)))
             self._members[subscriber, channel] = (member, options)
@@ -212,12 +214,6 @@ class Operations:
         )
         if options.join_leave and (options.force_push_join_leave or may_ask):
             self._hub.watch(subscriber, channel)
-
-    def _keep(self, subscriber: Subscriber, channel: str, grant: Grant) -> None:
-        if grant.info or grant.allow:
-            self._grants[subscriber, channel] = grant
-        else:
-            self._grants.pop((subscriber, channel), None)
 
     async def _perform(self, subscriber: Subscriber, client: str, question: Perform) -> Carried | Error:
         match question.command:
