@@ -190,12 +190,13 @@ class Connection:
             self._wire.write(data)
 
     def hold(self, channel: str, frame: bytes) -> bool:
-        if self._held is None:
-            if self._wire.buffered <= _BEHIND:
-                return False
-            self._held = {}
+        if self._held is not None:
+            self._held[channel] = frame
+        elif self._wire.buffered > _BEHIND:
+            self._held = {channel: frame}
             self._start(self._release())
-        self._held[channel] = frame
+        else:
+            return False
         return True
 
     async def _release(self) -> None:

@@ -54,6 +54,9 @@ class KeySet:
 
     async def fetch(self, key_id: str) -> None:
         """Afterwards `find` has the key, or there is none. Raises KeysAway when that cannot be found out now."""
+        is_known = key_id in self._keys
+        if is_known and (self._fetching.locked() or not self.wants_fetch(key_id)):
+            return  # what is known need not wait for what is newer
         asked_at = self._clock()
         async with self._fetching:
             if self.wants_fetch(key_id) and self._clock() - self._tried_at > _PAUSE_SECONDS:

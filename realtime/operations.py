@@ -185,8 +185,7 @@ class Operations:
     async def _granted(
         self, client: str, who: Credentials, channel: str, token: str, now: datetime
     ) -> Grant | Error | Disconnect:
-        if self._tokens.wants_key(token):
-            await self._tokens.fetch_key(token)
+        await self._tokens.fetch_key(token)
         try:
             return self._tokens.subscription(token, now, channel=channel, user=who.user, client=client)
         except TokenExpired:

@@ -47,13 +47,13 @@ from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
 from server import asyncapi, options
-from server.config import ClientToken, Settings
 from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, server_api_routes
+from server.settings import ClientToken, Settings
 from server.telemetry import OutboxMetrics, new_registry
 from server.transports import WEBSOCKET_PATH, transport_routes
 from server.version import VERSION

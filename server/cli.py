@@ -18,12 +18,13 @@ from handlers.actor import Role
 from handlers.clock import utc_now
 from handlers.errors import AppError
 from server import config, runtime
-from server.config import ConfigError, Settings
+from server.config import ConfigError
 from server.embedded import EmbeddedError
 from server.lifespan import open_places
 from server.options import postgres_options
 from server.passwords import Argon2Passwords
 from server.serve import PortTaken, Started, serve
+from server.settings import Settings
 from server.telemetry import configure_logging
 from server.version import VERSION
 from storage.migrate import SchemaError, migrate

@@ -11,8 +11,8 @@ import structlog
 from pydantic import SecretStr
 
 from handlers.errors import Unavailable
-from server.config import Settings
 from server.embedded import Server, claimed, data_dir, embedded_postgres, embedded_valkey, secret
+from server.settings import Settings
 from storage.migrate import check, migrate
 
 log = structlog.get_logger(__name__)

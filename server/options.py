@@ -11,9 +11,9 @@ from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.presence_redis import RedisPresenceOptions
 from realtime.rate_limits import Rate, RateLimits
 from realtime.session_effects import ClientOptions
-from server import config
-from server.config import Settings
 from server.lifespan import Places
+from server.settings import ChannelOptions as GivenChannelOptions
+from server.settings import ClientToken, Settings, per_seconds
 from server.transports import OPTIONAL
 from storage.postgres import PostgresOptions
 
@@ -48,13 +48,13 @@ def namespaces(settings: Settings) -> Namespaces:
     )
 
 
-def _channel_options(given: config.ChannelOptions) -> ChannelOptions:
+def _channel_options(given: GivenChannelOptions) -> ChannelOptions:
     same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
     is_cache = given.force_recovery_mode == "cache"
     return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
 
 
-def client_token_options(given: config.ClientToken) -> ClientTokenOptions:
+def client_token_options(given: ClientToken) -> ClientTokenOptions:
     secret = given.hmac_secret_key
     return ClientTokenOptions(
         None if secret is None else secret.get_secret_value().encode(),
@@ -81,6 +81,6 @@ def client_options(settings: Settings) -> ClientOptions:
 
 def rate_limits(settings: Settings) -> RateLimits:
     def rates(given: Mapping[str, str]) -> dict[str, Rate]:
-        return {command: Rate(*config.per_seconds(rate)) for command, rate in given.items()}
+        return {command: Rate(*per_seconds(rate)) for command, rate in given.items()}
 
     return RateLimits(rates(settings.client.rate_limit.connection), rates(settings.client.rate_limit.user))

@@ -10,10 +10,10 @@ import structlog
 from aiohttp import web
 
 from server.app import Node, open_node
-from server.config import Settings
 from server.demo import DemoAccounts, seed
 from server.lifespan import open_places
 from server.runtime import settle_garbage
+from server.settings import Settings
 from server.version import VERSION
 
 log = structlog.get_logger(__name__)

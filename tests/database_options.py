@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.config import Database
+from server.settings import Database
 from storage.postgres import PostgresOptions
 
 _DATABASE = Database()

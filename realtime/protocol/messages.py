@@ -43,7 +43,7 @@ class Connect:
     id: int
     token: str
     since: Mapping[str, Position] = field(default_factory=dict)
-    app: App = field(default_factory=lambda: NO_APP)
+    app: App = NO_APP
 
 
 @dataclass(frozen=True, slots=True)

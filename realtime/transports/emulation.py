@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import orjson
 from aiohttp import web
@@ -12,9 +11,7 @@ from google.protobuf.message import DecodeError
 from realtime.bus import BusAway
 from realtime.emulation import Emulation, SessionUnknown
 from realtime.protocol import client_pb2 as pb
-from realtime.transports.entrance import Entrance, said_type
-
-_PROTOBUF: Final = "application/octet-stream"
+from realtime.transports.entrance import PROTOBUF, Entrance, said_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class EmulationEndpoint:
 
     async def _status(self, request: web.Request) -> int:
         body = await request.read()
-        commands = _from_protobuf(body) if said_type(request) == _PROTOBUF else _from_json(body)
+        commands = _from_protobuf(body) if said_type(request) == PROTOBUF else _from_json(body)
         if commands is None or not commands.frame:
             return 400
         if len(commands.frame) > self._size_limit:

@@ -14,6 +14,9 @@ from realtime.connections import Connections
 HELLO: Final = "cf_connect"
 """The parameter of the address that holds the first command, where a request cannot."""
 
+PROTOBUF: Final = "application/octet-stream"
+"""The content type of a request in that form."""
+
 _PREFLIGHT_SECONDS: Final = "300"
 
 

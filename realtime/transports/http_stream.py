@@ -14,19 +14,16 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from handlers.ports.streams import Publication
 from realtime.connections import Connections, Link
 from realtime.protocol.codes import Closing, Disconnect
 from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
-from realtime.protocol.messages import Codec, Goodbye, Message
+from realtime.protocol.messages import Codec, Goodbye
 from realtime.protocol.protobuf_codec import ProtobufCodec
-from realtime.transports.entrance import HELLO, Entrance, said_type
+from realtime.transports.entrance import HELLO, PROTOBUF, Entrance, said_type
+from realtime.transports.wires import Framed, goodbye_patience
 
 _JSON: Final = "application/json"
-_PROTOBUF: Final = "application/octet-stream"
 _EVENTS: Final = "text/event-stream"
-_GOODBYE_SECONDS: Final = 5.0
-_GOODBYE_SECONDS_SLOW: Final = 1.0
 _HEADERS: Final = {
     hdrs.CACHE_CONTROL: "private, no-cache, no-store, must-revalidate, max-age=0",
     "X-Accel-Buffering": "no",  # nginx would keep the response until it has some kilobytes
@@ -52,26 +49,15 @@ def _events(codec: Codec) -> Form:
     return Form(_EVENTS, codec, before=b"data: ", after=b"\n\n", opening=b"\r\n")
 
 
-class Chunks:
-    """A form in HTTP's chunks (RFC 9112, section 7.1), or as it is for clients of HTTP/1.0. A `ClientEncoding`."""
+class Chunks(Framed):
+    """A form in HTTP's chunks (RFC 9112, section 7.1), or as it is for clients of HTTP/1.0."""
 
     def __init__(self, form: Form, *, is_chunked: bool) -> None:
+        super().__init__(form.codec)
         self.form = form
         self._is_chunked = is_chunked
 
-    def message(self, message: Message) -> bytes:
-        return self._framed(self.form.codec.encode(message))
-
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        return self._framed(self.form.codec.publication(channel, publication))
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        return self._framed(self.form.codec.compressed(channel, publication, base))
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        return self._framed(self.form.codec.membership(channel, info, is_join=is_join))
-
-    def _framed(self, payload: bytes) -> bytes:
+    def frame(self, payload: bytes) -> bytes:
         return self.chunk(b"%b%b%b" % (self.form.before, payload, self.form.after))
 
     def chunk(self, body: bytes) -> bytes:
@@ -113,8 +99,7 @@ class _Body:
         await self._ended.wait()
 
     async def finish(self) -> None:
-        patience = _GOODBYE_SECONDS_SLOW if self.why is Disconnect.SLOW else _GOODBYE_SECONDS
-        last_resort = asyncio.get_running_loop().call_later(patience, self._transport.abort)
+        last_resort = asyncio.get_running_loop().call_later(goodbye_patience(self.why), self._transport.abort)
         await self._response.write_eof()
         if not self.buffered:
             last_resort.cancel()
@@ -160,7 +145,7 @@ class HttpStreamEndpoint:
         return response
 
     async def _serve(self, body: _Body, chunks: Chunks, hello: bytes) -> None:
-        with self._connections.open(body, chunks, chunks.form.codec, self._link) as connection:
+        with self._connections.open(body, chunks, chunks.codec, self._link) as connection:
             if chunks.form.opening:
                 body.write(chunks.chunk(chunks.form.opening))
             connection.receive(hello)
@@ -174,7 +159,7 @@ class HttpStreamEndpoint:
 
 def http_stream(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:
     """`/connection/http_stream`"""
-    forms = {_JSON: _lines(JsonCodec()), _PROTOBUF: Form(_PROTOBUF, ProtobufCodec())}
+    forms = {_JSON: _lines(JsonCodec()), PROTOBUF: Form(PROTOBUF, ProtobufCodec())}
     return HttpStreamEndpoint(connections, entrance, "http_stream", forms)
 
 

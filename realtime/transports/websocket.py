@@ -13,41 +13,27 @@ from typing import Final
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from handlers.ports.streams import Publication
 from realtime.connection import Connection
 from realtime.connections import Connections, Link
 from realtime.protocol.codes import Closing, Disconnect
 from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
-from realtime.protocol.messages import Codec, Goodbye, Message
+from realtime.protocol.messages import Codec, Goodbye
 from realtime.protocol.protobuf_codec import ProtobufCodec
 from realtime.transports.entrance import HELLO, Entrance
+from realtime.transports.wires import GOODBYE_SECONDS, Framed, goodbye_patience
 
 _JSON: Final = "centrifuge-json"
 _PROTOBUF: Final = "centrifuge-protobuf"
-_GOODBYE_SECONDS: Final = 5.0
-_GOODBYE_SECONDS_SLOW: Final = 1.0
 _NORMAL: Final = 1000
 _FIN: Final = 0x80
 
 
-class Frames:
-    """A codec in whole WebSocket frames, one message a frame. `kind`, text or binary, is also that of the client's."""
+class Frames(Framed):
+    """Whole WebSocket frames. `kind`, text or binary, is also that of the client's."""
 
     def __init__(self, codec: Codec, kind: WSMsgType) -> None:
-        self.codec = codec
+        super().__init__(codec)
         self.kind = kind
-
-    def message(self, message: Message) -> bytes:
-        return self.frame(self.codec.encode(message))
-
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        return self.frame(self.codec.publication(channel, publication))
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        return self.frame(self.codec.compressed(channel, publication, base))
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        return self.frame(self.codec.membership(channel, info, is_join=is_join))
 
     def frame(self, payload: bytes) -> bytes:
         """A server's: FIN, the opcode, not masked (RFC 6455, section 5.2)."""
@@ -103,9 +89,7 @@ class _Socket:
 
     async def say_goodbye(self) -> None:
         code, reason = (_NORMAL, "") if self.why is None else (self.why.code, self.why.reason)
-        patience = _GOODBYE_SECONDS_SLOW if self.why is Disconnect.SLOW else _GOODBYE_SECONDS
-        # A peer that reads nothing never takes the Close frame either, and closing waits for that without end.
-        last_resort = asyncio.get_running_loop().call_later(patience, self._transport.abort)
+        last_resort = asyncio.get_running_loop().call_later(goodbye_patience(self.why), self._transport.abort)
         await self._ws.close(code=code, message=reason.encode(), drain=False)
         if not self.buffered:
             last_resort.cancel()
@@ -133,7 +117,7 @@ class WebSocketEndpoint:
             compress=False,
             max_msg_size=self._connections.options.message_size_limit,
             autoclose=False,
-            timeout=_GOODBYE_SECONDS,
+            timeout=GOODBYE_SECONDS,
             decode_text=False,
         )
         try:

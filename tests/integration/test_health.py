@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from server.app import open_node
-from server.config import Database, Settings
 from server.health import State
 from server.lifespan import Places
+from server.settings import Database, Settings
 
 
 async def test_a_node_with_all_its_connections_in_use_is_ready(postgres_url: str, redis_url: str) -> None:

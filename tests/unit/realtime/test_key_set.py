@@ -127,3 +127,17 @@ async def test_keys_that_do_not_verify_are_passed_over() -> None:
     keys = backend.key_set()
     await keys.fetch("a")
     assert [key_id for key_id in ("s", "broken", "ed", "private", "enc", "a") if keys.find(key_id)] == ["a"]
+
+
+async def test_who_has_a_known_key_does_not_wait_for_a_fetch_that_somebody_else_began() -> None:
+    backend = Backend([described("a")])
+    keys = backend.key_set()
+    await keys.fetch("a")
+    backend.now += 4000
+    backend.may_answer.clear()
+    fetching = asyncio.create_task(keys.fetch("a"))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(keys.fetch("a"), 1)
+    backend.may_answer.set()
+    await fetching
+    assert backend.asked == 2

@@ -12,18 +12,8 @@ from typing import Any
 import pytest
 
 from realtime.namespaces import ChannelOptions as Options
-from server.config import (
-    NAMES,
-    OTHER_VARIABLES,
-    SECTIONS,
-    ChannelOptions,
-    ConfigError,
-    Settings,
-    default_config_file,
-    load,
-    per_seconds,
-    variable,
-)
+from server.config import OTHER_VARIABLES, ConfigError, default_config_file, load
+from server.settings import NAMES, SECTIONS, ChannelOptions, Settings, per_seconds, variable
 
 ROOT = Path(__file__).parents[3]
 SECRET = "s" * 32

@@ -1,0 +1,396 @@
+"""The settings: one frozen model per section of config.toml, with the defaults, and what each value may be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from realtime.protocol.messages import COMMAND_NAMES
+from realtime.rate_limits import TOTAL
+
+PREFIX = "ORDERWIRE_"
+SECRET_FILE_SUFFIX = "_FILE"  # noqa: S105 - the end of a variable's name
+MIN_KEY_LENGTH = 16
+MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        url = urlsplit(value.get_secret_value())
+        has_place = bool(url.hostname or url.query or (url.scheme == "unix" and url.path))
+        # libpq's form with several hosts has a port in each, which urlsplit cannot read.
+        is_port_legible = "," in url.netloc or url.port is None or url.port > 0
+        has_blank = any(map(str.isspace, value.get_secret_value()))
+        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
+            raise ValueError
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError
+    return value
+
+
+def _is_public_key(kind: Literal["RSA", "EC"]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        try:
+            key = RSAKey.import_key(value) if kind == "RSA" else ECKey.import_key(value)
+        except (JoseError, ValueError, TypeError):
+            raise ValueError from None
+        if key.is_private:
+            raise ValueError
+        return value
+
+    return check
+
+
+def _is_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < MIN_KEY_LENGTH or not text.isascii() or not text.isprintable():
+        raise ValueError
+    return value
+
+
+def _is_amqp_name(value: str) -> str:
+    if value.startswith("amq.") or len(value.encode()) > 255:
+        raise ValueError
+    return value
+
+
+def _seconds(value: object) -> object:
+    """Of a number, or of a duration as Go writes it: "300s", "1h30m"."""
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        return value
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+
+
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error:
+        raise ValueError(value) from None
+    return value
+
+
+def _is_limitable(command: str) -> str:
+    if command not in {TOTAL, *COMMAND_NAMES.values()}:
+        raise ValueError
+    return command
+
+
+def per_seconds(rate: str) -> tuple[int, float]:
+    """The count of a rate, and the seconds that it is for."""
+    match = RATE.match(rate)
+    if match is None:
+        raise ValueError(rate)
+    count, number, unit = match.groups()
+    return int(count), int(number or 1) * _UNITS[unit]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+RATE = re.compile(r"^([1-9]\d{0,6})/(\d{0,6})(ms|s|m|h)$")
+"""So many, in so many units of time; one if the number is missing."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+
+Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
+Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
+Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
+# PostgreSQL counts its timeouts in int32 milliseconds.
+Seconds = Annotated[
+    float, Field(gt=0, le=2_000_000, allow_inf_nan=False, description="seconds, more than 0 and at most 2000000")
+]
+Pause = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, description="seconds from 0 to 3600")]
+Age = Annotated[
+    float, Field(ge=1, le=315_360_000, allow_inf_nan=False, description="seconds from 1 to 315360000 (ten years)")
+]
+Size = Annotated[int, Field(ge=1024, le=2**31 - 1, description="bytes from 1024 to 2147483647")]
+AmqpShort = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
+Name = Annotated[str, Field(min_length=1, max_length=255, description="a name of 1 to 255 characters")]
+AmqpName = Annotated[
+    str,
+    Field(min_length=1, description='a name of 1 to 255 bytes that does not begin with "amq."'),
+    AfterValidator(_is_amqp_name),
+]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
+    BeforeValidator(_as_tuple),
+    Field(description="a list of strings without blanks or commas"),
+]
+Switch = Annotated[bool, Field(description="true or false")]
+Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+Duration = Annotated[
+    Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 315360000, or a duration like "300s", "5m" or "24h"'),
+]
+Rates = Annotated[
+    Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
+    Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
+]
+Pattern = Annotated[str, AfterValidator(_is_pattern), Field(description="a regular expression")]
+Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Server(Section):
+    host: Host = "127.0.0.1"
+    port: Port = 8000
+    allowed_hosts: Patterns = ()
+    max_body_bytes: Size = 262_144
+    shutdown_pause: Pause = 2.0
+    shutdown_grace: Seconds = 10.0
+
+
+class Database(Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("postgresql", "postgres")] | None,
+        Field(description="a URL like postgresql://user@host/database"),
+    ] = None
+    pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
+    acquire_timeout: Seconds = 2.0
+    deadline: Seconds = 2.5
+
+
+class Redis(Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("redis", "rediss", "unix")] | None,
+        Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+    ] = None
+    bus_channel: Name = "orderwire.bus"
+
+
+class Broker(Section):
+    url: Annotated[
+        Annotated[SecretStr, _url("amqp", "amqps")] | None,
+        Field(description="a URL like amqp://user@host/ or amqps://user@host/"),
+    ] = None
+    exchange: AmqpName = "orderwire.events"
+    fanout_queue: AmqpName = "orderwire.fanout"
+    dead_letter_queue: AmqpName = "orderwire.dead"
+    heartbeat: AmqpShort = 5
+    prefetch: AmqpShort = 400
+
+
+class Auth(Section):
+    token_secret: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None,
+        Field(description="at least 32 bytes"),
+    ] = None
+    token_ttl: Seconds = 900.0
+    token_issuer: Name = "orderwire"  # noqa: S105 - no secret
+
+
+class ClientToken(Section):
+    hmac_secret_key: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None, Field(description="at least 32 bytes")
+    ] = None
+    rsa_public_key: Annotated[
+        Annotated[str, AfterValidator(_is_public_key("RSA"))] | None, Field(description="an RSA public key in PEM")
+    ] = None
+    ecdsa_public_key: Annotated[
+        Annotated[str, AfterValidator(_is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
+    ] = None
+    jwks_public_endpoint: Annotated[
+        Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None, Field(description="an http or https URL")
+    ] = None
+    audience: str = ""
+    audience_regex: Pattern = ""
+    issuer: str = ""
+    issuer_regex: Pattern = ""
+    user_id_claim: Annotated[
+        str, Field(pattern=r"^[-a-zA-Z0-9_.:/]+$", max_length=255, description="the name of a claim")
+    ] = "sub"
+
+    @property
+    def has_key(self) -> bool:
+        return any((self.hmac_secret_key, self.rsa_public_key, self.ecdsa_public_key, self.jwks_public_endpoint))
+
+
+class SubscriptionToken(ClientToken):
+    enabled: Switch = False
+
+
+class Feature(Section):
+    enabled: Switch = False
+
+
+class RateLimits(Section):
+    connection: Rates = Field(default_factory=lambda: {"total": "1000/s"})
+    user: Rates = Field(default_factory=dict)
+
+
+class Client(Section):
+    insecure: Switch = False
+    allow_anonymous_connect_without_token: Switch = False
+    allowed_origins: Patterns = ()
+    ping_interval: Seconds = 25.0
+    pong_timeout: Seconds = 8.0
+    stale_close_delay: Seconds = 10.0
+    expired_close_delay: Seconds = 25.0
+    channel_limit: Count = 128
+    concurrency: Annotated[int, Field(ge=0, le=1000, description="a whole number from 0 to 1000")] = 0
+    history_max_publication_limit: Count = 300
+    queue_max_size: Size = 1_048_576
+    message_size_limit: Size = 65_536
+    connection_limit: Count = 20_000
+    token: ClientToken = ClientToken()
+    subscription_token: SubscriptionToken = SubscriptionToken()
+    subscribe_to_user_personal_channel: Feature = Feature()
+    rate_limit: RateLimits = RateLimits()
+
+
+class HttpApi(Section):
+    key: Annotated[
+        Annotated[SecretStr, AfterValidator(_is_key)] | None,
+        Field(description="at least 16 printable ASCII characters"),
+    ] = None
+
+
+class ChannelOptions(Section):
+    """What one namespace says about its channels."""
+
+    history_size: Length = 0
+    history_ttl: Duration = 0.0
+    force_positioning: Switch = False
+    force_recovery: Switch = False
+    force_recovery_mode: Annotated[Literal["stream", "cache"], Field(description="stream or cache")] = "stream"
+    presence: Switch = False
+    join_leave: Switch = False
+    join_leave_per_user: Switch = False
+    force_push_join_leave: Switch = False
+    allowed_delta_types: Annotated[
+        tuple[Literal["fossil"], ...], BeforeValidator(_as_tuple), Field(description='["fossil"], or an empty list')
+    ] = ()
+    delta_publish: Switch = False
+    conflate: Switch = False
+    exclude_publisher: Switch = False
+    allow_tags_filter: Switch = False
+    allow_user_limited_channels: Switch = False
+    allow_subscribe_for_client: Switch = False
+    allow_subscribe_for_anonymous: Switch = False
+    allow_publish_for_client: Switch = False
+    allow_publish_for_subscriber: Switch = False
+    allow_publish_for_anonymous: Switch = False
+    allow_history_for_client: Switch = False
+    allow_history_for_subscriber: Switch = False
+    allow_history_for_anonymous: Switch = False
+    allow_presence_for_client: Switch = False
+    allow_presence_for_subscriber: Switch = False
+    allow_presence_for_anonymous: Switch = False
+
+
+class Namespace(ChannelOptions):
+    name: Annotated[
+        str,
+        Field(pattern=r"^[-a-zA-Z0-9_.]{2,}$", max_length=100, description="a name of 2 or more of a-z A-Z 0-9 _ - ."),
+    ]
+
+
+class Channels(Section):
+    without_namespace: Annotated[ChannelOptions | None, Field(description="a table of channel options")] = None
+    namespaces: Annotated[
+        tuple[Namespace, ...], BeforeValidator(_as_tuple), Field(description="an array of tables of channel options")
+    ] = ()
+
+
+class Streams(Section):
+    retention: Age = 86_400.0
+    recovery_limit: Count = 10_000
+    seen_retention: Age = 86_400.0
+    head_check_interval: Seconds = 2.0
+    head_check_interval_without_bus: Seconds = 0.25
+
+
+class Events(Section):
+    life_cycle: Annotated[
+        tuple[Literal["client", "channel"], ...],
+        BeforeValidator(_as_tuple),
+        Field(description='a list of "client" and "channel"'),
+    ] = ()
+    channels: Annotated[
+        Mapping[Name, Channel], Field(description="a table from event types to channels of 1 to 255 ASCII characters")
+    ] = Field(default_factory=dict)
+
+
+class Log(Section):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="debug, info, warning or error")
+    ] = "info"
+    format: Annotated[Literal["json", "console", "auto"], Field(description="json, console or auto")] = "auto"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. A URL that is None stands for the embedded part."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    server: Server = Server()
+    database: Database = Database()
+    redis: Redis = Redis()
+    broker: Broker = Broker()
+    auth: Auth = Auth()
+    client: Client = Client()
+    http_stream: Feature = Feature()
+    sse: Feature = Feature()
+    uni_websocket: Feature = Feature()
+    uni_http_stream: Feature = Feature()
+    uni_sse: Feature = Feature()
+    http_api: HttpApi = HttpApi()
+    channel: Channels = Channels()
+    streams: Streams = Streams()
+    events: Events = Events()
+    log: Log = Log()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Nothing external is configured: all parts are our own, for one machine only."""
+        return self.database.url is None and self.redis.url is None and self.broker.url is None
+
+
+def variable(section: str, key: str) -> str:
+    """The environment variable that sets `key` of `section`."""
+    return f"{PREFIX}{section.replace('.', '__')}__{key}".upper()
+
+
+def _sections(parent: BaseModel, prefix: str = "") -> Iterator[tuple[str, Section]]:
+    """With their names; one within another is "outer.inner"."""
+    for name in type(parent).model_fields:
+        section = getattr(parent, name)
+        if isinstance(section, Section):
+            yield prefix + name, section
+            yield from _sections(section, f"{prefix}{name}.")
+
+
+SECTIONS: Mapping[str, Section] = dict(_sections(Settings.model_construct()))
+NAMES = [
+    (section, key)
+    for section, model in SECTIONS.items()
+    for key in type(model).model_fields
+    if f"{section}.{key}" not in SECTIONS
+]
+"""Section and key of every setting."""
+
+
+def shown(value: object) -> str:
+    """For the reader of a fault."""
+    return json.dumps(value, default=str, ensure_ascii=False)
