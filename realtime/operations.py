@@ -21,7 +21,7 @@ from realtime.credentials import Credentials
 from realtime.hub import Hub
 from realtime.key_set import KeysAway
 from realtime.namespaces import USER_BOUNDARY, ChannelOptions, Namespaces, permits
-from realtime.presence import Member, Presence, PresenceAway
+from realtime.presence import Member, PresenceAway
 from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol import messages as commands
 from realtime.protocol.codes import Disconnect, Error
@@ -55,7 +55,6 @@ class Operations:
         admission: Admission,
         hub: Hub,
         publisher: Publisher,
-        presence: Presence,
         keeper: PresenceKeeper,
         tokens: ClientTokens,
         *,
@@ -65,7 +64,6 @@ class Operations:
         self._admission = admission
         self._hub = hub
         self._publisher = publisher
-        self._presence = presence
         self._keeper = keeper
         self._tokens = tokens
         self._insecure = insecure
@@ -257,9 +255,9 @@ class Operations:
         if not self._may_perform(subscriber, question, Operation.PRESENCE, options):
             return Error.PERMISSION_DENIED
         if isinstance(command, commands.PresenceStats):
-            stats = await self._presence.stats(channel)
+            stats = await self._keeper.stats(channel)
             return MemberCount(stats.clients, stats.users)
-        members = await self._presence.members(channel)
+        members = await self._keeper.members(channel)
         return Members({client: member.info for client, member in members.items()})
 
     def _may_perform(

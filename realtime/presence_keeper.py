@@ -1,11 +1,12 @@
-"""Keeps the presence store true about this node's clients, and tells every node who joins and leaves."""
+"""Keeps the presence store true about this node's clients; tells who is there, and every node who joins and leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeVar
@@ -18,7 +19,7 @@ from realtime.bus import Bus, Membership, encode
 from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
-from realtime.presence import TTL_SECONDS, Change, Member, Presence, PresenceAway
+from realtime.presence import TTL_SECONDS, Change, Member, Presence, PresenceAway, Stats
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 RENEW_SECONDS: Final = TTL_SECONDS / 3
 _TOGETHER: Final = 200
 _MOST_WAITING: Final = 50_000
+_SETTLED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class PresenceKeeper:
         self._held: dict[tuple[str, str], Member] = {}
         self._waiting: deque[_Step] = deque()
         self._woken = asyncio.Event()
+        self._enqueued = 0  # steps since the start,
+        self._settled = 0  # and those of them that the store knows, or will never know
+        self._stepped = asyncio.Event()
 
     def enter(self, channel: str, member: Member, options: ChannelOptions) -> None:
         if options.presence:
@@ -72,6 +77,16 @@ class PresenceKeeper:
         """Of one that entered."""
         self._held.pop((channel, member.client), None)
         self._enqueue(_Step(Change(channel, member, is_there=False), options))
+
+    async def members(self, channel: str) -> Mapping[str, Member]:
+        """By client, on all nodes; of this one those who are there when it is asked. Raises PresenceAway."""
+        await self._settle()
+        return await self._presence.members(channel)
+
+    async def stats(self, channel: str) -> Stats:
+        """Likewise."""
+        await self._settle()
+        return await self._presence.stats(channel)
 
     async def run(self) -> None:
         """Tell and renew, until cancelled; then nothing is told any more."""
@@ -95,8 +110,18 @@ class PresenceKeeper:
         if len(self._waiting) >= _MOST_WAITING:
             self._waiting.popleft()
             self._metrics.drops.labels("presence_change").inc()
+            self._settled += 1
         self._waiting.append(step)
+        self._enqueued += 1
         self._woken.set()
+
+    async def _settle(self) -> None:
+        """Wait until the store knows of everything that has happened here so far, if it can be told at all."""
+        before = self._enqueued
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLED_SECONDS):
+                while self._settled < before:
+                    await self._stepped.wait()
 
     async def _wait(self, due: float) -> None:
         if self._waiting:
@@ -116,6 +141,10 @@ class PresenceKeeper:
         except PresenceAway:
             self._metrics.drops.labels("presence_change").inc(len(steps))
             raise
+        finally:
+            self._settled += len(steps)
+            self._stepped.set()
+            self._stepped.clear()
         alone = {id(step): outcome.is_users for step, outcome in zip(kept, outcomes, strict=True)}
         await self._announce([step for step in steps if _is_announced(step, is_alone=alone.get(id(step), True))])
         for step, outcome in zip(kept, outcomes, strict=True):

@@ -105,10 +105,21 @@ class _Socket(TransportFactory):
 
 
 class _Connection(aio_pika.Connection):
-    def __init__(self, url: URL, **kwargs: Any) -> None:
-        super().__init__(url, **kwargs)
+    def __init__(self, name: str, options: RabbitMQOptions) -> None:
+        url = URL(options.url).update_query(heartbeat=options.heartbeat)
+        super().__init__(url, client_properties={"connection_name": f"orderwire {name}"})
         self.socket = _Socket()
         self.kwargs["transport_factory"] = self.socket
+
+    @classmethod
+    async def open(cls, name: str, options: RabbitMQOptions) -> _Connection:
+        connection = cls(name, options)
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.close()  # or the garbage collector starts a task that does
+            raise
+        return connection
 
 
 class Link:
@@ -153,12 +164,7 @@ class Link:
         if self._connection is not None and self.is_open:
             return self._connection
         await self._discard()
-        self._connection = await aio_pika.connect(
-            self._options.url,
-            heartbeat=self._options.heartbeat,
-            client_properties={"connection_name": f"orderwire {self._name}"},
-            connection_class=_Connection,
-        )
+        self._connection = await _Connection.open(self._name, self._options)
         if self._was_connected:
             self._metrics.reconnects.labels("rabbitmq").inc()
         self._was_connected = True

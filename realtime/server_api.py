@@ -25,7 +25,8 @@ from realtime.control import Control, Enroll, Expel, Kick, Renew
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.nodes import Nodes
-from realtime.presence import Presence, PresenceAway
+from realtime.presence import PresenceAway
+from realtime.presence_keeper import PresenceKeeper
 from realtime.protocol.codes import Disconnect, Error
 from realtime.protocol.messages import Span
 from realtime.publisher import Draft, Publisher, PublisherBusy, Version
@@ -79,7 +80,7 @@ class ServerApi:
         namespaces: Namespaces,
         publisher: Publisher,
         hub: Hub,
-        presence: Presence,
+        keeper: PresenceKeeper,
         control: Control,
         nodes: Nodes,
         survey: Survey,
@@ -90,7 +91,7 @@ class ServerApi:
         self._nodes = nodes
         self._survey = survey
         self._namespaces = namespaces
-        self._presence = presence
+        self._keeper = keeper
         self._publisher = publisher
         self._hub = hub
         self._history_limit = history_limit
@@ -210,12 +211,12 @@ class ServerApi:
 
     async def _members(self, request: ChannelRequest) -> Result:
         self._require_presence(request.channel)
-        members = await self._presence.members(request.channel)
+        members = await self._keeper.members(request.channel)
         return {"presence": {client: orjson.Fragment(member.info) for client, member in members.items()}}
 
     async def _member_count(self, request: ChannelRequest) -> Result:
         self._require_presence(request.channel)
-        stats = await self._presence.stats(request.channel)
+        stats = await self._keeper.stats(request.channel)
         return {"num_clients": stats.clients, "num_users": stats.users}
 
     def _require_presence(self, channel: str) -> None:

@@ -111,7 +111,6 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             Admission(work),
             hub,
             publisher,
-            presence,
             keeper,
             subscribing,
             insecure=settings.client.insecure,
@@ -147,7 +146,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
         app = await asyncio.to_thread(_application, settings, health, transports, registry, waiting)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
-            api = ServerApi(namespaces, publisher, hub, presence, control, nodes, survey, history_limit=most)
+            api = ServerApi(namespaces, publisher, hub, keeper, control, nodes, survey, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
         app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {

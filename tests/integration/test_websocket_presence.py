@@ -144,6 +144,15 @@ async def test_two_tabs_are_one_user_that_joins_once_and_leaves_once(nodes: tupl
         assert set(await present(first, "users:a")) == {first_id}
 
 
+async def test_on_its_own_node_a_client_is_there_with_the_reply_and_gone_with_the_next(open_node: OpenNode) -> None:
+    async with open_node() as node, subscriber(node, "asked:a") as (watcher, watching), node.client() as busy:
+        for _ in range(20):
+            await busy.ask({"id": 2, "subscribe": {"channel": "asked:a"}})
+            assert len(await present(busy, "asked:a")) == 2
+            await busy.ask({"id": 3, "unsubscribe": {"channel": "asked:a"}})
+            assert set(await present(watcher, "asked:a")) == {watching}
+
+
 @pytest.mark.parametrize(
     ("channel", "asks", "hears"),
     [("asked:a", False, False), ("asked:a", True, True), ("shy:a", True, False)],

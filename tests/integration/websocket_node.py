@@ -193,9 +193,7 @@ async def running(
     tokens = tokens or ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
     keeper = PresenceKeeper(presence, bus, metrics, life_cycle, interval=0.2)
     identities = Identities(authority, tokens, has_personal=True)
-    operations = Operations(
-        namespaces, StaffOnly(), hub, publisher, presence, keeper, tokens, insecure=options.insecure
-    )
+    operations = Operations(namespaces, StaffOnly(), hub, publisher, keeper, tokens, insecure=options.insecure)
     uid = str(uuid4())
     connections = Connections(
         flusher,

@@ -1,0 +1,250 @@
+"""What each option of a namespace does, on a node that was given it in config.toml."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.settings.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, signed
+
+MANY = 120  # of 100 kB: more than sockets hold for a reader that does not read
+SEEN = ("presence = true", "allow_presence_for_client = true")
+
+
+def two_kinds(option: str, *common: str) -> str:
+    """Namespaces that differ in one thing."""
+    return namespace("with", *common, option) + namespace("without", *common)
+
+
+async def subscribed(node: Deployment, channel: str, **fields: object) -> Any:
+    """The answer to a client's subscribe command."""
+    async with node.client() as client:
+        return await client.ask({"id": 2, "subscribe": {"channel": channel, **fields}})
+
+
+@pytest.mark.shows("channel.namespaces")
+async def test_a_namespace_has_the_channels_of_its_name(deploy: Deploy) -> None:
+    async with deploy(namespace("news", *OPEN)) as node:
+        assert "subscribe" in await subscribed(node, "news:today")
+        assert (await subscribed(node, "weather:today"))["error"]["code"] == 102
+
+
+@pytest.mark.shows("channel.without_namespace")
+async def test_channels_without_a_namespace_have_options_too(deploy: Deploy) -> None:
+    async with deploy("[channel.without_namespace]\nallow_subscribe_for_client = true") as node:
+        assert "subscribe" in await subscribed(node, "today")
+    async with deploy() as node:
+        assert (await subscribed(node, "today"))["error"]["code"] == 102
+
+
+@pytest.mark.shows("history_size")
+async def test_a_channel_keeps_as_many_as_its_size(deploy: Deploy) -> None:
+    async with deploy(namespace("short", "history_size = 2", "history_ttl = 60")) as node:
+        await node.publish("short:a", 1, 2, 3)
+        kept = await node.api("history", channel="short:a", limit=-1)
+    assert [pub["data"] for pub in kept["publications"]] == [2, 3]
+
+
+@pytest.mark.shows("history_ttl")
+@pytest.mark.usefixtures("retention_runs_often")
+async def test_a_channel_keeps_them_as_long_as_they_live(deploy: Deploy) -> None:
+    options = namespace("brief", "history_size = 9", "history_ttl = 0.5") + namespace("long", *HISTORY)
+    async with deploy(options) as node:
+        await node.publish("brief:a", "soon gone")
+        await node.publish("long:a", "here to stay")
+        while (await node.api("history", channel="brief:a", limit=-1))["publications"]:  # noqa: ASYNC110 - as a reader
+            await asyncio.sleep(0.05)
+        assert len((await node.api("history", channel="long:a", limit=-1))["publications"]) == 1
+
+
+@pytest.mark.shows("force_positioning")
+async def test_every_subscriber_is_told_its_position(deploy: Deploy) -> None:
+    async with deploy(two_kinds("force_positioning = true", *OPEN, *HISTORY)) as node:
+        there, here = await subscribed(node, "with:a"), await subscribed(node, "without:a")
+    assert there["subscribe"]["positioned"] is True
+    assert here["subscribe"] == {}
+
+
+@pytest.mark.shows("force_recovery")
+async def test_every_subscriber_may_resume(deploy: Deploy) -> None:
+    async with deploy(two_kinds("force_recovery = true", *OPEN, *HISTORY)) as node:
+        there, here = await subscribed(node, "with:a"), await subscribed(node, "without:a")
+    assert there["subscribe"]["recoverable"] is True
+    assert here["subscribe"] == {}
+
+
+@pytest.mark.shows("force_recovery_mode")
+async def test_in_cache_mode_a_subscriber_is_given_the_latest(deploy: Deploy) -> None:
+    common = (*OPEN, *HISTORY, "force_recovery = true")
+    async with deploy(two_kinds('force_recovery_mode = "cache"', *common)) as node:
+        for channel in ("with:a", "without:a"):
+            await node.publish(channel, 1, 2)
+        there = await subscribed(node, "with:a", recover=True)
+        here = await subscribed(node, "without:a", recover=True)
+    assert [pub["data"] for pub in there["subscribe"]["publications"]] == [2]
+    assert [pub["data"] for pub in here["subscribe"]["publications"]] == [1, 2]
+
+
+@pytest.mark.shows("presence")
+async def test_who_is_there_can_be_asked_for(deploy: Deploy) -> None:
+    async with (
+        deploy(two_kinds("presence = true", *OPEN, "allow_presence_for_client = true")) as node,
+        node.client("with:a", "without:a") as client,
+    ):
+        there = await client.ask({"id": 3, "presence": {"channel": "with:a"}})
+        here = await client.ask({"id": 4, "presence": {"channel": "without:a"}})
+    assert [who["user"] for who in there["presence"]["presence"].values()] == ["42"]
+    assert here["error"]["code"] == 108
+
+
+@pytest.mark.shows("join_leave")
+async def test_who_wants_to_hear_of_joins_does(deploy: Deploy) -> None:
+    common = (*OPEN, *SEEN)
+    async with deploy(two_kinds("join_leave = true", *common)) as node, node.client() as client:
+        for channel in ("with:a", "without:a"):
+            await client.ask({"id": 2, "subscribe": {"channel": channel, "join_leave": True}})
+        async with node.client("without:a", "with:a", token=signed(sub="43")):
+            while (push := (await client.hear())["push"])["join"]["info"]["user"] != "43":
+                assert push["channel"] == "with:a"
+            assert push["channel"] == "with:a"
+
+
+@pytest.mark.shows("force_push_join_leave")
+async def test_everybody_hears_of_joins(deploy: Deploy) -> None:
+    options = two_kinds("force_push_join_leave = true", *OPEN, *SEEN, "join_leave = true")
+    async with (
+        deploy(options) as node,
+        node.client("without:a", "with:a") as client,
+        node.client("without:a", "with:a", token=signed(sub="43")),
+    ):
+        while (push := (await client.hear())["push"])["join"]["info"]["user"] != "43":
+            assert push["channel"] == "with:a"
+        assert push["channel"] == "with:a"
+
+
+@pytest.mark.shows("join_leave_per_user")
+async def test_two_tabs_of_one_user_join_once(deploy: Deploy) -> None:
+    async def joined(channel: str) -> list[str]:
+        """Whom a client hears of while the same one comes twice, and then another."""
+        async with AsyncExitStack() as tabs, node.client(channel) as client:
+            for user in ("43", "43", "44"):
+                await tabs.enter_async_context(node.client(channel, token=signed(sub=user)))
+            heard: list[str] = []
+            while "44" not in heard:
+                heard.append((await client.hear())["push"]["join"]["info"]["user"])
+            return [user for user in heard if user != "42"]
+
+    common = (*OPEN, *SEEN, "join_leave = true", "force_push_join_leave = true")
+    async with deploy(two_kinds("join_leave_per_user = true", *common)) as node:
+        assert await joined("with:a") == ["43", "44"]
+        assert await joined("without:a") == ["43", "43", "44"]
+
+
+@pytest.mark.shows("allowed_delta_types", "delta_publish")
+async def test_who_wants_differences_is_sent_them(deploy: Deploy) -> None:
+    document = {"text": "a long text that stays as it is, " * 10}
+    deltas = 'allowed_delta_types = ["fossil"]\ndelta_publish = true'
+    async with (
+        deploy(two_kinds(deltas, *OPEN, *HISTORY, "force_recovery = true")) as node,
+        node.client() as client,
+    ):
+        said = [
+            await client.ask({"id": 2, "subscribe": {"channel": channel, "delta": "fossil"}})
+            for channel in ("with:a", "without:a")
+        ]
+        await node.publish("with:a", document, {**document, "n": 2})
+        pushes = [(await client.hear())["push"]["pub"] for _ in range(2)]
+    assert [answer["subscribe"].get("delta", False) for answer in said] == [True, False]
+    assert [pub.get("delta", False) for pub in pushes] == [False, True]
+    assert len(pushes[1]["data"]) < 60
+
+
+@pytest.mark.shows("conflate")
+async def test_who_falls_behind_is_sent_the_latest_only(deploy: Deploy) -> None:
+    async def heard(channel: str) -> list[int]:
+        async with node.client(channel) as client:
+            for n in range(1, MANY + 1):
+                await node.publish(channel, {"n": n, "padding": "x" * 100_000})
+            numbers: list[int] = []
+            while not numbers or numbers[-1] < MANY:
+                numbers.append((await client.hear())["push"]["pub"]["data"]["n"])
+            return numbers
+
+    patient = "[client]\nqueue_max_size = 100_000_000\n"
+    async with deploy(patient + two_kinds("conflate = true", *OPEN, *HISTORY)) as node:
+        assert len(await heard("with:a")) < MANY
+        assert await heard("without:a") == list(range(1, MANY + 1))
+
+
+@pytest.mark.shows("exclude_publisher")
+async def test_who_publishes_does_not_hear_it(deploy: Deploy) -> None:
+    async with deploy(two_kinds("exclude_publisher = true", *OPEN)) as node, node.client("with:a", "without:a") as me:
+        await me.ask({"id": 3, "publish": {"channel": "with:a", "data": "mine"}})
+        await me.say({"id": 4, "publish": {"channel": "without:a", "data": "mine"}})
+        [push] = [heard["push"] for heard in (await me.hear(), await me.hear()) if "push" in heard]
+    assert push["channel"] == "without:a"
+
+
+@pytest.mark.shows("allow_tags_filter")
+async def test_a_subscriber_may_filter(deploy: Deploy) -> None:
+    german = {"key": "lang", "cmp": "eq", "val": "de"}
+    async with deploy(two_kinds("allow_tags_filter = true", *OPEN)) as node, node.client() as client:
+        refused = await client.ask({"id": 2, "subscribe": {"channel": "without:a", "tf": german}})
+        assert "subscribe" in await client.ask({"id": 3, "subscribe": {"channel": "with:a", "tf": german}})
+        for lang in ("en", "de"):
+            await node.api("publish", channel="with:a", data=lang, tags={"lang": lang})
+        assert (await client.hear())["push"]["pub"]["data"] == "de"
+    assert refused["error"]["code"] == 107
+
+
+@pytest.mark.shows("allow_user_limited_channels")
+async def test_a_channel_may_be_for_the_users_in_its_name(deploy: Deploy) -> None:
+    async with deploy(two_kinds("allow_user_limited_channels = true")) as node:
+        assert "subscribe" in await subscribed(node, "with:a#41,42")
+        assert (await subscribed(node, "with:a#41"))["error"]["code"] == 103
+        assert (await subscribed(node, "without:a#41,42"))["error"]["code"] == 103
+
+
+ANONYMOUS = "[client]\nallow_anonymous_connect_without_token = true\n"
+DOES: Mapping[str, dict[str, Any]] = {
+    "subscribe": {"subscribe": {"channel": "ns:a"}},
+    "publish": {"publish": {"channel": "ns:a", "data": 1}},
+    "history": {"history": {"channel": "ns:a"}},
+    "presence": {"presence": {"channel": "ns:a"}},
+}
+PERMISSIONS = [
+    (operation, whom)
+    for operation in DOES
+    for whom in ("client", "subscriber", "anonymous")
+    if (operation, whom) != ("subscribe", "subscriber")
+]
+
+
+@pytest.mark.parametrize(
+    ("operation", "whom"),
+    [pytest.param(*each, marks=pytest.mark.shows("allow_{}_for_{}".format(*each))) for each in PERMISSIONS],
+)
+async def test_an_operation_is_allowed_to_them_and_otherwise_refused(deploy: Deploy, operation: str, whom: str) -> None:
+    async def answer(*options: str) -> dict[str, Any]:
+        """To the command, from one of `whom`."""
+        permission = [f"allow_{operation}_for_{each} = true" for each in options]
+        common = {*HISTORY, "presence = true", *permission}
+        if whom == "subscriber":
+            common |= {"allow_subscribe_for_client = true"}
+        async with deploy(ANONYMOUS + namespace("ns", *sorted(common))) as node, node.socket() as client:
+            hello = {} if whom == "anonymous" else {"token": signed(sub="42")}
+            assert "connect" in await client.ask({"id": 1, "connect": hello})
+            if whom == "subscriber":
+                assert "subscribe" in await client.ask({"id": 2, "subscribe": {"channel": "ns:a"}})
+            said = await client.ask({"id": 3, **DOES[operation]})
+            while "push" in said:  # a subscriber hears what it published
+                said = await client.hear()
+            return dict(said)
+
+    needed = {"client"} if whom == "anonymous" else set()  # anonymous clients are clients, too
+    assert (await answer(*needed))["error"]["code"] == 103
+    assert operation in await answer(*needed, whom)

@@ -1,0 +1,418 @@
+"""What the settings of [server], [database], [redis], [broker], [streams], [events] and [log] do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import aio_pika
+import aiohttp
+import aiormq
+import asyncpg
+import orjson
+import pytest
+import redis.asyncio
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
+
+from handlers.ports.streams import Entry
+from storage.streams import StreamsOptions, open_streams
+from tests.integration.websocket_node import Client
+from tests.services.proxy import open_proxy
+from tests.services.server import free_port
+from tests.settings.deployment import (
+    ACCOUNT,
+    AUTH_SECRET,
+    HISTORY,
+    OPEN,
+    Deploy,
+    Deployment,
+    namespace,
+    of_account,
+)
+
+BEARER = {"Authorization": f"Bearer {of_account()}"}
+DeployWithBroker = Callable[..., AbstractAsyncContextManager[Deployment]]
+PERSONAL = f"#{ACCOUNT.id}"
+
+
+@pytest.mark.shows("server.host")
+async def test_it_listens_where_it_should(deploy: Deploy) -> None:
+    async with deploy('[server]\nhost = "127.0.0.2"') as node:
+        assert node.url.startswith("http://127.0.0.2:")
+
+
+@pytest.mark.shows("server.port")
+async def test_it_listens_on_its_port(deploy: Deploy) -> None:
+    port = free_port()
+    async with deploy(environment={"SERVER__PORT": str(port)}) as node:
+        assert node.url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.shows("server.allowed_hosts")
+async def test_it_answers_to_its_names(deploy: Deploy) -> None:
+    async with deploy('[server]\nallowed_hosts = ["127.0.0.1", "shop.example"]') as node:
+        assert await node.status("/asyncapi.json", Host="shop.example") == 200
+        assert await node.status("/asyncapi.json", Host="elsewhere.example") == 421
+
+
+@pytest.mark.shows("server.max_body_bytes")
+async def test_a_body_has_a_size(deploy: Deploy) -> None:
+    async with (
+        deploy("[server]\nmax_body_bytes = 1024") as node,
+        node.http.post(f"{node.url}/api/v1/orders", json=" " * 1024, headers=BEARER) as reply,
+    ):
+        assert reply.status == 413
+
+
+@pytest.mark.shows("server.shutdown_pause")
+async def test_before_it_goes_it_says_so_for_a_while(deploy: Deploy) -> None:
+    async with deploy(environment={"SERVER__SHUTDOWN_PAUSE": "1"}) as node:
+        node.stop.set()
+        await node.until_ready("draining: red")
+        assert await node.status("/health/live") == 200
+    async with deploy(environment={"SERVER__SHUTDOWN_PAUSE": "0"}) as node:
+        node.stop.set()
+        await asyncio.sleep(0.2)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await node.status("/health/live", Connection="close")
+
+
+@pytest.mark.shows("server.shutdown_grace")
+async def test_clients_are_sent_away_over_a_while(deploy: Deploy) -> None:
+    """So that not all of them are somewhere else at once; but few are."""
+
+    async def spread(grace: float) -> float:
+        """Seconds from the first client's close to the last one's."""
+        loop = asyncio.get_running_loop()
+
+        async def gone(client: Client) -> float:
+            assert await client.closed() == (3001, "shutdown")
+            return loop.time()
+
+        async with deploy(f"[server]\nshutdown_grace = {grace}") as node, AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(node.client()) for _ in range(200)]
+            closes = [asyncio.create_task(gone(client)) for client in clients]
+            node.stop.set()
+            moments = await asyncio.gather(*closes)
+        return max(moments) - min(moments)
+
+    over_a_while = await spread(10)
+    assert over_a_while >= 0.14  # four waves
+    assert await spread(0.1) < over_a_while
+
+
+@pytest.mark.shows("database.url", "redis.url", "redis.bus_channel")
+async def test_its_parts_are_where_it_is_told(
+    deploy: Deploy, postgres_url: str, redis_url: str, unique_name: str
+) -> None:
+    async with deploy(namespace("ns", *OPEN, *HISTORY), {"REDIS__BUS_CHANNEL": f"{unique_name}.bus"}) as node:
+        await node.publish("ns:a", "kept")
+        async with connected(postgres_url) as database:
+            assert await database.fetchval("SELECT data FROM publications WHERE channel = 'ns:a'") == b'"kept"'
+        async with redis.asyncio.Redis.from_url(redis_url) as bus:
+            [(_, listeners)] = await bus.pubsub_numsub(f"{unique_name}.bus")
+            assert listeners == 1
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def locked(url: str, table: str) -> AsyncIterator[None]:
+    """Nobody reads it, or writes to it."""
+    async with connected(url) as connection, connection.transaction():
+        await connection.execute(f"LOCK TABLE {table}")
+        yield
+
+
+async def answers(node: Deployment, path: str) -> tuple[int, float]:
+    """The status, and the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with node.http.get(f"{node.url}/api/v1/{path}", headers=BEARER) as reply:
+        return reply.status, loop.time() - began
+
+
+@pytest.mark.shows("database.pool_size", "database.acquire_timeout")
+async def test_so_many_connections_are_shared_and_waited_for(deploy: Deploy, postgres_url: str) -> None:
+    one = "[database]\npool_size = 1\nacquire_timeout = 0.2\ndeadline = 60"
+    two = "[database]\npool_size = 2\nacquire_timeout = 0.2\ndeadline = 60"
+    for settings, status in ((one, 503), (two, 200)):
+        async with deploy(settings) as node:
+            async with locked(postgres_url, "orders"):
+                first = asyncio.create_task(answers(node, "orders"))
+                await until_waiting(postgres_url)
+                second, seconds = await answers(node, "products")
+                assert second == status
+                assert seconds < 2  # the default
+            assert (await first)[0] == 200
+
+
+async def until_waiting(url: str) -> None:
+    """Returns when a statement waits for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with connected(url) as connection:
+        while not await connection.fetchval(waiting):
+            await connection.execute("SELECT pg_sleep(0.01)")
+
+
+@pytest.mark.shows("database.deadline")
+async def test_a_unit_of_work_has_so_long(deploy: Deploy, postgres_url: str) -> None:
+    async with deploy("[database]\nacquire_timeout = 0.2\ndeadline = 0.4") as node, locked(postgres_url, "orders"):
+        status, seconds = await answers(node, "orders")
+    assert status == 503
+    assert seconds < 2.4  # the default is 2.5
+
+
+@dataclass(frozen=True)
+class Amqp:
+    """Another service on RabbitMQ. `names` is the section that gives a node an exchange and queues of its own."""
+
+    url: str
+    prefix: str
+    connection: AbstractConnection
+    channel: AbstractChannel
+
+    def names(self, *more: str) -> str:
+        keys = ("exchange", "fanout_queue", "dead_letter_queue")
+        return "\n".join(["[broker]", *(f'{key} = "{self.prefix}.{key}"' for key in keys), *more, ""])
+
+    async def exchange(self) -> AbstractExchange:
+        return await self.channel.get_exchange(f"{self.prefix}.exchange")
+
+    async def queue(self, key: str) -> AbstractQueue:
+        return await self.channel.get_queue(f"{self.prefix}.{key}")
+
+    async def emit(self, body: bytes) -> None:
+        message = aio_pika.Message(body, content_type="application/cloudevents+json")
+        await (await self.exchange()).publish(message, "invoice.sent")
+
+    async def until_consumed(self) -> None:
+        """Returns when a node listens: what is emitted before is nobody's."""
+        async with asyncio.timeout(20):
+            while not await self._consumers():  # noqa: ASYNC110 - RabbitMQ tells nobody
+                await asyncio.sleep(0.02)
+
+    async def _consumers(self) -> int:
+        async with self.connection.channel() as channel:
+            try:
+                queue = await channel.get_queue(f"{self.prefix}.fanout_queue")
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return 0
+            return queue.declaration_result.consumer_count or 0
+
+
+@pytest.fixture
+async def amqp(rabbitmq_url: str, unique_name: str) -> AsyncIterator[Amqp]:
+    async with await aio_pika.connect(rabbitmq_url) as connection:
+        yield Amqp(rabbitmq_url, unique_name, connection, await connection.channel())
+
+
+@pytest.fixture
+def deploy_with_broker(deploy: Deploy, amqp: Amqp) -> DeployWithBroker:
+    """A node with more lines in [broker], and other sections."""
+
+    @asynccontextmanager
+    async def deploy_with_broker(*broker: str, sections: str = "") -> AsyncIterator[Deployment]:
+        async with deploy(amqp.names(*broker) + sections, {"BROKER__URL": amqp.url}) as node:
+            await amqp.until_consumed()
+            yield node
+
+    return deploy_with_broker
+
+
+def event(number: int, channel: str | None = None) -> bytes:
+    told = {} if channel is None else {"channel": channel}
+    about = {"id": str(number), "source": "/tests", "type": "invoice.sent", "subject": "7", "data": number}
+    return orjson.dumps({"specversion": "1.0", **about, **told})
+
+
+@pytest.mark.shows("broker.url", "broker.exchange", "broker.fanout_queue", "broker.dead_letter_queue")
+async def test_events_go_by_the_names_it_is_told(deploy_with_broker: DeployWithBroker, amqp: Amqp) -> None:
+    async with deploy_with_broker(sections=namespace("ns", *OPEN)) as node, node.client("ns:a") as client:
+        await amqp.emit(event(1, "ns:a"))
+        assert (await client.hear())["push"]["pub"]["data"]["data"] == 1
+        await amqp.emit(b"no event")
+        assert await first_in(await amqp.queue("dead_letter_queue")) == b"no event"
+
+
+async def first_in(queue: AbstractQueue) -> bytes:
+    async with asyncio.timeout(10), queue.iterator(no_ack=True) as messages:
+        async for message in messages:
+            return message.body
+    raise EOFError
+
+
+@pytest.mark.shows("broker.prefetch")
+async def test_so_many_events_are_in_its_hands(
+    deploy_with_broker: DeployWithBroker, amqp: Amqp, postgres_url: str
+) -> None:
+    kept = namespace("ns", *OPEN, *HISTORY)
+    async with deploy_with_broker("prefetch = 2", sections=kept) as node, node.client("ns:a") as client:
+        async with locked(postgres_url, "publications"):
+            for number in range(5):
+                await amqp.emit(event(number, "ns:a"))
+            await until_waiting(postgres_url)
+            queue = await amqp.queue("fanout_queue")
+            while (await queue.declare()).message_count != 3:  # noqa: ASYNC110 - RabbitMQ tells nobody
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
+            assert (await queue.declare()).message_count == 3
+        assert [(await client.hear())["push"]["pub"]["offset"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.shows("broker.heartbeat")
+async def test_a_line_that_went_dead_is_noticed(deploy: Deploy, amqp: Amqp) -> None:
+    place = urlsplit(amqp.url)
+    assert place.port is not None
+    async with open_proxy(place.port) as proxy:
+        far = urlunsplit(place._replace(netloc=f"{place.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"))
+        async with deploy(amqp.names("heartbeat = 1"), {"BROKER__URL": far}) as node:
+            proxy.silence()
+            async with asyncio.timeout(10):  # it takes aiormq 18 with the default
+                await node.until_ready("rabbitmq: degraded")
+            proxy.restore()
+
+
+@pytest.mark.shows("events.life_cycle")
+@pytest.mark.parametrize(
+    ("kind", "types"),
+    [("client", ["client.connected", "client.disconnected"]), ("channel", ["channel.occupied", "channel.vacated"])],
+)
+async def test_other_services_hear_of_clients_or_channels(
+    deploy_with_broker: DeployWithBroker, amqp: Amqp, kind: str, types: list[str]
+) -> None:
+    sections = f'[events]\nlife_cycle = ["{kind}"]\n' + namespace("ns", *OPEN, "presence = true")
+    async with deploy_with_broker(sections=sections) as node:
+        queue = await amqp.channel.declare_queue(exclusive=True)
+        await queue.bind(await amqp.exchange(), "#")
+        async with node.client("ns:a"):
+            pass
+        heard: list[str | None] = []
+        async with asyncio.timeout(10), queue.iterator(no_ack=True) as messages:
+            async for message in messages:
+                heard.append(message.routing_key)
+                if len(heard) == len(types):
+                    break
+    assert heard == types
+
+
+@pytest.mark.shows("events.channels")
+async def test_types_of_events_have_their_channels(deploy_with_broker: DeployWithBroker, amqp: Amqp) -> None:
+    sections = '[events.channels]\n"invoice.sent" = "ns:{subject}"\n' + namespace("ns", *OPEN)
+    async with deploy_with_broker(sections=sections) as node, node.client("ns:7") as client:
+        await amqp.emit(event(1))
+        assert (await client.hear())["push"]["channel"] == "ns:7"
+
+
+@pytest.mark.shows("streams.retention")
+@pytest.mark.usefixtures("retention_runs_often")
+async def test_the_domains_channels_are_kept_so_long(deploy: Deploy) -> None:
+    async with deploy("[streams]\nretention = 1") as node:
+        await node.publish(PERSONAL, "soon gone")
+        assert len(await history(node)) == 1
+        while await history(node):  # noqa: ASYNC110 - as a reader
+            await asyncio.sleep(0.05)
+
+
+async def history(node: Deployment) -> list[object]:
+    return list((await node.api("history", channel=PERSONAL, limit=-1))["publications"])
+
+
+@pytest.mark.shows("streams.recovery_limit")
+async def test_who_missed_more_is_told_to_reload(deploy: Deploy) -> None:
+    kept = namespace("ns", *OPEN, *HISTORY, "force_recovery = true")
+    async with deploy("[streams]\nrecovery_limit = 2\n" + kept) as node, node.client() as client:
+        await node.publish("ns:a", 1, 2, 3)
+        epoch = (await node.api("history", channel="ns:a"))["epoch"]
+        for offset, recovered in ((0, False), (1, True)):
+            await client.ask({"id": 2, "unsubscribe": {"channel": "ns:a"}})
+            position = {"recover": True, "epoch": epoch, "offset": offset}
+            said = (await client.ask({"id": 3, "subscribe": {"channel": "ns:a", **position}}))["subscribe"]
+            assert said.get("recovered", False) is recovered
+
+
+@pytest.mark.shows("streams.seen_retention")
+@pytest.mark.usefixtures("retention_runs_often")
+async def test_a_repetition_is_recognized_so_long(deploy: Deploy) -> None:
+    async with deploy("[streams]\nseen_retention = 1\n" + namespace("ns", *OPEN, *HISTORY)) as node:
+        same = {"channel": "ns:a", "data": 1, "idempotency_key": "k"}
+        assert [(await node.api("publish", **same))["offset"] for _ in range(2)] == [1, 1]
+        while (await node.api("publish", **same))["offset"] == 1:  # noqa: ASYNC110 - as a backend
+            await asyncio.sleep(0.1)
+
+
+async def lose(url: str, channel: str) -> None:
+    """A publication of another node of which the bus says nothing."""
+    async with open_streams(StreamsOptions(url)) as streams:
+        await streams.append([Entry(channel, "/tests", str(uuid4()), b'"lost"', 0)])
+
+
+async def hears(node: Deployment, url: str) -> bool:
+    """Whether a client hears what was lost, rather soon."""
+    async with node.client("ns:a") as client:
+        await lose(url, "ns:a")
+        try:
+            return "push" in await asyncio.wait_for(client.hear(), 1)
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.shows("streams.head_check_interval")
+async def test_what_the_bus_lost_is_found_so_soon(deploy: Deploy, postgres_url: str) -> None:
+    kept = namespace("ns", *OPEN, *HISTORY)
+    for interval, found in ((0.1, True), (3600, False)):
+        settings = f"[streams]\nhead_check_interval = {interval}\nhead_check_interval_without_bus = 0.1\n"
+        async with deploy(settings + kept) as node:
+            await asyncio.sleep(0.5)  # what it looks at as it connects to the bus is another matter
+            assert await hears(node, postgres_url) is found
+
+
+@pytest.mark.shows("streams.head_check_interval_without_bus")
+async def test_without_the_bus_it_looks_as_often(deploy: Deploy, postgres_url: str) -> None:
+    away = {"REDIS__URL": f"redis://127.0.0.1:{free_port()}/0"}
+    kept = namespace("ns", *OPEN, *HISTORY)
+    for interval, found in ((0.1, True), (3600, False)):
+        settings = f"[streams]\nhead_check_interval = 3600\nhead_check_interval_without_bus = {interval}\n"
+        async with deploy(settings + kept, away, with_redis=False) as node:
+            assert await hears(node, postgres_url) is found
+
+
+@pytest.mark.shows("log.level", "log.format")
+def test_the_log_is_as_it_should(postgres_url: str, tmp_path: Path) -> None:
+    """Of a program that is told to serve at an address that is not this machine's: it warns, and ends."""
+
+    def log(**settings: str) -> list[str]:
+        nobody = f"127.0.0.1:{free_port()}"
+        given = {"DATABASE__URL": f"postgresql://{nobody}/db", "REDIS__URL": f"redis://{nobody}/0"}
+        given |= {"AUTH__TOKEN_SECRET": AUTH_SECRET, "SERVER__HOST": "192.0.2.1", **settings}
+        environment: Mapping[str, str] = {f"ORDERWIRE_{name}": value for name, value in given.items()}
+        done = subprocess.run(
+            [sys.executable, "-m", "server", "serve"],
+            env={"PATH": os.defpath, "ORDERWIRE_DATA_DIR": str(tmp_path), **environment},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 1
+        return [line for line in done.stderr.splitlines() if "schema_not_checked" in line]
+
+    [line] = log(LOG__FORMAT="json")
+    assert json.loads(line)["level"] == "warning"
+    [line] = log(LOG__FORMAT="console")
+    assert not line.startswith("{")
+    assert not log(LOG__LEVEL="error")
