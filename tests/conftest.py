@@ -28,7 +28,7 @@ from blockbuster import BlockBuster
 
 from tests.peers import PEERS, Peer
 from tests.services import chromium as chromium_service
-from tests.services import leftovers
+from tests.services import folders, leftovers
 from tests.services import node as node_service
 from tests.services.chromium import Chromium
 from tests.services.databases import Databases
@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("developer", deadline=None)
     hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+    folders.prefer_memory()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends in order, folders removed
     uvloop.new_event_loop().close()  # libuv opens a pipe for the process with its first loop and keeps it
 

@@ -12,12 +12,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.services.folders import new_folder
 from tests.services.server import Launch, free_port, spawn
 
 CHECKOUT = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ def orderwire(
 def reachable_folder() -> Iterator[Path]:
     """A new folder that other accounts can pass through: under root, PostgreSQL runs as one of them, and pytest's
     own temporary folders are closed to it."""
-    folder = Path(tempfile.mkdtemp(prefix="orderwire-"))
+    folder = new_folder("node")
     folder.chmod(0o711)
     try:
         yield folder

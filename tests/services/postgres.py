@@ -13,6 +13,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tests.services import folders
 from tests.services.server import Account, Launch, Server, StartFailed, Unavailable
 
 _USER = "orderwire"
@@ -48,6 +49,7 @@ class Postgres(Server):
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "max_connections=200",
+            "max_wal_size=128MB" if folders.are_in_memory() else "",
             "file_copy_method=clone" if _major(binaries) >= 18 else "",
         )
         options = [argument for setting in settings if setting for argument in ("-c", setting)]

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
+
+from tests.services.folders import new_folder
 
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 _START_SECONDS = 90.0  # RabbitMQ needs 6 s alone and several times that on a busy machine
@@ -67,7 +68,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"orderwire-{self.name}-"))
+        self.folder = new_folder(self.name)
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
         self._thaw: subprocess.Popen[bytes] | None = None
@@ -251,13 +252,20 @@ def _freeze(pid: int) -> Iterator[int]:
     """Stop a process, then its children and theirs; stopped first, so that none is born meanwhile. Yields them all."""
     _signal(pid, signal.SIGSTOP)
     yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    for thread in _threads(pid):
         try:
-            listed = children.read_text().split()
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
         except OSError:  # that thread has just ended
             continue
         for child in listed:
             yield from _freeze(int(child))
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:  # the process has just ended, or there is no /proc
+        return []
 
 
 def _signal(pid: int, which: signal.Signals) -> None:
