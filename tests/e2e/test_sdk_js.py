@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from handlers.ports.domain import Position
+from tests.contract_document import check
 from tests.e2e import sdk
 from tests.e2e.sdk import Heard, Joined
 from tests.services.orderwire import Orderwire
@@ -56,7 +57,8 @@ class Follower:
 
 
 def _heard(said: dict[str, Any]) -> Heard:
-    return Heard(said["offset"], said["id"], said["order"])
+    check("OrderPublication", said["data"])
+    return Heard(said["offset"], said["data"]["id"], said["data"]["data"])
 
 
 @asynccontextmanager

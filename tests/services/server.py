@@ -263,7 +263,7 @@ def _freeze(pid: int) -> Iterator[int]:
 
 def _threads(pid: int) -> list[str]:
     try:
-        return os.listdir(f"/proc/{pid}/task")
+        return [thread.name for thread in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:  # the process has just ended, or there is no /proc
         return []
 

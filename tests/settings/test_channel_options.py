@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.settings.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, signed
+from tests.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, signed
 
 MANY = 120  # of 100 kB: more than sockets hold for a reader that does not read
 SEEN = ("presence = true", "allow_presence_for_client = true")

@@ -14,7 +14,7 @@ from handlers.actor import Role
 from handlers.clock import utc_now
 from server.passwords import Argon2Passwords
 from storage.postgres import PostgresOptions, open_postgres
-from tests.settings.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, of_account, signed, soon
+from tests.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, of_account, signed, soon
 
 
 def client(*lines: str) -> str:

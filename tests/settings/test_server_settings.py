@@ -25,10 +25,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 
 from handlers.ports.streams import Entry
 from storage.streams import StreamsOptions, open_streams
-from tests.integration.websocket_node import Client
-from tests.services.proxy import open_proxy
-from tests.services.server import free_port
-from tests.settings.deployment import (
+from tests.deployment import (
     ACCOUNT,
     AUTH_SECRET,
     HISTORY,
@@ -38,6 +35,9 @@ from tests.settings.deployment import (
     namespace,
     of_account,
 )
+from tests.integration.websocket_node import Client
+from tests.services.proxy import open_proxy
+from tests.services.server import free_port
 
 BEARER = {"Authorization": f"Bearer {of_account()}"}
 DeployWithBroker = Callable[..., AbstractAsyncContextManager[Deployment]]

@@ -11,7 +11,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from tests.settings.deployment import Deploy, Deployment, namespace, signed
+from tests.deployment import Deploy, Deployment, namespace, signed
 
 Key = OctKey | RSAKey | ECKey
 SECRET = "another key of 32 bytes or more!"

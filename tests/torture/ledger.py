@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import asyncpg
 import orjson
 
+from tests.contract_document import check
 from tests.torture.chat_records import ROOM
 from tests.torture.conversation import publication_of
-from tests.torture.records import OrderRow, Publication, StockRow, Stream
+from tests.torture.records import ORDERS_FEED, OrderRow, Publication, StockRow, Stream
 
 # One statement, so one snapshot. Each committed change of an order raised its version by one and made one event; of
 # these, some wait in the outbox and some are in the feed (those in both will be published a second time). The rest
@@ -100,7 +101,10 @@ class Ledger:
         """Those of the domain."""
         publications: defaultdict[str, list[Publication]] = defaultdict(list)
         for row in await self._fetch(_PUBLICATIONS, ROOM):
-            publications[row["channel"]].append(publication_of(row["offset"], orjson.loads(row["data"])))
+            data = orjson.loads(row["data"])
+            if row["channel"] == ORDERS_FEED:  # where every event is
+                check("OrderPublication", data)
+            publications[row["channel"]].append(publication_of(row["offset"], data))
         return [
             Stream(row["channel"], row["epoch"], row["top"], tuple(publications[row["channel"]]))
             for row in await self._fetch(_STREAMS, ROOM)

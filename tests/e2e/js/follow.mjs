@@ -13,10 +13,7 @@ const client = new Centrifuge(address, { token: process.env.TOKEN, websocket: We
 const followed = channel ? client.newSubscription(channel) : client;
 
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
-const heard = ({ offset, data }) => {
-  const event = payload(data);
-  return { offset, id: event.id, order: event.data };
-};
+const heard = ({ offset, data }) => ({ offset, data: payload(data) });
 followed.on("subscribed", ({ wasRecovering, recovered, streamPosition }) =>
   say({ joined: { wasRecovering, recovered, epoch: streamPosition.epoch } }),
 );
