@@ -17,7 +17,7 @@ from handlers.ports.streams import Page, Streams
 from realtime.bus_memory import MemoryExchange
 from realtime.control import Control, Kick, Whose
 from realtime.namespaces import Namespaces
-from realtime.protocol.codes import Disconnect
+from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.rate_limits import Rate, RateLimits
 from server import options
 from server.config import load
@@ -59,6 +59,27 @@ async def test_more_subscriptions_than_allowed_are_106(streams: Streams, peer: P
         await client.ask({"id": 4, "unsubscribe": {"channel": FEED}})
         assert (refused["error"]["code"], refused["error"]["message"]) == (106, "limit exceeded")
         assert "subscribe" in await client.ask({"id": 5, "subscribe": {"channel": FEED}})
+
+
+async def test_a_second_subscription_to_a_channel_is_105(streams: Streams, peer: Peer) -> None:
+    async with a_node(streams, peer) as node, node.client(FEED) as client:
+        refused = await client.ask({"id": 3, "subscribe": {"channel": FEED}})
+        assert (refused["error"]["code"], refused["error"]["message"]) == (105, "already subscribed")
+        await node.publish(FEED, *texts(1))
+        assert (await client.hear())["push"]["pub"]["offset"] == 1
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+async def test_kinds_of_subscriptions_that_there_are_not_are_108(streams: Streams, peer: Peer, kind: int) -> None:
+    async with a_node(streams, peer) as node, node.client() as client:
+        refused = await client.ask({"id": 3, "subscribe": {"channel": FEED, "type": kind}})
+        assert (refused["error"]["code"], refused["error"]["message"]) == (108, "not available")
+
+
+async def test_a_message_that_nobody_takes_is_3508(streams: Streams, peer: Peer) -> None:
+    async with a_node(streams, peer) as node, node.client() as client:
+        await client.say({"send": {"data": "hello"}})
+        assert await client.closed() == (3508, "not available")
 
 
 async def test_more_commands_than_allowed_are_111_and_going_on_is_3013(streams: Streams, peer: Peer) -> None:
@@ -146,3 +167,11 @@ async def test_the_conversation_about_channels_is_what_is_spoken(
 ) -> None:
     async with a_node(streams, peer, namespaces=documented) as node:
         await replay(TRANSCRIPT, node)
+
+
+def test_every_code_is_met_on_a_socket() -> None:
+    """By one of the tests of a running node; a number that they do not even mention, they do not meet."""
+    folder = Path(__file__).parent
+    texts = [file.read_text() for file in (*folder.glob("test_*.py"), *(folder.parent / "faults").glob("test_*.py"))]
+    mentioned = {int(number) for text in texts for number in re.findall(r"\b\d{3,4}\b", text)}
+    assert {each.code for each in (*Error, *Disconnect, *Unsubscribed)} <= mentioned
