@@ -60,7 +60,7 @@ class Bus(Protocol):
 
 # What it is; bytes of channel, epoch, info, tags and data; offset; time in ms.
 _HEAD = struct.Struct("!BHHIIIQQ")
-_PUBLISHED, _JOIN, _LEAVE, _ORDER = range(4)
+_PUBLISHED, _JOIN, _LEAVE, _ORDER, _PUBLISHED_AS_DELTA = range(5)
 
 
 def encode(items: Iterable[Item]) -> bytes:
@@ -76,7 +76,8 @@ def encode(items: Iterable[Item]) -> bytes:
         else:
             one = item.publication
             fields = (item.channel.encode(), item.epoch.encode(), one.info, one.tags, one.data)
-            head = _HEAD.pack(_PUBLISHED, *map(len, fields), one.offset, one.time_ms)
+            kind = _PUBLISHED_AS_DELTA if one.as_delta else _PUBLISHED
+            head = _HEAD.pack(kind, *map(len, fields), one.offset, one.time_ms)
         parts += (head, *fields)
     return b"".join(parts)
 
@@ -101,5 +102,6 @@ def decode(message: bytes) -> Iterator[Item]:
             yield Membership(channel.decode(), info, is_join=kind == _JOIN)
         elif kind == _ORDER:
             yield Order(channel.decode(), data)
-        elif kind == _PUBLISHED:
-            yield Published(channel.decode(), epoch.decode(), Publication(offset, data, time_ms, info, tags))
+        elif kind in {_PUBLISHED, _PUBLISHED_AS_DELTA}:
+            publication = Publication(offset, data, time_ms, info, tags, as_delta=kind == _PUBLISHED_AS_DELTA)
+            yield Published(channel.decode(), epoch.decode(), publication)

@@ -95,12 +95,13 @@ class Channel:
     `is_suspect`: something spoke of another epoch; only the stream itself can tell.
     `is_gone`: dropped or reset; whoever still holds it starts again with a new one.
     `is_conflated`: subscribers that are behind are sent the latest publication only.
+    `sends_deltas`: every publication goes to subscribers that take differences as one, not only those that ask for it.
     """
 
     __slots__ = (
         "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard",
         "is_conflated", "is_gone", "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening",
-        "publishers", "watching",
+        "publishers", "sends_deltas", "watching",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -113,6 +114,7 @@ class Channel:
         self.is_gone = False
         self.is_suspect = False
         self.is_conflated = False
+        self.sends_deltas = False
         self.awaits_repair = False
         self.opening: asyncio.Future[bool] | None = None
         self.early: list[Published] = []

@@ -224,6 +224,7 @@ def _hand_out_differences(
     publication: Publication,
 ) -> None:
     """Each of the three kinds of frame is made when the first subscriber needs it, and shared."""
+    base = channel.base if channel.sends_deltas or publication.as_delta else None
     frames: dict[bool | None, bytes] = {}
     for subscriber in subscribers:
         has_base = deltas.get(subscriber)
@@ -231,7 +232,7 @@ def _hand_out_differences(
             frames[has_base] = (
                 encoding.publication(channel.name, publication)
                 if has_base is None
-                else encoding.compressed(channel.name, publication, channel.base if has_base else None)
+                else encoding.compressed(channel.name, publication, base if has_base else None)
             )
         subscriber.pending.append(frames[has_base])
         if has_base is False:

@@ -135,11 +135,12 @@ class Hub:
         if channel is not None:
             channel.watch(subscriber)
 
-    def compress(self, subscriber: Subscriber, name: str) -> None:
+    def compress(self, subscriber: Subscriber, name: str, *, always: bool) -> None:
         """Send a subscriber of the channel differences from now on."""
         channel = self._channels.get(name)
         if channel is not None:
             channel.compress(subscriber)
+            channel.sends_deltas = always
 
     def narrow(self, subscriber: Subscriber, name: str, filter_: Filter) -> None:
         """Send a subscriber of the channel, from now on, what its filter lets through. Its positions skip the rest."""

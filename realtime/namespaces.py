@@ -27,7 +27,8 @@ class ChannelOptions:
     `is_cache`: a channel is its latest publication, and a subscriber is given that one, not what it missed.
     `conflate`: a subscriber that falls behind is sent the latest publication only, and not closed.
     `exclude_publisher`: a client is not sent what it publishes itself.
-    `has_deltas`: subscribers that take differences are sent them.
+    `takes_deltas`: subscribers may ask for differences. `delta_publish`: every publication is sent to them as one, not
+    only those whose publisher wants that.
     `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
     """
 
@@ -40,7 +41,8 @@ class ChannelOptions:
     join_leave: bool = False
     join_leave_per_user: bool = False
     force_push_join_leave: bool = False
-    has_deltas: bool = False
+    takes_deltas: bool = False
+    delta_publish: bool = False
     conflate: bool = False
     exclude_publisher: bool = False
     allow_tags_filter: bool = False

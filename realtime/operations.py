@@ -151,9 +151,9 @@ class Operations:
         self, subscriber: Subscriber, question: Join, options: ChannelOptions, joined: Subscribed | Listening
     ) -> Subscribed | Listening:
         wants = question.request is not None and question.request.wants_delta
-        if not wants or not options.has_deltas or isinstance(joined, Listening):
+        if not wants or not options.takes_deltas or isinstance(joined, Listening):
             return joined
-        self._hub.compress(subscriber, question.channel)
+        self._hub.compress(subscriber, question.channel, always=options.delta_publish)
         return replace(joined, is_delta=True)
 
     def _narrowed(

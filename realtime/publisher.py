@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -41,6 +41,7 @@ class Draft:
     """What somebody wants published. `data` is one JSON value on one line; `info` and `tags` as in `Entry`.
 
     (source, id) is its identity in the channel; without an id it has none. `skip_history`: for those who are there.
+    `as_delta` as in `Publication`.
     """
 
     channel: str
@@ -51,12 +52,14 @@ class Draft:
     tags: bytes = b""
     version: Version | None = None
     skip_history: bool = False
+    as_delta: bool = False
 
 
 @dataclass(slots=True)
 class _Waiting:
     entry: Entry
     version: Version | None
+    as_delta: bool
     outcome: asyncio.Future[Position]
 
 
@@ -84,17 +87,17 @@ class Publisher:
             entry = Entry(
                 draft.channel, draft.source, draft.id, draft.data, now_ms, draft.info, draft.tags, options.keep
             )
-            return await self._append(entry, draft.version)
+            return await self._append(entry, draft)
         if not draft.id or await self._streams.remember(draft.channel, draft.source, draft.id):
-            await self._send(draft.channel, Publication(0, draft.data, now_ms, draft.info, draft.tags))
+            await self._send(draft.channel, Publication(0, draft.data, now_ms, draft.info, draft.tags, draft.as_delta))
         return None
 
-    async def _append(self, entry: Entry, version: Version | None) -> Position:
+    async def _append(self, entry: Entry, draft: Draft) -> Position:
         if len(self._waiting) >= _MOST_WAITING:
             self._metrics.drops.labels("publisher_busy").inc()
             raise PublisherBusy
         outcome: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(entry, version, outcome))
+        self._waiting.append(_Waiting(entry, draft.version, draft.as_delta, outcome))
         self._woken.set()
         return await outcome
 
@@ -132,7 +135,7 @@ class Publisher:
         appended = await self._written(batch)
         if appended:
             self._metrics.appended.inc(len(appended))
-            await self._bus.publish(encode(appended.values()))
+            await self._bus.publish(encode(_wanted(item, batch[index]) for index, item in appended.items()))
         for index, waiting in enumerate(batch):
             item = appended.get(index)
             _settle(waiting, await self._found(waiting.entry) if item is None else _position(item))
@@ -148,6 +151,13 @@ class Publisher:
         """Of an entry that was not appended. Rare, so each by itself."""
         found = await self._streams.find(entry.channel, entry.source, entry.id) if entry.id else None
         return found or (await self._streams.open([entry.channel]))[entry.channel]
+
+
+def _wanted(item: Published, waiting: _Waiting) -> Published:
+    """As whoever published it wants it sent."""
+    if not waiting.as_delta:
+        return item
+    return replace(item, publication=replace(item.publication, as_delta=True))
 
 
 def _position(item: Published) -> Position:

@@ -271,6 +271,7 @@ def _draft(channel: str, content: Content, options: ChannelOptions) -> Draft:
         tags=tags,
         version=version,
         skip_history=content.skip_history,
+        as_delta=content.delta,
     )
 
 

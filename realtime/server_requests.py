@@ -22,6 +22,7 @@ class Content(Request):
     data: JsonValue = None
     b64data: str | None = None
     skip_history: bool = False
+    delta: bool = False
     tags: dict[str, str] = Field(default_factory=dict)
     idempotency_key: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
     version: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -83,12 +83,12 @@ def _channel_contradictions(given: Channels, where: Where) -> Iterator[str]:
             yield f"{place}: expected both history_size and history_ttl, or neither"
         if options.join_leave_per_user and not options.presence:
             yield f"{place}: expected presence, because join_leave_per_user needs to know who is there"
-        if bool(options.allowed_delta_types) != options.delta_publish:
-            yield f'{place}: expected both delta_publish and allowed_delta_types = ["fossil"], or neither'
-        if not has_history and options.delta_publish:
+        if options.delta_publish and not options.allowed_delta_types:
+            yield f'{place}: expected allowed_delta_types = ["fossil"], because delta_publish is for those who may ask'
+        if not has_history and options.allowed_delta_types:
             yield f"{place}: expected history_size and history_ttl, because a difference is to what came before"
-        if options.delta_publish and (options.conflate or options.exclude_publisher):
-            yield f"{place}: expected no delta_publish, because conflate and exclude_publisher leave publications out"
+        if options.allowed_delta_types and (options.conflate or options.exclude_publisher):
+            yield f"{place}: expected no allowed_delta_types, because conflate and exclude_publisher leave some out"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
 

@@ -49,9 +49,9 @@ def namespaces(settings: Settings) -> Namespaces:
 
 
 def _channel_options(given: GivenChannelOptions) -> ChannelOptions:
-    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types", "delta_publish"})
+    same = given.model_dump(exclude={"name", "force_recovery_mode", "allowed_delta_types"})
     is_cache = given.force_recovery_mode == "cache"
-    return ChannelOptions(**same, is_cache=is_cache, has_deltas=given.delta_publish)
+    return ChannelOptions(**same, is_cache=is_cache, takes_deltas=bool(given.allowed_delta_types))
 
 
 def client_token_options(given: ClientToken) -> ClientTokenOptions:

@@ -54,13 +54,15 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One element of a stream; offsets count 1, 2, 3 ... without a gap. Offset 0 is in no stream: it goes to whoever
-    hears the channel now, and is gone. `info` and `tags` as in `Entry`."""
+    hears the channel now, and is gone. `info` and `tags` as in `Entry`. `as_delta`: whoever published it wants it sent
+    as the difference to the one before; the stream does not keep that."""
 
     offset: int
     data: bytes
     time_ms: int
     info: bytes = b""
     tags: bytes = b""
+    as_delta: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ NAMESPACES = Namespaces(
         "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
         "price": replace(KEPT, force_recovery=True, conflate=True),
         "cursor": replace(OPEN, exclude_publisher=True),
-        "doc": replace(KEPT, force_recovery=True, has_deltas=True),
+        "doc": replace(KEPT, force_recovery=True, takes_deltas=True, delta_publish=True),
         "placed": replace(KEPT, force_positioning=True),
         "asked": replace(KEPT, allow_history_for_subscriber=True),
         "read": ChannelOptions(allow_subscribe_for_client=True),

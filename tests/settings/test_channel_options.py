@@ -147,20 +147,23 @@ async def test_two_tabs_of_one_user_join_once(deploy: Deploy) -> None:
 @pytest.mark.shows("allowed_delta_types", "delta_publish")
 async def test_who_wants_differences_is_sent_them(deploy: Deploy) -> None:
     document = {"text": "a long text that stays as it is, " * 10}
-    deltas = 'allowed_delta_types = ["fossil"]\ndelta_publish = true'
-    async with (
-        deploy(two_kinds(deltas, *OPEN, *HISTORY, "force_recovery = true")) as node,
-        node.client() as client,
-    ):
-        said = [
-            await client.ask({"id": 2, "subscribe": {"channel": channel, "delta": "fossil"}})
-            for channel in ("with:a", "without:a")
-        ]
-        await node.publish("with:a", document, {**document, "n": 2})
-        pushes = [(await client.hear())["push"]["pub"] for _ in range(2)]
-    assert [answer["subscribe"].get("delta", False) for answer in said] == [True, False]
-    assert [pub.get("delta", False) for pub in pushes] == [False, True]
-    assert len(pushes[1]["data"]) < 60
+    common = (*OPEN, *HISTORY, "force_recovery = true")
+    taken = 'allowed_delta_types = ["fossil"]'
+    kinds = namespace("never", *common) + namespace("asked", *common, taken)
+    kinds += namespace("always", *common, taken, "delta_publish = true")
+    async with deploy(kinds) as node, node.client() as client:
+        for channel, takes, sent in (
+            ("never:a", False, [False, False, False]),
+            ("asked:a", True, [False, False, True]),
+            ("always:a", True, [False, True, True]),
+        ):
+            said = await client.ask({"id": 2, "subscribe": {"channel": channel, "delta": "fossil"}})
+            assert said["subscribe"].get("delta", False) is takes
+            for n in range(3):
+                await node.api("publish", channel=channel, data={**document, "n": n}, delta=n == 2)
+            pushes = [(await client.hear())["push"]["pub"] for _ in range(3)]
+            assert [pub.get("delta", False) for pub in pushes] == sent
+            assert all(len(pub["data"]) < 60 for pub in pushes if pub.get("delta"))
 
 
 @pytest.mark.shows("conflate")

@@ -10,9 +10,10 @@ from handlers.ports.streams import Publication, Published
 from realtime.bus import decode, encode
 
 U64 = st.integers(0, 2**64 - 1)
-PUBLISHED = st.builds(
-    Published, st.text(max_size=60), st.text(max_size=20), st.builds(Publication, U64, st.binary(max_size=200), U64)
+PUBLICATION = st.builds(
+    Publication, U64, st.binary(max_size=200), U64, st.binary(max_size=20), st.binary(max_size=20), st.booleans()
 )
+PUBLISHED = st.builds(Published, st.text(max_size=60), st.text(max_size=20), PUBLICATION)
 
 
 @given(st.lists(PUBLISHED, max_size=20))
