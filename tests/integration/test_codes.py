@@ -16,35 +16,20 @@ from structlog.testing import capture_logs
 from handlers.ports.streams import Page, Streams
 from realtime.bus_memory import MemoryExchange
 from realtime.control import Control, Kick, Whose
-from realtime.namespaces import Namespaces
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.rate_limits import Rate, RateLimits
-from server import options
-from server.config import load
 from storage.streams import StreamsOptions, open_streams
 from tests.integration.http_stream import streaming
 from tests.integration.test_websocket_tokens import signed
-from tests.integration.transcript import replay, transcript_of
 from tests.integration.websocket_node import FEED, STAFF, Node, running, texts
 from tests.peers import Peer
 from tests.realtime_options import CLIENT
-
-CHANNELS = Path(__file__).parents[2] / "docs" / "channels.md"
-TRANSCRIPT = transcript_of(CHANNELS)
 
 
 @pytest.fixture
 async def streams(postgres_url: str) -> AsyncIterator[Streams]:
     async with open_streams(StreamsOptions(postgres_url)) as opened:
         yield opened
-
-
-@pytest.fixture
-def documented(tmp_path: Path) -> Namespaces:
-    """Those that the page about channels shows."""
-    [example] = re.findall(r"```toml\n(.*?)```", CHANNELS.read_text(), re.DOTALL)
-    (tmp_path / "config.toml").write_text(example)
-    return options.namespaces(load(tmp_path / "config.toml", {}))
 
 
 @asynccontextmanager
@@ -160,13 +145,6 @@ async def test_a_listener_that_may_not_hear_its_channels_is_told_3507(streams: S
         streaming(node, name, {"token": signed(sub="42", channels=["orders:feed"])}) as listener,
     ):
         assert await listener.ended() == [{"disconnect": {"code": 3507, "reason": "permission denied"}}]
-
-
-async def test_the_conversation_about_channels_is_what_is_spoken(
-    streams: Streams, peer: Peer, documented: Namespaces
-) -> None:
-    async with a_node(streams, peer, namespaces=documented) as node:
-        await replay(TRANSCRIPT, node)
 
 
 def test_every_code_is_met_on_a_socket() -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,19 +16,11 @@ import pytest
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
-from handlers.commands import Commands
-from handlers.work import Work
 from realtime.bus_memory import MemoryBus, MemoryExchange
-from server.problems import status_of
-from server.routes import build_commands
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
-from tests.doubles import MemoryDatabase
-from tests.integration.transcript import replay, transcript_of
 from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
 from tests.peers import JSON, PROTOBUF, Peer
 from tests.realtime_options import CLIENT
-
-TRANSCRIPT = transcript_of(Path(__file__).parents[2] / "docs" / "protocol.md")
 
 
 @pytest.fixture
@@ -53,16 +44,6 @@ async def node(streams: PostgresStreams, bus: MemoryBus, peer: Peer) -> AsyncIte
 
 async def connected(client: Client, node: Node) -> Any:
     return await client.ask({"id": 1, "connect": {"token": node.token()}})
-
-
-async def test_the_conversation_on_the_page_is_what_is_spoken(
-    streams: PostgresStreams, bus: MemoryBus, peer: Peer
-) -> None:
-    async with Work(MemoryDatabase()) as work:
-        commands = Commands(work, build_commands(), status_of)
-        async with running(streams, bus, commands=commands) as node:
-            node.peer = peer
-            await replay(TRANSCRIPT, node)
 
 
 async def test_a_large_recovery_is_a_page_in_the_reply_and_the_rest_before_what_is_live(node: Node) -> None:

@@ -1,56 +1,83 @@
 """The conversations on the pages of docs/, spoken to a node.
 
-`→` is the client, `←` the server, `⇒` a publication on a channel, and another sign the close; `…` stands for what
-differs each time.
+`→` is the client, `←` the server, `⇒` a publication on a channel, `»` a request of a backend, `«` its answer, and
+another sign the close; `…` stands for what differs each time.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from tests.integration.websocket_node import MINE, STAFF, Node
+from tests.integration.websocket_node import Client
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+Bound = dict[str, str]
+"""What the texts that end in `…` stand for: those that are known before, and those that were heard."""
 
 
-def transcript_of(page: Path) -> list[str]:
-    [transcript] = re.findall(r"```transcript\n(.*?)```", page.read_text(), re.DOTALL)
-    return str(transcript).splitlines()
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced texts of a page of docs/ in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-async def replay(transcript: list[str], node: Node) -> None:
-    """Say what the page's client says, and hear exactly what it hears. A reply and a push may change places."""
+def transcript_of(page: str) -> list[str]:
+    [transcript] = blocks(page, "transcript")
+    return transcript.splitlines()
+
+
+async def replay(
+    transcript: list[str],
+    client: Client,
+    bound: Bound,
+    *,
+    publish: Callable[[str, bytes], Awaitable[None]] | None = None,
+    ask: Callable[[str, Any], Awaitable[Any]] | None = None,
+) -> None:
+    """Say what the page's client and its backend say, and hear exactly what they hear.
+
+    `publish` takes a channel and data, `ask` a path and a body. A reply and a push may change places.
+    """
     early: list[Any] = []
-    bound = {"eyJ…": node.token(), "#42…": MINE, "42…": str(STAFF.id)}
-    async with node.socket() as client:
-        for line in transcript:
-            mark, rest = line.split(" ", 1)
-            match mark:
-                case "→":
-                    await client.say(orjson.loads(filled(rest, bound)))
-                case "←":
-                    expected = orjson.loads(rest)
-                    heard = early.pop() if early else await client.hear()
-                    if ("push" in expected) != ("push" in heard):
-                        early.append(heard)
-                        heard = await client.hear()
-                    matches(expected, heard, bound)
-                case "⇒":
-                    channel, data = rest.split(" ", 1)
-                    await node.publish(bound.get(channel, channel), data.encode())
-                case _:
-                    assert await client.closed() == (int(rest.split(" ", 1)[0]), rest.split(" ", 1)[1])
+    answer: Any = None
+    for line in transcript:
+        mark, rest = line.split(" ", 1)
+        match mark:
+            case "→":
+                await client.say(orjson.loads(filled(rest, bound)))
+            case "←":
+                expected = orjson.loads(rest)
+                heard = early.pop() if early else await client.hear()
+                if ("push" in expected) != ("push" in heard):
+                    early.append(heard)
+                    heard = await client.hear()
+                matches(expected, heard, bound)
+            case "⇒":
+                assert publish is not None
+                channel, data = rest.split(" ", 1)
+                await publish(bound.get(channel, channel), data.encode())
+            case "»":
+                assert ask is not None
+                path, body = rest.split(" ", 1)
+                answer = await ask(path, orjson.loads(filled(body, bound)))
+            case "«":
+                matches(orjson.loads(rest), answer, bound)
+            case _:
+                assert await client.closed() == (int(rest.split(" ", 1)[0]), rest.split(" ", 1)[1])
 
 
-def filled(text: str, bound: dict[str, str]) -> str:
+def filled(text: str, bound: Bound) -> str:
     for placeholder, value in bound.items():
         text = text.replace(placeholder, value)
     return text
 
 
-def matches(expected: Any, heard: Any, bound: dict[str, str]) -> None:
+def matches(expected: Any, heard: Any, bound: Bound) -> None:
     """Equal, where a text that ends in `…` stands for any one, each time the same."""
     if isinstance(expected, str) and expected.endswith("…"):
         assert bound.setdefault(expected, heard) == heard
