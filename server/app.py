@@ -209,7 +209,7 @@ def _application(
     if not hosts and settings.is_embedded:
         hosts = sorted(LOOPBACK_HOSTS)
     app = web.Application(
-        middlewares=middlewares(HttpMetrics(registry), allowed_hosts=hosts),
+        middlewares=middlewares(HttpMetrics(registry), allowed_hosts=hosts, body_timeout=settings.server.body_timeout),
         client_max_size=settings.server.max_body_bytes,
     )
     app.on_response_prepare.append(add_headers)

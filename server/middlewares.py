@@ -1,4 +1,4 @@
-"""What every request passes: ids, logs and figures outermost, then problem documents, then the Host check."""
+"""What every request passes: ids, logs and figures outermost, then problem documents, the Host check, the body."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class HttpMetrics:
             self._seconds.labels(known, route).observe(seconds)
 
 
-def middlewares(metrics: HttpMetrics, *, allowed_hosts: Iterable[str]) -> list[Middleware]:
+def middlewares(metrics: HttpMetrics, *, allowed_hosts: Iterable[str], body_timeout: float) -> list[Middleware]:
     """In the order in which requests pass them. No allowed host means: any."""
-    return [observe(metrics), render_problems, check_host(allowed_hosts)]
+    return [observe(metrics), render_problems, check_host(allowed_hosts), receive_body(body_timeout)]
 
 
 def observe(metrics: HttpMetrics) -> Middleware:
@@ -117,6 +117,22 @@ def check_host(allowed_hosts: Iterable[str]) -> Middleware:
             hosts = request.headers.getall(hdrs.HOST, [])
             if len(hosts) != 1 or _without_port(hosts[0]) not in allowed:
                 raise web.HTTPMisdirectedRequest
+        return await handler(request)
+
+    return middleware
+
+
+def receive_body(seconds: float) -> Middleware:
+    """Refuse with 408 what has not come whole after so long: handlers find the body there, and wait for nobody."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.can_read_body and request.match_info.http_exception is None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await request.read()
+            except TimeoutError:
+                raise web.HTTPRequestTimeout from None
         return await handler(request)
 
     return middleware

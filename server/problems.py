@@ -46,6 +46,7 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("malformed", "The request cannot be understood."),
     404: ("not_found", "There is no such thing."),
     405: ("method_not_allowed", "This resource does not know that method."),
+    408: ("request_timeout", "The request body did not come in time."),
     413: ("too_large", "The request body is too large."),
     415: ("unsupported_media_type", "The request body is of a kind that is not read here."),
     421: ("misdirected", "This server does not answer to that host name."),

@@ -75,6 +75,7 @@ async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce:
         node.app,
         handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
         access_log=None,
+        keepalive_timeout=settings.server.keepalive_timeout,
         shutdown_timeout=_LAST_REPLIES,
     )
     await runner.setup()

@@ -157,6 +157,8 @@ class Server(Section):
     port: Port = 8000
     allowed_hosts: Patterns = ()
     max_body_bytes: Size = 262_144
+    body_timeout: Seconds = 30.0
+    keepalive_timeout: Seconds = 75.0
     shutdown_pause: Pause = 2.0
     shutdown_grace: Seconds = 10.0
 

@@ -137,7 +137,7 @@ async def serving_on(database: Database) -> AsyncIterator[Rest]:
     tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
     async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Work(database) as work:
         app = web.Application(
-            middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=()),
+            middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0),
             client_max_size=MAX_BODY_BYTES,
         )
         app[SERVICES] = Services(work, passwords, tokens, identify_by(tokens))

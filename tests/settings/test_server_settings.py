@@ -73,6 +73,31 @@ async def test_a_body_has_a_size(deploy: Deploy) -> None:
         assert reply.status == 413
 
 
+@asynccontextmanager
+async def raw(node: Deployment, said: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection on which this was said, and nothing more."""
+    place = urlsplit(node.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write(said.encode())
+    async with asyncio.timeout(10):
+        yield reader
+    writer.close()
+
+
+@pytest.mark.shows("server.body_timeout")
+async def test_a_body_comes_in_time(deploy: Deploy) -> None:
+    head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    async with deploy("[server]\nbody_timeout = 0.3") as node, raw(node, head) as late:
+        assert (await late.readline()).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.shows("server.keepalive_timeout")
+@pytest.mark.parametrize("said", ["", "GET / HTTP/1.1\r\nHost:"], ids=["nothing", "half a head"])
+async def test_who_asks_nothing_is_closed(deploy: Deploy, said: str) -> None:
+    async with deploy("[server]\nkeepalive_timeout = 0.3") as node, raw(node, said) as idle:
+        assert await idle.read() == b""
+
+
 @pytest.mark.shows("server.shutdown_pause")
 async def test_before_it_goes_it_says_so_for_a_while(deploy: Deploy) -> None:
     async with deploy(environment={"SERVER__SHUTDOWN_PAUSE": "1"}) as node:

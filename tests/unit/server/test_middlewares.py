@@ -51,7 +51,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
 
 @asynccontextmanager
 async def serving(registry: CollectorRegistry, *, allowed_hosts: Iterable[str] = ()) -> AsyncIterator[Client]:
-    app = web.Application(middlewares=middlewares(HttpMetrics(registry), allowed_hosts=allowed_hosts))
+    app = web.Application(middlewares=middlewares(HttpMetrics(registry), allowed_hosts=allowed_hosts, body_timeout=1.0))
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/thing/{id}", answer)
     app.router.add_get("/api/v1/thing", answer)
