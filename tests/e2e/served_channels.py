@@ -9,6 +9,12 @@ TOKEN_KEY = "a key of 32 bytes or more for tokens"
 API_KEY = "a key for backends"
 
 SETTINGS = """
+[client]
+allow_anonymous_connect_without_token = true
+
+[client.subscribe_to_user_personal_channel]
+enabled = true
+
 [sse]
 enabled = true
 
@@ -44,6 +50,36 @@ history_ttl = "1h"
 force_recovery = true
 allow_subscribe_for_client = true
 allow_tags_filter = true
+
+[[channel.namespaces]]
+name = "price"
+history_size = 100
+history_ttl = "1h"
+force_recovery = true
+force_recovery_mode = "cache"
+allow_subscribe_for_client = true
+
+[[channel.namespaces]]
+name = "tabs"
+presence = true
+join_leave = true
+join_leave_per_user = true
+force_push_join_leave = true
+allow_subscribe_for_client = true
+
+[[channel.namespaces]]
+name = "cursor"
+exclude_publisher = true
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+
+[[channel.namespaces]]
+name = "lobby"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+[[channel.namespaces]]
+name = "closed"
 
 [[channel.namespaces]]
 name = "typing"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import centrifuge  # type: ignore[import-untyped]
 import orjson
@@ -37,8 +38,18 @@ class Said:
 class Talker(Protocol):
     """Every method raises Refused for an error reply."""
 
-    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
-        """With `delta` the SDK takes differences; with `lang` it wants only what has this tag."""
+    async def subscribe(
+        self,
+        channel: str,
+        token: str = "",
+        *,
+        renewed: str = "",
+        delta: bool = False,
+        lang: str = "",
+        from_nothing: bool = False,
+    ) -> None:
+        """With `delta` the SDK takes differences; with `lang` it wants only what has this tag. `renewed` is the token
+        after the first. `from_nothing`: it asks for what there was before it came."""
         ...
 
     async def publish(self, channel: str, data: object) -> None: ...
@@ -65,24 +76,74 @@ class Talker(Protocol):
         """The next join or leave, and the user's id."""
         ...
 
+    async def subscribed(self) -> tuple[str, bool | None]:
+        """The next channel that it is subscribed to, and whether it was given all that it had missed: None where there
+        was nothing to resume."""
+        ...
 
-Talk: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Talker]]
-"""Connects to an address with a token."""
+    async def told(self, kind: str) -> Any:
+        """The next event of this kind: `renewed` when a token was asked for, `unsubscribed` and `disconnected` with the
+        code."""
+        ...
 
 
-class JavaScriptTalker:
+class Talk(Protocol):
+    """Connects to an address with a token; `renewed` is the one after it."""
+
+    def __call__(self, url: str, token: str, *, renewed: str = "") -> AbstractAsyncContextManager[Talker]: ...
+
+
+class Ears:
+    """What an SDK reports, by its kind, until somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._queues: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
+
+    def hear(self, kind: str, what: object) -> None:
+        self._queues[kind].put_nowait(what)
+
+    async def told(self, kind: str) -> Any:
+        return await asyncio.wait_for(self._queues[kind].get(), PATIENCE)
+
+    async def heard(self) -> Said:
+        said: Said = await self.told("publication")
+        return said
+
+    async def moved(self) -> tuple[str, str]:
+        move: tuple[str, str] = await self.told("move")
+        return move
+
+    async def subscribed(self) -> tuple[str, bool | None]:
+        begun: tuple[str, bool | None] = await self.told("subscribed")
+        return begun
+
+
+class JavaScriptTalker(Ears):
     def __init__(self, process: asyncio.subprocess.Process) -> None:
+        super().__init__()
         assert process.stdin is not None
         assert process.stdout is not None
         self._says, self._reads = process.stdin, process.stdout
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._heard: asyncio.Queue[Said] = asyncio.Queue()
-        self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
-        filter_ = {"tagsFilter": {"key": "lang", "cmp": "eq", "val": lang}} if lang else {}
-        options = {"token": token, **({"delta": "fossil"} if delta else {}), **filter_}
-        await self._do("subscribe", channel=channel, options=options)
+    async def subscribe(
+        self,
+        channel: str,
+        token: str = "",
+        *,
+        renewed: str = "",
+        delta: bool = False,
+        lang: str = "",
+        from_nothing: bool = False,
+    ) -> None:
+        options: dict[str, object] = {"token": token}
+        if delta:
+            options["delta"] = "fossil"
+        if lang:
+            options["tagsFilter"] = {"key": "lang", "cmp": "eq", "val": lang}
+        if from_nothing:
+            options["since"] = {"offset": 0, "epoch": ""}
+        await self._do("subscribe", channel=channel, renewed=renewed, options=options)
 
     async def publish(self, channel: str, data: object) -> None:
         await self._do("publish", channel=channel, data=data)
@@ -100,12 +161,6 @@ class JavaScriptTalker:
     async def call(self, method: str, data: object) -> Any:
         return await self._do("rpc", method=method, data=data)
 
-    async def heard(self) -> Said:
-        return await asyncio.wait_for(self._heard.get(), PATIENCE)
-
-    async def moved(self) -> tuple[str, str]:
-        return await asyncio.wait_for(self._moves.get(), PATIENCE)
-
     async def listen(self) -> None:
         while line := await self._reads.readline():
             said = orjson.loads(line)
@@ -115,10 +170,19 @@ class JavaScriptTalker:
                     answer.set_exception(Refused(said["error"]))
                 else:
                     answer.set_result(said["result"])
-            elif said["event"]["kind"] == "publication":
-                self._heard.put_nowait(_said(said["event"]))
-            elif said["event"]["kind"] in {"join", "leave"}:
-                self._moves.put_nowait((said["event"]["kind"], said["event"]["info"]["user"]))
+            else:
+                self._hear(said["event"])
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match kind := event["kind"]:
+            case "publication":
+                self.hear(kind, _said(event))
+            case "join" | "leave":
+                self.hear("move", (kind, event["info"]["user"]))
+            case "subscribed":
+                self.hear(kind, (event["channel"], event["recovered"] if event["wasRecovering"] else None))
+            case _:
+                self.hear(kind, event.get("code"))
 
     async def _do(self, act: str, **how: object) -> Any:
         number = len(self._answers) + 1
@@ -132,22 +196,49 @@ def _said(event: dict[str, Any]) -> Said:
     return Said(event["data"], event["offset"], info["user"] if info else None, event.get("tags") or {})
 
 
-class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
-    def __init__(self, client: centrifuge.Client, *, is_text: bool) -> None:
-        self._client = client
+class PythonTalker(Ears, centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    def __init__(self, url: str, token: str, *, is_text: bool, renewed: str) -> None:
+        super().__init__()
+        self._client = centrifuge.Client(
+            url,
+            events=_ServerSide(self),
+            token=token,
+            get_token=self._renewing(renewed),
+            max_reconnect_delay=1.0,
+            use_protobuf=not is_text,
+        )
         self._is_text = is_text
         self._subscriptions: dict[str, centrifuge.Subscription] = {}
-        self._heard: asyncio.Queue[Said] = asyncio.Queue()
-        self._moves: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._why_not = 0
 
-    async def subscribe(self, channel: str, token: str = "", *, delta: bool = False, lang: str = "") -> None:
+    async def connect(self) -> None:
+        await self._client.connect()
+        await self._client.ready(PATIENCE)
+
+    async def disconnect(self) -> None:
+        await self._client.disconnect()
+
+    async def subscribe(
+        self,
+        channel: str,
+        token: str = "",
+        *,
+        renewed: str = "",
+        delta: bool = False,
+        lang: str = "",
+        from_nothing: bool = False,
+    ) -> None:
+        async def nothing(_channel: str) -> centrifuge.StreamPosition:
+            return centrifuge.StreamPosition(0, "")
+
         subscription = self._client.new_subscription(
             channel,
             events=self,
             token=token,
+            get_token=self._renewing(renewed),
             delta=centrifuge.DeltaType.FOSSIL if delta else None,
             tags_filter=centrifuge.Filter.eq("lang", lang) if lang else None,
+            get_state=nothing if from_nothing else None,
         )
         self._subscriptions[channel] = subscription
         await subscription.subscribe()
@@ -178,23 +269,28 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         result = await self._answered(self._client.rpc(method, payload))
         return result.data if self._is_text else orjson.loads(result.data)
 
-    async def heard(self) -> Said:
-        return await asyncio.wait_for(self._heard.get(), PATIENCE)
-
-    async def moved(self) -> tuple[str, str]:
-        return await asyncio.wait_for(self._moves.get(), PATIENCE)
-
     async def on_join(self, ctx: Any) -> None:
-        self._moves.put_nowait(("join", ctx.info.user))
+        self.hear("move", ("join", ctx.info.user))
 
     async def on_leave(self, ctx: Any) -> None:
-        self._moves.put_nowait(("leave", ctx.info.user))
+        self.hear("move", ("leave", ctx.info.user))
 
     async def on_publication(self, ctx: Any) -> None:
-        self._heard.put_nowait(self._said(ctx.pub))
+        self.hear("publication", self._said(ctx.pub))
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        self.hear("subscribed", (ctx.channel, ctx.recovered if ctx.was_recovering else None))
 
     async def on_unsubscribed(self, ctx: Any) -> None:
         self._why_not = ctx.code
+        self.hear("unsubscribed", ctx.code)
+
+    def _renewing(self, token: str) -> Callable[..., Awaitable[str]] | None:
+        async def renew(*_channel: str) -> str:
+            self.hear("renewed", None)
+            return token
+
+        return renew if token else None
 
     async def _answered(self, command: Any) -> Any:
         try:
@@ -207,8 +303,25 @@ class PythonTalker(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
         return Said(data, publication.offset, publication.info.user if publication.info else None)
 
 
+class _ServerSide(centrifuge.ClientEventHandler):  # type: ignore[misc]
+    """The client's own events, and those of the subscriptions that the server has made."""
+
+    def __init__(self, talker: PythonTalker) -> None:
+        self._talker = talker
+        self.on_join, self.on_leave = talker.on_join, talker.on_leave
+        self.on_publication, self.on_subscribed = talker.on_publication, talker.on_subscribed
+
+    async def on_unsubscribed(self, _ctx: Any) -> None:
+        self._talker.hear("unsubscribed", None)
+
+    async def on_disconnected(self, ctx: Any) -> None:
+        self._talker.hear("disconnected", ctx.code)
+
+
 @asynccontextmanager
-async def javascript_talker(node: Path, form: str, transport: str, url: str, token: str) -> AsyncIterator[Talker]:
+async def javascript_talker(
+    node: Path, form: str, transport: str, url: str, token: str, *, renewed: str = ""
+) -> AsyncIterator[Talker]:
     """`transport` is empty for the WebSocket."""
     process = await asyncio.create_subprocess_exec(
         node,
@@ -217,7 +330,7 @@ async def javascript_talker(node: Path, form: str, transport: str, url: str, tok
         form,
         url,
         transport,
-        env={"TOKEN": token},
+        env={"TOKEN": token, "RENEWED": renewed},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -233,11 +346,10 @@ async def javascript_talker(node: Path, form: str, transport: str, url: str, tok
 
 
 @asynccontextmanager
-async def python_talker(form: str, url: str, token: str) -> AsyncIterator[Talker]:
-    client = centrifuge.Client(url, token=token, max_reconnect_delay=1.0, use_protobuf=form == "protobuf")
-    await client.connect()
+async def python_talker(form: str, url: str, token: str, *, renewed: str = "") -> AsyncIterator[Talker]:
+    talker = PythonTalker(url, token, is_text=form == "json", renewed=renewed)
     try:
-        await client.ready(PATIENCE)
-        yield PythonTalker(client, is_text=form == "json")
+        await talker.connect()
+        yield talker
     finally:
-        await client.disconnect()
+        await talker.disconnect()

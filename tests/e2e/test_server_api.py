@@ -251,7 +251,7 @@ async def test_a_users_connections_are_listed(
             [about] = (await reply.json())["result"]["connections"].values()
 
     assert about["user"] == user
-    assert about["channels"] == [room]
+    assert about["channels"] == [f"#{user}", room]
     assert about["transport"] in {"websocket", "http_stream", "sse"}
     assert about["protocol"] in {"json", "protobuf"}
     assert about["app_name"] in {"js", "python"}

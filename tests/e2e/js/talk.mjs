@@ -1,6 +1,6 @@
 // Does with the JavaScript SDK what it is told on its input, a JSON object a line, and prints the answers and what happens.
-// Usage: node talk.mjs json|protobuf <websocket address> [http_stream|sse], with the token, if any, in TOKEN; ends when its
-// input does.
+// Usage: node talk.mjs json|protobuf <websocket address> [http_stream|sse], with the token, if any, in TOKEN, and the one
+// after it in RENEWED; ends when its input does.
 
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
@@ -17,6 +17,23 @@ const who = (info) =>
   info && { user: info.user, client: info.client, connInfo: unpacked(info.connInfo), chanInfo: unpacked(info.chanInfo) };
 const publication = ({ offset, data, info, tags }) => ({ offset: offset ?? 0, data: unpacked(data), info: who(info), tags });
 
+// What a subscription tells, and the client of those that the server has made.
+const tell = (source) => {
+  for (const kind of ["publication", "join", "leave", "subscribed", "unsubscribed"])
+    source.on(kind, (context) => {
+      const { channel, wasRecovering, recovered, code } = context;
+      const told = kind === "publication" ? publication(context) : { info: who(context.info), wasRecovering, recovered, code };
+      say({ event: { kind, channel, ...told } });
+    });
+};
+const renewing = (token) =>
+  token && {
+    getToken: async () => {
+      say({ event: { kind: "renewed" } });
+      return token;
+    },
+  };
+
 const base = address.replace("ws", "http").replace("/connection/websocket", "");
 const endpoint = transport ? [{ transport, endpoint: `${base}/connection/${transport}` }] : address;
 const client = new Centrifuge(endpoint, {
@@ -24,22 +41,20 @@ const client = new Centrifuge(endpoint, {
   emulationEndpoint: `${base}/emulation`,
   websocket: WebSocket,
   maxReconnectDelay: 1000,
+  ...renewing(process.env.RENEWED),
 });
 client.on("connected", ({ client }) => say({ event: { kind: "connected", client } }));
 client.on("disconnected", ({ code, reason }) => say({ event: { kind: "disconnected", code, reason } }));
+tell(client);
 client.connect();
 
 const subscriptions = new Map();
 const on = (channel) => subscriptions.get(channel);
 const does = {
-  async subscribe({ channel, options }) {
-    const subscription = client.newSubscription(channel, options);
+  async subscribe({ channel, renewed, options }) {
+    const subscription = client.newSubscription(channel, { ...options, ...renewing(renewed) });
     subscriptions.set(channel, subscription);
-    for (const kind of ["publication", "join", "leave"])
-      subscription.on(kind, (context) => {
-        const told = kind === "publication" ? publication(context) : { info: who(context.info) };
-        say({ event: { kind, channel, ...told } });
-      });
+    tell(subscription);
     const outcome = new Promise((resolve, reject) => {
       subscription.once("subscribed", resolve);
       subscription.once("unsubscribed", reject);
