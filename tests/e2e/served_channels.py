@@ -50,6 +50,7 @@ history_ttl = "1h"
 force_recovery = true
 allow_subscribe_for_client = true
 allow_tags_filter = true
+allow_history_for_client = true
 
 [[channel.namespaces]]
 name = "price"

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import centrifuge  # type: ignore[import-untyped]
 import orjson
 
 SCRIPT = Path(__file__).parent / "js" / "talk.mjs"
 PATIENCE = 20.0
+Start = Literal["now", "begin", "state"]
 
 
 class Refused(Exception):
@@ -46,10 +47,11 @@ class Talker(Protocol):
         renewed: str = "",
         delta: bool = False,
         lang: str = "",
-        from_nothing: bool = False,
+        start: Start = "now",
     ) -> None:
         """With `delta` the SDK takes differences; with `lang` it wants only what has this tag. `renewed` is the token
-        after the first. `from_nothing`: it asks for what there was before it came."""
+        after the first. It hears what comes from `start` on: from the stream's begin, or from where it loads a state,
+        each time that it has to, and says `loaded`."""
         ...
 
     async def publish(self, channel: str, data: object) -> None: ...
@@ -82,8 +84,8 @@ class Talker(Protocol):
         ...
 
     async def told(self, kind: str) -> Any:
-        """The next event of this kind: `renewed` when a token was asked for, `unsubscribed` and `disconnected` with the
-        code."""
+        """The next event of this kind: `renewed` when a token was asked for, `loaded`, `unsubscribed`, `disconnected`
+        with its code."""
         ...
 
 
@@ -134,16 +136,16 @@ class JavaScriptTalker(Ears):
         renewed: str = "",
         delta: bool = False,
         lang: str = "",
-        from_nothing: bool = False,
+        start: Start = "now",
     ) -> None:
         options: dict[str, object] = {"token": token}
         if delta:
             options["delta"] = "fossil"
         if lang:
             options["tagsFilter"] = {"key": "lang", "cmp": "eq", "val": lang}
-        if from_nothing:
+        if start == "begin":
             options["since"] = {"offset": 0, "epoch": ""}
-        await self._do("subscribe", channel=channel, renewed=renewed, options=options)
+        await self._do("subscribe", channel=channel, renewed=renewed, loads=start == "state", options=options)
 
     async def publish(self, channel: str, data: object) -> None:
         await self._do("publish", channel=channel, data=data)
@@ -226,11 +228,8 @@ class PythonTalker(Ears, centrifuge.SubscriptionEventHandler):  # type: ignore[m
         renewed: str = "",
         delta: bool = False,
         lang: str = "",
-        from_nothing: bool = False,
+        start: Start = "now",
     ) -> None:
-        async def nothing(_channel: str) -> centrifuge.StreamPosition:
-            return centrifuge.StreamPosition(0, "")
-
         subscription = self._client.new_subscription(
             channel,
             events=self,
@@ -238,7 +237,7 @@ class PythonTalker(Ears, centrifuge.SubscriptionEventHandler):  # type: ignore[m
             get_token=self._renewing(renewed),
             delta=centrifuge.DeltaType.FOSSIL if delta else None,
             tags_filter=centrifuge.Filter.eq("lang", lang) if lang else None,
-            get_state=nothing if from_nothing else None,
+            get_state={"now": None, "begin": self._begin, "state": self._load}[start],
         )
         self._subscriptions[channel] = subscription
         await subscription.subscribe()
@@ -284,6 +283,14 @@ class PythonTalker(Ears, centrifuge.SubscriptionEventHandler):  # type: ignore[m
     async def on_unsubscribed(self, ctx: Any) -> None:
         self._why_not = ctx.code
         self.hear("unsubscribed", ctx.code)
+
+    async def _begin(self, _channel: str) -> centrifuge.StreamPosition:
+        return centrifuge.StreamPosition(0, "")
+
+    async def _load(self, channel: str) -> centrifuge.StreamPosition:
+        self.hear("loaded", None)
+        page = await self._client.history(channel, limit=0)
+        return centrifuge.StreamPosition(page.offset, page.epoch)
 
     def _renewing(self, token: str) -> Callable[..., Awaitable[str]] | None:
         async def renew(*_channel: str) -> str:

@@ -95,6 +95,26 @@ async def test_who_cannot_be_given_it_is_told(
         assert await resumed(one, room) is False
 
 
+async def test_who_loads_a_state_goes_on_from_there_and_loads_it_again_when_it_must(
+    line: Proxy, customer_there: Person, backend: Backend, talk: Talk
+) -> None:
+    channel = f"news:{uuid4()}"
+    await backend.publish(channel, "in the state")
+    async with talk(line.websocket_url, customer_there.token) as one:
+        await one.subscribe(channel, start="state")
+        await one.told("loaded")
+        await backend.publish(channel, "after it")
+        assert (await one.heard()).data == "after it"
+        async with cut(line):
+            await backend.publish(channel, "in the state")
+            await backend.do("history_remove", channel=channel)
+        await one.told("loaded")
+        assert await resumed(one, channel)
+        assert await resumed(one, channel)
+        await backend.publish(channel, "after that")
+        assert (await one.heard()).data == "after that"
+
+
 async def test_differences_go_on_after_a_cut(line: Proxy, customer_there: Person, backend: Backend, talk: Talk) -> None:
     channel = f"doc:{uuid4()}"
     documents = [{"n": n, "text": "it stays as it is, " * 20} for n in range(6)]
@@ -116,7 +136,7 @@ async def test_a_channel_that_is_its_latest_publication(
     channel = f"price:{uuid4()}"
     await backend.publish(channel, 1, 2)
     async with talk(line.websocket_url, customer_there.token) as one:
-        await one.subscribe(channel, from_nothing=True)
+        await one.subscribe(channel, start="begin")
         assert (await one.heard()).data == 2
         async with cut(line):
             await backend.publish(channel, 3, 4)

@@ -51,8 +51,15 @@ client.connect();
 const subscriptions = new Map();
 const on = (channel) => subscriptions.get(channel);
 const does = {
-  async subscribe({ channel, renewed, options }) {
-    const subscription = client.newSubscription(channel, { ...options, ...renewing(renewed) });
+  async subscribe({ channel, renewed, loads, options }) {
+    const loading = {
+      getState: async () => {
+        say({ event: { kind: "loaded" } });
+        const { offset, epoch } = await client.history(channel, { limit: 0 });
+        return { offset, epoch };
+      },
+    };
+    const subscription = client.newSubscription(channel, { ...options, ...renewing(renewed), ...(loads && loading) });
     subscriptions.set(channel, subscription);
     tell(subscription);
     const outcome = new Promise((resolve, reject) => {
