@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -38,6 +38,7 @@ from tests.services.orderwire import reachable_folder
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("embedded_program.py")
+CODE = (ROOT / "server", PROGRAM, *map(Path, site.getsitepackages()))
 IS_ROOT = os.geteuid() == 0
 Told = dict[str, object]
 
@@ -75,32 +76,38 @@ def copied(seed: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def program(folder: Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
+def program(folder: Path, code: Sequence[Path] = CODE, *, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """embedded_program.py on `folder`; as root, `user` runs it."""
     account = pwd.getpwnam(user) if user else None
-    with reachable_folder() as place:
-        code = [ROOT / "server", PROGRAM, *map(Path, site.getsitepackages())]
-        if account is not None and not all(map(is_open_to_all, code)):
-            place.chmod(0o755)  # Python finds only what it can list
-            code = [linked(path, place / path.name) for path in code]
-        package, script, *libraries = code
-        process = subprocess.Popen(
-            [interpreter(account), str(script), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [package.parent, *libraries]))},
-            user=account.pw_uid if account else None,
-            group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
+    package, script, *libraries = code
+    process = subprocess.Popen(
+        [interpreter(account), str(script), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [package.parent, *libraries]))},
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def open_code() -> Iterator[Sequence[Path]]:
+    """`CODE` for other accounts."""
+    if all(map(is_open_to_all, CODE)):
+        yield CODE
+        return
+    with reachable_folder(on_disk=True) as place:  # where files can be links to ours
+        place.chmod(0o755)  # Python finds only what it can list
+        yield [linked(path, place / path.name) for path in CODE]
 
 
 def linked(path: Path, copy: Path) -> Path:
@@ -293,14 +300,14 @@ async def test_path_with_blanks_and_signs_works(seed: Path, folder: Path) -> Non
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to become somebody else")
-async def test_ordinary_user_starts_them_too(folder: Path) -> None:
+async def test_ordinary_user_starts_them_too(folder: Path, open_code: Sequence[Path]) -> None:
     folder.mkdir(mode=0o700)
     shutil.chown(folder, "nobody")
-    with program(folder, user="nobody") as process:
+    with program(folder, open_code, user="nobody") as process:
         assert told_by(process)["uid"] == pwd.getpwnam("nobody").pw_uid
         process.kill()
     await no_process_left(folder)
-    with program(folder, user="nobody") as process:
+    with program(folder, open_code, user="nobody") as process:
         assert told_by(process)["starts"] == 2
         process.communicate()
         assert process.returncode == 0
@@ -308,8 +315,8 @@ async def test_ordinary_user_starts_them_too(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to become somebody else")
-def test_folder_that_one_may_not_write_to_is_refused_on_one_line(folder: Path) -> None:
-    with program(folder, user="nobody") as process:
+def test_folder_that_one_may_not_write_to_is_refused_on_one_line(folder: Path, open_code: Sequence[Path]) -> None:
+    with program(folder, open_code, user="nobody") as process:
         _, complaint = process.communicate()
     assert complaint == f"{folder}: Permission denied; set ORDERWIRE_DATA_DIR to a folder that you can write to\n"
 

@@ -27,9 +27,9 @@ def are_in_memory() -> bool:
     return _parent is not None
 
 
-def new_folder(what: str) -> Path:
-    """Whoever asked for it removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"orderwire-{what}-{os.getpid()}-", dir=_parent))
+def new_folder(what: str, *, on_disk: bool = False) -> Path:
+    """Whoever asked for it removes it. `on_disk`: wherever the others are, this one is beside the checkout's files."""
+    return Path(tempfile.mkdtemp(prefix=f"orderwire-{what}-{os.getpid()}-", dir=None if on_disk else _parent))
 
 
 def _has_room() -> bool:

@@ -164,10 +164,10 @@ def orderwire(
 
 
 @contextmanager
-def reachable_folder() -> Iterator[Path]:
+def reachable_folder(*, on_disk: bool = False) -> Iterator[Path]:
     """A new folder that other accounts can pass through: under root, PostgreSQL runs as one of them, and pytest's
     own temporary folders are closed to it."""
-    folder = new_folder("node")
+    folder = new_folder("node", on_disk=on_disk)
     folder.chmod(0o711)
     try:
         yield folder
