@@ -8,7 +8,6 @@ tests that kill or freeze a server always get one of ours.
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import os
 import secrets
@@ -321,7 +320,7 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 @pytest.fixture
 def deploy(
-    postgres_url: str, redis_url: str, unique_name: str, tmp_path: Path, garbage_collection_as_it_was: None
+    postgres_url: str, redis_url: str, unique_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Deploy:
     """Everything that a deployment must be told, unless a test tells it otherwise."""
     needed = {
@@ -334,6 +333,8 @@ def deploy(
         "SERVER__PORT": "0",
         "SERVER__SHUTDOWN_PAUSE": "0",
     }
+
+    monkeypatch.setattr("server.serve.settle_garbage", lambda: None)  # it is for a process that only serves
 
     def read(text: str, environment: Mapping[str, str]) -> Settings:
         file = tmp_path / "config.toml"
@@ -349,12 +350,3 @@ def deploy(
             yield deployment
 
     return deploy
-
-
-@pytest.fixture
-def garbage_collection_as_it_was() -> Iterator[None]:
-    """A node that serves changes it for its process."""
-    thresholds = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)

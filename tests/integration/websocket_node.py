@@ -105,6 +105,7 @@ class Client:
         while True:
             message = await self.socket.receive(timeout=10)
             if message.type is aiohttp.WSMsgType.CLOSE:
+                await self.socket.close()  # the answer, which the server waits for
                 return int(message.data), str(message.extra)
             assert message.type is self._peer.kind, message
 

@@ -213,12 +213,7 @@ async def test_a_channel_may_be_for_the_users_in_its_name(deploy: Deploy) -> Non
 
 
 ANONYMOUS = "[client]\nallow_anonymous_connect_without_token = true\n"
-DOES: Mapping[str, dict[str, Any]] = {
-    "subscribe": {"subscribe": {"channel": "ns:a"}},
-    "publish": {"publish": {"channel": "ns:a", "data": 1}},
-    "history": {"history": {"channel": "ns:a"}},
-    "presence": {"presence": {"channel": "ns:a"}},
-}
+DOES: Mapping[str, dict[str, Any]] = {"subscribe": {}, "publish": {"data": 1}, "history": {}, "presence": {}}
 PERMISSIONS = [
     (operation, whom)
     for operation in DOES
@@ -232,22 +227,19 @@ PERMISSIONS = [
     [pytest.param(*each, marks=pytest.mark.shows("allow_{}_for_{}".format(*each))) for each in PERMISSIONS],
 )
 async def test_an_operation_is_allowed_to_them_and_otherwise_refused(deploy: Deploy, operation: str, whom: str) -> None:
-    async def answer(*options: str) -> dict[str, Any]:
-        """To the command, from one of `whom`."""
-        permission = [f"allow_{operation}_for_{each} = true" for each in options]
-        common = {*HISTORY, "presence = true", *permission}
-        if whom == "subscriber":
-            common |= {"allow_subscribe_for_client = true"}
-        async with deploy(ANONYMOUS + namespace("ns", *sorted(common))) as node, node.socket() as client:
-            hello = {} if whom == "anonymous" else {"token": signed(sub="42")}
-            assert "connect" in await client.ask({"id": 1, "connect": hello})
-            if whom == "subscriber":
-                assert "subscribe" in await client.ask({"id": 2, "subscribe": {"channel": "ns:a"}})
-            said = await client.ask({"id": 3, **DOES[operation]})
-            while "push" in said:  # a subscriber hears what it published
-                said = await client.hear()
-            return dict(said)
-
-    needed = {"client"} if whom == "anonymous" else set()  # anonymous clients are clients, too
-    assert (await answer(*needed))["error"]["code"] == 103
-    assert operation in await answer(*needed, whom)
+    common = [*HISTORY, "presence = true"]
+    if whom == "anonymous":
+        common.append(f"allow_{operation}_for_client = true")  # anonymous clients are clients, too
+    if whom == "subscriber":
+        common.append("allow_subscribe_for_client = true")
+    async with deploy(ANONYMOUS + two_kinds(f"allow_{operation}_for_{whom} = true", *common)) as node:
+        for kind, is_allowed in (("with", True), ("without", False)):
+            async with node.socket() as client:
+                hello = {} if whom == "anonymous" else {"token": signed(sub="42")}
+                assert "connect" in await client.ask({"id": 1, "connect": hello})
+                if whom == "subscriber":
+                    assert "subscribe" in await client.ask({"id": 2, "subscribe": {"channel": f"{kind}:a"}})
+                said = await client.ask({"id": 3, operation: {"channel": f"{kind}:a", **DOES[operation]}})
+                while "push" in said:  # a subscriber hears what it published
+                    said = await client.hear()
+                assert operation in said if is_allowed else said["error"]["code"] == 103
