@@ -19,6 +19,7 @@ from realtime.protocol.messages import Subscribed
 
 RING_LENGTH: Final = 128
 RING_BYTES: Final = 256 * 1024
+_OBJECT_BYTES: Final = 256  # what Python takes for a publication beside its payload
 
 NOWHERE: Final = Position(0, "")
 """Where a reader is in a stream that was not there when it looked: it has everything up to nothing."""
@@ -151,18 +152,21 @@ class Channel:
         """Can a client at `since` be served from what this node knows?"""
         return since.offset <= self.last and (since.epoch == self.epoch or since == NOWHERE)
 
-    def advance(self, publication: Publication) -> None:
-        """`publication` is the next one: its offset is `last` + 1."""
+    def advance(self, publication: Publication) -> int:
+        """`publication` is the next one: its offset is `last` + 1. By how many bytes what is kept has grown."""
+        before = self._ring_bytes
         self.last = publication.offset
         self._ring.append(publication)
-        self._ring_bytes += len(publication.data)
+        self._ring_bytes += _size(publication)
         while len(self._ring) > RING_LENGTH or self._ring_bytes > RING_BYTES:
-            self._ring_bytes -= len(self._ring.popleft().data)
+            self._ring_bytes -= _size(self._ring.popleft())
+        return self._ring_bytes - before
 
-    def forget(self) -> None:
-        """Keep nothing of what was published: the stream has it no longer."""
+    def forget(self) -> int:
+        """Keep nothing of what was published. How many bytes that were."""
         self._ring.clear()
-        self._ring_bytes = 0
+        freed, self._ring_bytes = self._ring_bytes, 0
+        return freed
 
     def after(self, offset: int) -> list[Publication] | None:
         """What was published after `offset`, oldest first; None where memory does not reach back that far."""
@@ -217,3 +221,7 @@ class Channel:
         if not sharing:
             del self.live[subscriber.encoding]
         return True
+
+
+def _size(publication: Publication) -> int:
+    return len(publication.data) + len(publication.info) + len(publication.tags) + _OBJECT_BYTES

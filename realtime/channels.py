@@ -17,6 +17,7 @@ from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.filters import Filter, matches
 from realtime.protocol.messages import Subscribed
+from realtime.recent import Recent
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +28,11 @@ PAGE_BYTES: Final = 256 * 1024
 class Channels:
     """Every method is one synchronous step: the invariant of `Channel` holds before and after each."""
 
-    def __init__(self, flusher: Flusher, metrics: RealtimeMetrics) -> None:
+    def __init__(self, flusher: Flusher, metrics: RealtimeMetrics, *, recent_bytes: int) -> None:
         self._flusher = flusher
         self._metrics = metrics
         self._channels: dict[str, Channel] = {}
+        self._recent = Recent(recent_bytes)
 
     def get(self, name: str) -> Channel | None:
         return self._channels.get(name)
@@ -79,8 +81,13 @@ class Channels:
 
     def deliver(self, channel: Channel, publication: Publication) -> None:
         """Hand the next publication of the channel to everyone live."""
-        channel.advance(publication)
+        self._recent.add(channel, publication)
+        self._metrics.recent_bytes.set(self._recent.bytes)
         self._hand_out(channel, publication)
+
+    def clear(self, channel: Channel) -> None:
+        """Keep nothing of what was published: the stream has it no longer."""
+        self._recent.forget(channel)
 
     def absorb(self, channel: Channel, page: Page) -> bool:
         """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:
@@ -208,6 +215,7 @@ class Channels:
     def _forget(self, channel: Channel) -> None:
         channel.is_gone = True
         del self._channels[channel.name]
+        self._recent.forget(channel)
         self._metrics.channels.dec()
 
 

@@ -31,9 +31,10 @@ FORGET: Final = "forget"
 
 @dataclass(frozen=True, slots=True)
 class HubOptions:
-    """From section [streams] of the settings. Publications, seconds."""
+    """From section [streams] of the settings. Publications, bytes, seconds."""
 
     recovery_limit: int
+    recent_bytes: int
     head_check_interval: float
     head_check_interval_without_bus: float
 
@@ -51,7 +52,7 @@ class Hub:
         self._metrics = metrics
         self._streams = streams
         self._bus = bus
-        self._channels = Channels(flusher, metrics)
+        self._channels = Channels(flusher, metrics, recent_bytes=options.recent_bytes)
         self._repairs = Repairs(
             self._channels,
             streams,
@@ -123,7 +124,7 @@ class Hub:
         """A node removed the history of the channel of this name."""
         channel = self._channels.get(body.decode())
         if channel is not None:
-            channel.forget()
+            self._channels.clear(channel)
 
     async def history(self, channel: str, span: Span) -> HistoryPage | None:
         """A part of the channel's stream; None when it begins at a position of another epoch. Raises StreamsAway."""

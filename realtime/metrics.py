@@ -18,6 +18,9 @@ class RealtimeMetrics:
         self.connections = Gauge("orderwire_connections", "Open client connections.", registry=registry)
         self.subscriptions = Gauge("orderwire_subscriptions", "Live subscriptions.", registry=registry)
         self.channels = Gauge("orderwire_channels", "Channels with a local subscriber.", registry=registry)
+        self.recent_bytes = Gauge(
+            "orderwire_recent_bytes", "Recent publications that are kept in memory.", registry=registry
+        )
         self.closes = counter("closes", "Connections closed by the server, by close code.", "code")
         self.errors = counter("command_errors", "Commands answered with an error, by error code.", "code")
         self.publications = counter("publications", "Publications that reached this node's hub in order.")

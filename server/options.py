@@ -70,7 +70,9 @@ def client_token_options(given: ClientToken) -> ClientTokenOptions:
 
 def hub_options(settings: Settings) -> HubOptions:
     given = settings.streams
-    return HubOptions(given.recovery_limit, given.head_check_interval, given.head_check_interval_without_bus)
+    return HubOptions(
+        given.recovery_limit, given.recent_bytes, given.head_check_interval, given.head_check_interval_without_bus
+    )
 
 
 def client_options(settings: Settings) -> ClientOptions:

@@ -318,6 +318,7 @@ class Channels(Section):
 class Streams(Section):
     retention: Age = 86_400.0
     recovery_limit: Count = 10_000
+    recent_bytes: Size = 67_108_864
     seen_retention: Age = 86_400.0
     head_check_interval: Seconds = 2.0
     head_check_interval_without_bus: Seconds = 0.25

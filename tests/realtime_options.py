@@ -23,4 +23,6 @@ CLIENT: Final = ClientOptions(
     history_max_publication_limit=300,
 )
 
-HUB: Final = HubOptions(recovery_limit=10_000, head_check_interval=2.0, head_check_interval_without_bus=0.25)
+HUB: Final = HubOptions(
+    recovery_limit=10_000, recent_bytes=64 * 1024 * 1024, head_check_interval=2.0, head_check_interval_without_bus=0.25
+)

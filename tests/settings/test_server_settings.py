@@ -370,6 +370,26 @@ async def test_who_missed_more_is_told_to_reload(deploy: Deploy) -> None:
             assert said.get("recovered", False) is recovered
 
 
+@pytest.mark.shows("streams.recent_bytes")
+async def test_memory_keeps_so_much_and_the_stream_the_rest(deploy: Deploy) -> None:
+    async def kept(recent_bytes: int) -> float:
+        """The figure on the page of metrics, once a client that was away has been given everything."""
+        channel = f"ns:{recent_bytes}"
+        settings = f"[streams]\nrecent_bytes = {recent_bytes}\n"
+        options = namespace("ns", *OPEN, *HISTORY, "force_recovery = true")
+        async with deploy(settings + options) as node, node.client(channel) as client, node.client() as back:
+            await node.publish(channel, *("x" * 500 for _ in range(10)))
+            assert await client.offsets(channel, 10) == [*range(1, 11)]
+            position = {"recover": True, "offset": 0, "epoch": ""}
+            said = (await back.ask({"id": 2, "subscribe": {"channel": channel, **position}}))["subscribe"]
+            assert len(said["publications"]) == 10
+            figures = dict(line.split(" ") for line in (await node.metrics()).splitlines() if line[0] != "#")
+            return float(figures["orderwire_recent_bytes"])
+
+    assert await kept(2048) <= 2048
+    assert await kept(1_000_000) > 5000
+
+
 @pytest.mark.shows("streams.seen_retention")
 @pytest.mark.usefixtures("retention_runs_often")
 async def test_a_repetition_is_recognized_so_long(deploy: Deploy) -> None:

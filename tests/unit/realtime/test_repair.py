@@ -77,7 +77,7 @@ class Silent:
 async def watched(count: int, bus: Bus, streams: Streams, work: float) -> None:
     """Look at so many open channels for `work` seconds; then the bus goes, and as long again."""
     metrics = RealtimeMetrics(CollectorRegistry())
-    channels = Channels(Flusher(metrics), metrics)
+    channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
     heads = await streams.open([f"c{number}" for number in range(count)])
     for name in heads:
         channels.begin(channels.enter(name, Ticket(Silent(), None, lambda _: None)), heads[name])
