@@ -156,6 +156,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 def _announce(started: Started) -> None:
+    runtime.settle_garbage()
     lines = ["", f"  Orderwire {VERSION} at {started.url}", ""]
     if started.demo is not None:
         email, password = started.demo.emails[0], started.demo.password

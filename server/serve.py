@@ -12,7 +12,6 @@ from aiohttp import web
 from server.app import Node, open_node
 from server.demo import DemoAccounts, seed
 from server.lifespan import open_places
-from server.runtime import settle_garbage
 from server.settings import Settings
 from server.version import VERSION
 
@@ -85,7 +84,6 @@ async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce:
             await site.start()
         except OSError as error:
             raise PortTaken(f"{settings.server.host}:{settings.server.port}: {error.strerror}") from error
-        settle_garbage()
         url = _url(runner)
         log.info("serving", url=url, version=VERSION)
         announce(url)

@@ -319,9 +319,7 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 
 @pytest.fixture
-def deploy(
-    postgres_url: str, redis_url: str, unique_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Deploy:
+def deploy(postgres_url: str, redis_url: str, unique_name: str, tmp_path: Path) -> Deploy:
     """Everything that a deployment must be told, unless a test tells it otherwise."""
     needed = {
         "DATABASE__URL": postgres_url,
@@ -333,8 +331,6 @@ def deploy(
         "SERVER__PORT": "0",
         "SERVER__SHUTDOWN_PAUSE": "0",
     }
-
-    monkeypatch.setattr("server.serve.settle_garbage", lambda: None)  # it is for a process that only serves
 
     def read(text: str, environment: Mapping[str, str]) -> Settings:
         file = tmp_path / "config.toml"
