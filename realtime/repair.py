@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 # Messages of two publishers may overtake each other by about this much; the missing one is then on its way.
 _PATIENCE: Final = 0.005
+_LATE: Final = 0.1  # seconds that a message may be on its way
 _CONCURRENCY: Final = 8
 _TOGETHER: Final = 500  # channels in one look at the heads
 _LONGEST_WAIT: Final = 2.0
@@ -67,6 +68,8 @@ class Repairs:
                 break
             last = channel.last
             if not self._channels.absorb(channel, page):
+                if page.top.epoch == channel.epoch and await self._goes_on(channel):
+                    continue
                 self._channels.reset(channel)
                 break
             has_missed = has_missed or channel.last > last
@@ -77,6 +80,12 @@ class Repairs:
                 channel.heard = channel.last
                 break
         return has_missed
+
+    async def _goes_on(self, channel: Channel) -> bool:
+        """Whether the bus brings what the stream has no longer: it may be behind by more than a short history keeps."""
+        last = channel.last
+        await asyncio.sleep(_LATE)
+        return not channel.is_gone and channel.last > last
 
     async def run(self) -> None:
         """Look at the heads and repair, until cancelled."""

@@ -10,9 +10,9 @@ from itertools import pairwise
 from prometheus_client import CollectorRegistry
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication
+from handlers.ports.streams import Page, Publication, Published
 from realtime.bus import Receiver
-from realtime.channel import Ticket
+from realtime.channel import Channel, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
@@ -112,3 +112,39 @@ def test_a_node_with_nobody_on_it_asks_nothing() -> None:
     streams, bus = Streams(), Bus()
     virtual_time.run(watched(0, bus, streams, 5.0))
     assert streams.looks == []
+
+
+class Short(Streams):
+    """Keeps the last of ten publications."""
+
+    async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:  # noqa: ARG002
+        kept = [Publication(10, b"10", 0)] if after < 10 else []
+        return Page(kept, Position(10, (await self.open([channel]))[channel].epoch))
+
+
+async def repaired(*, brings: int) -> Channel:
+    """A channel that is to be brought up while the bus brings so many of what the stream has no longer."""
+    metrics, streams = RealtimeMetrics(CollectorRegistry()), Short()
+    channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
+    repairs = Repairs(channels, streams, Bus(), metrics, interval=INTERVAL, interval_without_bus=INTERVAL_WITHOUT_BUS)
+    head = (await streams.open(["c"]))["c"]
+    channel = channels.enter("c", Ticket(Silent(), None, lambda _: None))
+    channels.begin(channel, head)
+    channel.heard = 10
+    bringing = asyncio.create_task(repairs.bring_up(channel))
+    await asyncio.sleep(0.05)
+    for offset in range(1, brings + 1):
+        channels.hear(channel, Published("c", head.epoch, Publication(offset, b"%d" % offset, 0)))
+    await bringing
+    return channel
+
+
+def test_what_the_stream_has_no_longer_may_still_come_by_the_bus() -> None:
+    for brings in (9, 10):
+        channel = virtual_time.run(repaired(brings=brings))
+        assert (channel.last, channel.is_gone) == (10, False)
+
+
+def test_what_neither_has_ends_the_channel() -> None:
+    for brings in (0, 3):
+        assert virtual_time.run(repaired(brings=brings)).is_gone
