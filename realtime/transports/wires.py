@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from handlers.ports.streams import Publication
@@ -12,7 +13,7 @@ GOODBYE_SECONDS: Final = 5.0
 _GOODBYE_SECONDS_SLOW: Final = 1.0
 
 
-class Framed:
+class Framed(ABC):
     """A codec in a transport's frames, one message a frame. A `ClientEncoding`."""
 
     def __init__(self, codec: Codec) -> None:
@@ -30,8 +31,9 @@ class Framed:
     def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
         return self.frame(self.codec.membership(channel, info, is_join=is_join))
 
+    @abstractmethod
     def frame(self, payload: bytes) -> bytes:
-        raise NotImplementedError
+        """One message as it travels."""
 
 
 def goodbye_patience(why: Disconnect | Closing | None) -> float:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import centrifuge  # type: ignore[import-untyped]
 import orjson
@@ -36,23 +36,21 @@ class Said:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+class Wishes(TypedDict, total=False):
+    """With `delta` the SDK takes differences; with `lang` it wants only what has this tag. `renewed` is the token after
+    the first. It hears what comes from `start` on: from the stream's begin, or from where it loads a state, each time
+    that it has to, and says `loaded`."""
+
+    renewed: str
+    delta: bool
+    lang: str
+    start: Start
+
+
 class Talker(Protocol):
     """Every method raises Refused for an error reply."""
 
-    async def subscribe(
-        self,
-        channel: str,
-        token: str = "",
-        *,
-        renewed: str = "",
-        delta: bool = False,
-        lang: str = "",
-        start: Start = "now",
-    ) -> None:
-        """With `delta` the SDK takes differences; with `lang` it wants only what has this tag. `renewed` is the token
-        after the first. It hears what comes from `start` on: from the stream's begin, or from where it loads a state,
-        each time that it has to, and says `loaded`."""
-        ...
+    async def subscribe(self, channel: str, token: str = "", **wishes: Unpack[Wishes]) -> None: ...
 
     async def publish(self, channel: str, data: object) -> None: ...
 
@@ -128,24 +126,18 @@ class JavaScriptTalker(Ears):
         self._says, self._reads = process.stdin, process.stdout
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
-    async def subscribe(
-        self,
-        channel: str,
-        token: str = "",
-        *,
-        renewed: str = "",
-        delta: bool = False,
-        lang: str = "",
-        start: Start = "now",
-    ) -> None:
+    async def subscribe(self, channel: str, token: str = "", **wishes: Unpack[Wishes]) -> None:
         options: dict[str, object] = {"token": token}
-        if delta:
+        if wishes.get("delta"):
             options["delta"] = "fossil"
-        if lang:
+        if lang := wishes.get("lang"):
             options["tagsFilter"] = {"key": "lang", "cmp": "eq", "val": lang}
+        start = wishes.get("start")
         if start == "begin":
             options["since"] = {"offset": 0, "epoch": ""}
-        await self._do("subscribe", channel=channel, renewed=renewed, loads=start == "state", options=options)
+        await self._do(
+            "subscribe", channel=channel, renewed=wishes.get("renewed"), loads=start == "state", options=options
+        )
 
     async def publish(self, channel: str, data: object) -> None:
         await self._do("publish", channel=channel, data=data)
@@ -220,24 +212,16 @@ class PythonTalker(Ears, centrifuge.SubscriptionEventHandler):  # type: ignore[m
     async def disconnect(self) -> None:
         await self._client.disconnect()
 
-    async def subscribe(
-        self,
-        channel: str,
-        token: str = "",
-        *,
-        renewed: str = "",
-        delta: bool = False,
-        lang: str = "",
-        start: Start = "now",
-    ) -> None:
+    async def subscribe(self, channel: str, token: str = "", **wishes: Unpack[Wishes]) -> None:
+        lang = wishes.get("lang")
         subscription = self._client.new_subscription(
             channel,
             events=self,
             token=token,
-            get_token=self._renewing(renewed),
-            delta=centrifuge.DeltaType.FOSSIL if delta else None,
+            get_token=self._renewing(wishes.get("renewed", "")),
+            delta=centrifuge.DeltaType.FOSSIL if wishes.get("delta") else None,
             tags_filter=centrifuge.Filter.eq("lang", lang) if lang else None,
-            get_state={"now": None, "begin": self._begin, "state": self._load}[start],
+            get_state={"now": None, "begin": self._begin, "state": self._load}[wishes.get("start", "now")],
         )
         self._subscriptions[channel] = subscription
         await subscription.subscribe()
