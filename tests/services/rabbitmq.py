@@ -19,6 +19,11 @@ from tests.services.server import Launch, Server, free_port, spawn
 
 _RELAY, _FOREIGN = "orderwire", "billing"
 _NODE = "private@localhost"
+# +B i: Ctrl-C is nothing to it. Few schedulers, which do not spin while they wait: nodes run beside each other, and
+# beside what is measured, on small machines.
+_ERLANG = (
+    "-noinput +B i -kernel inet_dist_use_interface {127,0,0,1} +S 2:2"
+)
 
 
 class RabbitMQ(Server):
@@ -141,8 +146,7 @@ class RabbitMQ(Server):
             "RABBITMQ_GENERATED_CONFIG_DIR": f"{folder}/schema",
             "RABBITMQ_LOG_BASE": f"{folder}/logs",
             "RABBITMQ_PID_FILE": f"{folder}/pid",
-            # +B i: Ctrl-C is nothing to it; few schedulers, because nodes run beside each other on small machines
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +B i -kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
         }
 
     def _path(self) -> str:

@@ -71,6 +71,11 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
     assert (found.returncode, found.stdout) == (1, ""), found.stderr
 
 
+def test_every_folder_of_tests_is_run() -> None:
+    folders = {f"tests/{found.relative_to(ROOT / 'tests').parts[0]}" for found in (ROOT / "tests").rglob("test_*.py")}
+    assert sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]) == sorted(folders)
+
+
 def test_hooks_run_the_locked_tools() -> None:
     text = (ROOT / ".pre-commit-config.yaml").read_text()
     assert set(re.findall(r"repo: (\S+)", text)) == {"local"}
