@@ -56,6 +56,7 @@ contract: setup  ## write docs/schemas: JSON Schemas and TypeScript types of the
 lock: setup  ## write requirements/*.txt anew; UPGRADE=--upgrade for newer versions
 	@$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt
 	@$(COMPILE) $(LOCKED) --output-file requirements/run.txt
+	@$(COMPILE) --group peers --output-file requirements/peers.txt
 	@$(COMPILE) $(LOCKED) --group test --group lint --constraints requirements/run.txt --output-file requirements/dev.txt
 
 clean:  ## remove what was made here: .venv, caches, node_modules (not the data in .orderwire)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import orjson
 
+from bench.fanout.measure import OURS, Run
 from bench.latency import Result
 from bench.measure import Spread
 from bench.slow_client import LIMIT
@@ -19,6 +21,8 @@ from bench.slow_client import Result as SlowResult
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SERVERS = Path(__file__).parent / "fanout" / "servers"
+PEERS_LOCK = Path(__file__).parents[1] / "requirements" / "peers.txt"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PACKAGES = ("aiohttp", "uvloop", "asyncpg", "aio-pika", "redis", "orjson")
 
@@ -30,6 +34,17 @@ def machine() -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+    }
+
+
+def peers() -> dict[str, str]:
+    """The versions of what the fan-out is compared with, as they are locked."""
+    lock = orjson.loads((SERVERS / "package-lock.json").read_bytes())["packages"]
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", PEERS_LOCK.read_text(), re.MULTILINE))
+    from_npm = ("uwebsockets", "ws", "socket.io")
+    from_pypi = ("websockets", "fastapi", "uvicorn", "python-socketio")
+    return {name: lock[f"node_modules/{name}"]["version"] for name in from_npm} | {
+        name: pinned[name] for name in from_pypi
     }
 
 
@@ -64,6 +79,17 @@ def slow_table(result: SlowResult) -> str:
     return "\n".join([head, *rows, "", f"Median ratio {result.ratio:.2f} (goal: below {LIMIT})."])
 
 
+def fan_out_table(runs: Sequence[Run]) -> str:
+    """Beside each number of CPU how much it is of ours at that rate."""
+    head = (
+        "| publications/s | server | CPU seconds for 1M deliveries | of ours | services beside it | deliveries/s "
+        "| p50 / p99 | server CPU | lost |\n|" + "---|" * 9
+    )
+    ours = {run.rate: run for run in runs if run.server == OURS}
+    rows = [_fan_out_row(run, ours.get(run.rate)) for run in sorted(runs, key=lambda run: run.rate)]
+    return "\n".join([head, *rows])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -74,7 +100,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run) -> dict[str, object]:
     return asdict(result)
 
 
@@ -95,6 +121,14 @@ def _row(result: Result) -> str:
         f"| {times.request.p50:.1f} / {times.request.p99:.1f} | {times.first_third:.1f}, {times.last_third:.1f} "
         f"| {result.deliveries:,} | {result.lost} "
         f"| {result.server_cpu:.0%} | {result.listeners_cpu:.0%} | {_mib(result.server_bytes)} | {result.stolen:.0%} |"
+    )
+
+
+def _fan_out_row(run: Run, ours: Run | None) -> str:
+    ratio = "" if ours is None else f"{run.cpu_per_million / ours.cpu_per_million:.2f}"
+    return (
+        f"| {run.rate:,} | {run.server} | {run.cpu_per_million:.2f} | {ratio} | {run.services_cpu_per_million:.2f} "
+        f"| {run.per_second:,.0f} | {run.p50:.1f} / {run.p99:.1f} ms | {run.server_cpu:.0%} | {run.lost} |"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,12 @@ CHECKOUT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
+    """`services`: the processes beside the node, which have further ones below them."""
+
     node: Orderwire
     shop: Shop
     database_url: str
+    services: Sequence[int]
 
     async def committed(self, order_ids: Iterable[str]) -> Mapping[str, float]:
         """When PostgreSQL committed each order, Unix time: its commit record, written before the disk has it."""
@@ -46,8 +49,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage() -> AsyncIterator[Stage]:
-    """Raises tests.services.server.Unavailable where a server cannot be had."""
+async def open_stage(settings: str = "") -> AsyncIterator[Stage]:
+    """The node has these settings (the text of a config.toml) beside those of the stage. Raises
+    tests.services.server.Unavailable where a server cannot be had."""
     with ExitStack() as stack:
         postgres = stack.enter_context(Postgres())
         redis, rabbitmq = stack.enter_context(Redis()), stack.enter_context(RabbitMQ())
@@ -60,11 +64,15 @@ async def open_stage() -> AsyncIterator[Stage]:
             "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
             "ORDERWIRE_LOG__LEVEL": "warning",
         }
-        node = Orderwire(stack.enter_context(reachable_folder()), environment=environment)
+        folder = stack.enter_context(reachable_folder())
+        config = folder / "config.toml"
+        await asyncio.to_thread(config.write_text, settings)
+        node = Orderwire(folder, environment=environment, arguments=["--config", str(config)])
         stack.callback(node.stop)
         node.spawn()
         await node.ready()
-        yield Stage(node, await furnish(postgres.url, [node], seed=1), postgres.url)
+        shop = await furnish(postgres.url, [node], seed=1)
+        yield Stage(node, shop, postgres.url, [server.pid for server in (postgres, redis, rabbitmq)])
 
 
 async def _remember_commits(postgres: Postgres) -> None:

@@ -37,7 +37,9 @@ class BusAway(Exception):
 
 
 class Bus(Protocol):
-    """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing.
+    """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing. They are
+    what `encode` makes, of which several, one behind the other, are one: those that are published together may arrive
+    so.
 
     Losing one is harmless: the hub notices and reads the stream.
     """

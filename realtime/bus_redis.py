@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from realtime.redis_client import PATIENCE_SECONDS, end_if_cancelled, open_redis
 log = structlog.get_logger(__name__)
 
 SILENCE_SECONDS = 2.0  # without a message: ask; as long without an answer: the connection is half-open
+_TOGETHER_BYTES = 256 * 1024  # of messages that travel as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,33 @@ class RedisBusOptions:
 async def open_redis_bus(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[RedisBus]:
     """Connects when it is first needed, so that a node starts and serves with Redis away."""
     async with open_redis(options.url) as subscriber, open_redis(options.url) as publisher:
-        yield RedisBus(subscriber, publisher, options.channel, metrics)
+        bus = RedisBus(subscriber, publisher, options.channel, metrics)
+        try:
+            yield bus
+        finally:
+            await bus.settle()
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A message, the loop's time at which its patience ends, and whether it was sent."""
+
+    message: bytes
+    deadline: float
+    is_sent: asyncio.Future[bool]
 
 
 class RedisBus:
-    """Publishing goes by a connection of its own, one at a time: that keeps the order."""
+    """Publishing goes by a connection of its own, one at a time: that keeps the order. What comes meanwhile goes
+    together, in a task of its own: a publisher that is cancelled takes nobody's message with it."""
 
     def __init__(self, subscriber: Redis, publisher: Redis, channel: str, metrics: RealtimeMetrics) -> None:
         self._subscriber = subscriber
         self._publisher = publisher
         self._channel = channel
         self._metrics = metrics
-        self._turn = asyncio.Lock()
+        self._outgoing: deque[_Outgoing] = deque()
+        self._sending: asyncio.Task[None] | None = None
         self._is_subscribed = False
         self._is_doubted = False  # a publish failed and nothing was heard since
 
@@ -56,10 +73,15 @@ class RedisBus:
     async def publish(self, message: bytes) -> bool:
         # Away as far as we know: waiting for a timeout with each batch would hold up the fan-out. The subscription
         # finds out when Redis is back, and hears a sign of life within SILENCE_SECONDS when it was never away.
-        is_sent = not self._is_doubted and await self._send(message)
+        is_sent = not self._is_doubted and await self._enqueue(message)
         if not is_sent:
             self._metrics.bus_lost.inc()
         return is_sent
+
+    async def settle(self) -> None:
+        """Return when nothing is being sent any more."""
+        if self._sending is not None:
+            await self._sending
 
     async def run(self, receiver: Receiver) -> None:
         backoff = Backoff(cap=2.0)
@@ -82,12 +104,37 @@ class RedisBus:
                 self._is_subscribed = False
             await asyncio.sleep(backoff.delay())
 
-    async def _send(self, message: bytes) -> bool:
+    def _enqueue(self, message: bytes) -> asyncio.Future[bool]:
+        loop = asyncio.get_running_loop()
+        waiting = _Outgoing(message, loop.time() + PATIENCE_SECONDS, loop.create_future())
+        self._outgoing.append(waiting)
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        return waiting.is_sent
+
+    async def _send(self) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._turn:
-                if self._is_doubted:  # the one before us has just found out
-                    return False
-                await self._publisher.publish(self._channel, message)
+            while self._outgoing:
+                together = self._next()
+                # What waits behind one that was not sent is not sent either: it would wait as long.
+                is_sent = not self._is_doubted and await self._send_together(together)
+                for each in together:
+                    if not each.is_sent.done():
+                        each.is_sent.set_result(is_sent)
+        finally:
+            self._sending = None
+
+    def _next(self) -> list[_Outgoing]:
+        together = [self._outgoing.popleft()]
+        size = len(together[0].message)
+        while self._outgoing and (size := size + len(self._outgoing[0].message)) <= _TOGETHER_BYTES:
+            together.append(self._outgoing.popleft())
+        return together
+
+    async def _send_together(self, together: list[_Outgoing]) -> bool:
+        try:
+            async with asyncio.timeout_at(together[0].deadline):
+                await self._publisher.publish(self._channel, b"".join(each.message for each in together))
         except (RedisError, OSError):  # TimeoutError is an OSError
             self._is_doubted = True
             return False

@@ -44,8 +44,13 @@ class Subscriber(Protocol):
     pending: list[bytes]
     """Frames to be written at the next flush, in order. Flushing puts a new list in its place."""
 
-    def write(self, data: bytes) -> None:
-        """Never raises: a connection that is gone or too slow closes itself."""
+    def send(self, data: bytes, /) -> bool:
+        """Write this now. False: it was not written, the client is too far behind. Never raises; to a connection that
+        is gone nothing is written."""
+        ...
+
+    def overflowed(self) -> None:
+        """What `send` did not write is not kept: the connection closes itself."""
         ...
 
     def hold(self, channel: str, frame: bytes) -> bool:
@@ -144,6 +149,11 @@ class Channel:
     @property
     def is_behind(self) -> bool:
         return self.is_suspect or self.heard > self.last
+
+    @property
+    def sends_all_to_all(self) -> bool:
+        """Every subscriber of an encoding is sent the same bytes."""
+        return self.deltas is None and self.filters is None and self.publishers is None and not self.is_conflated
 
     def serves(self, ticket: Ticket) -> bool:
         return not self.is_gone and not ticket.is_over

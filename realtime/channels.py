@@ -62,28 +62,25 @@ class Channels:
         channel.epoch, channel.last = head.epoch, head.offset
         channel.is_open = True
         early, channel.early = channel.early, []
-        for item in early:
-            self.hear(channel, item)
+        self.hear(channel, early)
 
-    def hear(self, channel: Channel, item: Published) -> None:
-        """The bus says this. Delivered when it is the next one; else the channel may be behind afterwards."""
-        if not item.publication.offset or not channel.is_stream:
-            # In no stream: past the count of offsets, to whoever is there.
-            self._hand_out(channel, item.publication)
-        elif not channel.is_open:
-            channel.early = [*channel.early[1 - RING_LENGTH :], item]
-        elif item.epoch != channel.epoch:
-            channel.is_suspect = True
-        elif item.publication.offset == channel.last + 1:
-            self.deliver(channel, item.publication)
-        else:
-            channel.heard = max(channel.heard, item.publication.offset)
-
-    def deliver(self, channel: Channel, publication: Publication) -> None:
-        """Hand the next publication of the channel to everyone live."""
-        self._recent.add(channel, publication)
-        self._metrics.recent_bytes.set(self._recent.bytes)
-        self._hand_out(channel, publication)
+    def hear(self, channel: Channel, items: Iterable[Published]) -> None:
+        """The bus says this. Delivered is what comes next; with the rest the channel may be behind afterwards."""
+        together: list[Publication] = []
+        for item in items:
+            publication = item.publication
+            if not publication.offset or not channel.is_stream:
+                together.append(publication)  # in no stream: past the count of offsets, to whoever is there
+            elif not channel.is_open:
+                channel.early = [*channel.early[1 - RING_LENGTH :], item]
+            elif item.epoch != channel.epoch:
+                channel.is_suspect = True
+            elif publication.offset == channel.last + 1:
+                self._recent.add(channel, publication)
+                together.append(publication)
+            else:
+                channel.heard = max(channel.heard, publication.offset)
+        self._hand_out(channel, together)
 
     def clear(self, channel: Channel) -> None:
         """Keep nothing of what was published: the stream has it no longer."""
@@ -100,7 +97,8 @@ class Channels:
             return False
         channel.is_suspect = False
         for publication in fresh:
-            self.deliver(channel, publication)
+            self._recent.add(channel, publication)
+        self._hand_out(channel, fresh)
         return True
 
     def hand_over(self, channel: Channel, ticket: Ticket, missed: Subscribed) -> bool:
@@ -165,26 +163,46 @@ class Channels:
             ticket.is_over = True
             ticket.subscriber.dropped(channel.name)
 
-    def _hand_out(self, channel: Channel, publication: Publication) -> None:
+    def _hand_out(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        """To everyone live who is meant."""
+        if not publications:
+            return
+        self._metrics.publications.inc(len(publications))
+        self._metrics.recent_bytes.set(self._recent.bytes)
+        if channel.sends_all_to_all:
+            self._hand_out_to_all(channel, publications)
+        else:
+            for publication in publications:
+                self._hand_out_to_some(channel, publication)
+
+    def _hand_out_to_all(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        """What comes together is one for each subscriber: so the work for one falls as more is published."""
         count = 0
-        self._metrics.publications.inc()
+        for encoding, subscribers in channel.live.items():
+            frames = b"".join([encoding.publication(channel.name, publication) for publication in publications])
+            self._flusher.hand(subscribers, frames)
+            count += len(subscribers)
+        for publication in publications:
+            self._handed_out(channel, publication, count)
+
+    def _hand_out_to_some(self, channel: Channel, publication: Publication) -> None:
+        count = 0
         for encoding, subscribers in channel.live.items():
             meant = _meant(channel, subscribers, publication)
             if channel.deltas is not None:
                 _hand_out_differences(channel, channel.deltas, encoding, meant, publication)
-            elif channel.is_conflated:
-                frame = encoding.publication(channel.name, publication)
-                for subscriber in meant:
-                    if not subscriber.hold(channel.name, frame):
-                        subscriber.pending.append(frame)
             else:
                 frame = encoding.publication(channel.name, publication)
                 for subscriber in meant:
-                    subscriber.pending.append(frame)
+                    if not (channel.is_conflated and subscriber.hold(channel.name, frame)):
+                        subscriber.pending.append(frame)
             self._flusher.mark(meant)
             count += len(meant)
         if channel.deltas is not None:
             channel.base = publication.data
+        self._handed_out(channel, publication, count)
+
+    def _handed_out(self, channel: Channel, publication: Publication, count: int) -> None:
         if count:
             self._metrics.deliveries.inc(count)
             self._flusher.observe(publication.time_ms)

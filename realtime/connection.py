@@ -65,8 +65,10 @@ class Wire(Protocol):
         """Bytes that the socket has not taken yet."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Never raises; writing to a connection that is gone does nothing."""
+    def write(self, data: bytes) -> bool:
+        """False, and nothing is written: the socket has not taken all of what was written before, and with this it
+        would be further behind than a client may be. Never raises; writing to a connection that is gone does nothing.
+        """
         ...
 
     async def drain(self) -> None:
@@ -108,6 +110,7 @@ class Connection:
         "bucket",
         "encoding",
         "pending",
+        "send",
         "transport",
     )
 
@@ -123,6 +126,7 @@ class Connection:
         self.encoding = encoding
         self.transport = transport
         self.pending: list[bytes] = []
+        self.send: Callable[[bytes], bool] = wire.write
         self.bucket: int | None = None
         self._is_welcomed = False
 
@@ -180,14 +184,9 @@ class Connection:
         self._leave(channel)
         self._perform(self._session.dropped(channel))
 
-    def write(self, data: bytes) -> None:
-        # With an empty buffer the client has kept up so far, however much there is for it now.
-        buffered = self._wire.buffered
-        if buffered and buffered + len(data) > self._shared.options.queue_max_size:
-            self._shared.metrics.drops.labels("slow_client").inc()
-            self.close(Disconnect.SLOW)
-        else:
-            self._wire.write(data)
+    def overflowed(self) -> None:
+        self._shared.metrics.drops.labels("slow_client").inc()
+        self.close(Disconnect.SLOW)
 
     def hold(self, channel: str, frame: bytes) -> bool:
         if self._held is not None:

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from realtime.channel import Subscriber
 from realtime.metrics import RealtimeMetrics
 
-_SLICE_SECONDS: Final = 0.001  # both uvloop and asyncio make a write's system call in it, so the clock sees it
+_SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
+_CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
 _OTHERS_SHARE: Final = 3
 # A turn of the loop that finds nothing ready takes some 20 us.
 _QUIET_TURN_SECONDS: Final = 0.00005
 
 
 class Flusher:
-    """Lives on one event loop; bounded by the connections there are."""
+    """Lives on one event loop; bounded by the connections there are.
+
+    A round writes to each client in it what all of it get (`_common`, when there was nothing else to do as it came) and
+    then what the client has pending. While there is no round, nobody has anything pending.
+    """
 
     def __init__(
         self,
@@ -39,8 +43,10 @@ class Flusher:
         self._clock = clock
         self._wall = wall
         self._dirty: dict[Subscriber, None] = {}
-        self._round: deque[Subscriber] = deque()
+        self._round: dict[Subscriber, None] = {}
+        self._common = b""
         self._is_scheduled = False
+        self._has_begun = False
         self._turn_began = 0.0
         self._others_until = 0.0
         self._joined_of: list[bytes] = []
@@ -49,23 +55,41 @@ class Flusher:
         self._waiting_times: list[int] = []
         self._round_times: list[int] = []
 
+    def hand(self, subscribers: Mapping[Subscriber, None], data: bytes) -> None:
+        """Send this to each of them, after what it has pending."""
+        if not self._is_scheduled:
+            self._round, self._common = dict(subscribers), data
+            self._schedule()
+            return
+        for subscriber in subscribers:
+            subscriber.pending.append(data)
+        self._dirty.update(subscribers)
+
     def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
         """These have something pending."""
         self._dirty.update(subscribers)
         if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._slice)
+            self._schedule()
 
     def observe(self, time_ms: int) -> None:
         """Measure how long a publication of this time took, once it was handed to the sockets."""
         self._waiting_times.append(time_ms)
 
     def flush(self, subscriber: Subscriber) -> None:
-        """Write what is pending for one client, now."""
+        """Write what there is for one client, now."""
+        common = b""
+        if self._common and subscriber in self._round:
+            del self._round[subscriber]
+            common = self._common
+        self._write(subscriber, common)
+
+    def _write(self, subscriber: Subscriber, common: bytes) -> None:
         frames = subscriber.pending
         if frames:
             subscriber.pending = []
-            subscriber.write(self._join(frames))
+            common = self._join([common, *frames] if common else frames)
+        if common and not subscriber.send(common):
+            subscriber.overflowed()
 
     def _join(self, frames: list[bytes]) -> bytes:
         """Most clients of a round have the same frames pending (the very objects), so they share one joined copy: in
@@ -76,16 +100,28 @@ class Flusher:
             self._joined_of, self._joined = frames, b"".join(frames)
         return self._joined
 
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        asyncio.get_running_loop().call_soon(self._slice)
+
     def _slice(self) -> None:
-        if not self._round:
+        if not self._has_begun:
             self._begin_round()
-        began = now = self._clock()
-        while self._round and now < began + _SLICE_SECONDS:
-            self.flush(self._round.popleft())
-            now = self._clock()
-        if not self._round:
+        began = self._clock()
+        until, waiting, common, count = began + _SLICE_SECONDS, self._round, self._common, 0
+        while waiting:
+            subscriber, _ = waiting.popitem()
+            if subscriber.pending:
+                self._write(subscriber, common)
+            elif common and not subscriber.send(common):
+                subscriber.overflowed()
+            count += 1
+            if not count % _CLIENTS_BETWEEN_LOOKS and self._clock() >= until:
+                break
+        if not waiting:
             self._end_round()
-        if self._round or self._dirty:
+        if waiting or self._dirty:
+            now = self._clock()
             self._others_until = now + _OTHERS_SHARE * (now - began)
             self._let_others(now)
         else:
@@ -103,8 +139,9 @@ class Flusher:
             self._let_others(now)
 
     def _begin_round(self) -> None:
-        self._round.extend(self._dirty)
-        self._dirty.clear()
+        self._has_begun = True
+        if not self._round:
+            self._round, self._dirty = self._dirty, {}
         self._round_times, self._waiting_times = self._waiting_times, []
 
     def _end_round(self) -> None:
@@ -112,4 +149,5 @@ class Flusher:
         for time_ms in self._round_times:
             self._metrics.commit_to_client.observe(max(0.0, now - time_ms / 1000))
         self._round_times.clear()
-        self._joined_of, self._joined = [], b""
+        self._joined_of, self._joined, self._common = [], b"", b""
+        self._has_begun = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Final, cast
 
 import structlog
 
@@ -68,14 +69,15 @@ class Hub:
 
     def hear(self, items: Iterable[Published | Membership]) -> None:
         """What the bus says of channels."""
-        for item in items:
-            channel = self._channels.get(item.channel)
+        for (name, kind), run in groupby(items, key=lambda item: (item.channel, type(item))):
+            channel = self._channels.get(name)
             if channel is None:
                 continue
-            if isinstance(item, Membership):
-                self._channels.tell(channel, item)
+            if kind is Membership:
+                for item in run:
+                    self._channels.tell(channel, cast("Membership", item))
             else:
-                self._channels.hear(channel, item)
+                self._channels.hear(channel, cast("Iterable[Published]", run))
                 if channel.is_behind:
                     self._repairs.want(channel)
 

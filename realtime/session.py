@@ -5,8 +5,9 @@
 
 Commands are worked on in order. One that needs somebody's answer (who is this token? may they join?) is asked as an
 effect, and the rest waits for `answered`. One that changes nothing of the session (publish, history, rpc …) is handed
-out as an effect too, and `finished` tells what came of it; with a concurrency of 1 the rest waits for that as well.
-Whoever drives a session carries the effects out in order.
+out as an effect too, and `finished` tells what came of it; with a concurrency of 1 the rest waits for that as well,
+except that publications do not wait for each other: whoever performs them keeps their order. Whoever drives a session
+carries the effects out in order.
 """
 
 from __future__ import annotations
@@ -115,6 +116,9 @@ _Order = _Enroll | _Expel
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
+# Publications of one client that may be under way although it has a concurrency of 1.
+_PUBLISHING: Final = 64
+
 _APP_LENGTH: Final = 64  # characters that are kept of what a program calls itself
 
 _Asking = Connect | Refresh | Subscribe | SubRefresh | _Enroll
@@ -131,9 +135,9 @@ class Session:
     """
 
     __slots__ = (
-        "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_meter", "_meters", "_next_ping",
-        "_options", "_phase", "_pong_by", "_random", "_server_side", "_stale_at", "_subs_end", "_user_meter",
-        "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way", "route",
+        "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_is_publishing", "_meter", "_meters",
+        "_next_ping", "_options", "_phase", "_pong_by", "_random", "_server_side", "_stale_at", "_subs_end",
+        "_user_meter", "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way", "route",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +175,7 @@ class Session:
         self._user_meter: Meter | None = None
         self._asked: _Asking | None = None
         self._flying = 0
+        self._is_publishing = False  # all that are flying publish
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
         self._waiting: deque[tuple[_Waiting, int]] | None = None
         self._waiting_bytes = 0
@@ -380,9 +385,11 @@ class Session:
     def _may_begin(self, command: _Waiting) -> bool:
         if self._asked is not None:
             return False
-        if self._options.concurrency == 1:
-            return self._flying == 0
-        return not isinstance(command, _Independent) or self._flying < self._options.concurrency
+        if self._options.concurrency > 1:
+            return not isinstance(command, _Independent) or self._flying < self._options.concurrency
+        if isinstance(command, Publish) and self._is_publishing:
+            return self._flying < _PUBLISHING
+        return self._flying == 0
 
     def _forget_waiting(self) -> None:
         self._waiting = None
@@ -429,6 +436,7 @@ class Session:
         return [question]
 
     def _begin(self, work: Perform | Call) -> list[Effect]:
+        self._is_publishing = isinstance(work, Perform) and isinstance(work.command, Publish)
         self._flying += 1
         return [work]
 

@@ -20,7 +20,7 @@ from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
 from realtime.protocol.messages import Codec, Goodbye
 from realtime.protocol.protobuf_codec import ProtobufCodec
 from realtime.transports.entrance import HELLO, PROTOBUF, Entrance, said_type
-from realtime.transports.wires import Framed, goodbye_patience
+from realtime.transports.wires import Framed, SocketWire, goodbye_patience
 
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
@@ -64,35 +64,28 @@ class Chunks(Framed):
         return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body
 
 
-class _Body:
-    """A `Wire`: the response's."""
+class _Body(SocketWire):
+    """The response's."""
 
-    __slots__ = ("_chunks", "_ended", "_response", "_transport", "_writer", "why")
+    __slots__ = ("_chunks", "_ended", "_response")
 
     def __init__(
-        self, response: web.StreamResponse, transport: asyncio.Transport, writer: AbstractStreamWriter, chunks: Chunks
+        self,
+        response: web.StreamResponse,
+        transport: asyncio.Transport,
+        writer: AbstractStreamWriter,
+        most: int,
+        chunks: Chunks,
     ) -> None:
+        super().__init__(transport, writer, most)
         self._response = response
-        self._transport = transport
-        self._writer = writer
         self._chunks = chunks
         self._ended = asyncio.Event()
-        self.why: Disconnect | Closing | None = None
-
-    @property
-    def buffered(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def write(self, data: bytes) -> None:
-        if self.why is None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    async def drain(self) -> None:
-        await self._writer.drain()
 
     def end(self, why: Disconnect | Closing) -> None:
         self.write(self._chunks.message(Goodbye(why)))
         self.why = why
+        self.is_over = True
         self._ended.set()
 
     async def ended(self) -> None:
@@ -141,7 +134,8 @@ class HttpStreamEndpoint:
         response.force_close()
         writer = await response.prepare(request)
         if writer is not None and request.transport is not None:
-            await self._serve(_Body(response, request.transport, writer, chunks), chunks, hello)
+            most = self._connections.options.queue_max_size
+            await self._serve(_Body(response, request.transport, writer, most, chunks), chunks, hello)
         return response
 
     async def _serve(self, body: _Body, chunks: Chunks, hello: bytes) -> None:

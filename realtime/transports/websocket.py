@@ -10,7 +10,7 @@ import asyncio
 import struct
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from realtime.connection import Connection
@@ -20,7 +20,7 @@ from realtime.protocol.json_codec import JsonCodec, JsonPushCodec
 from realtime.protocol.messages import Codec, Goodbye
 from realtime.protocol.protobuf_codec import ProtobufCodec
 from realtime.transports.entrance import HELLO, Entrance
-from realtime.transports.wires import GOODBYE_SECONDS, Framed, goodbye_patience
+from realtime.transports.wires import GOODBYE_SECONDS, Framed, SocketWire, goodbye_patience
 
 _JSON: Final = "centrifuge-json"
 _PROTOBUF: Final = "centrifuge-protobuf"
@@ -45,46 +45,42 @@ class Frames(Framed):
         return struct.pack("!BBQ", first, 127, size) + payload
 
 
-class _Socket:
-    """A `Wire`. Ending it interrupts the reader, which then says goodbye: only the reader may close."""
+class _Response(web.WebSocketResponse[bool]):
+    """aiohttp closes by itself what breaks the protocol, and nothing may be written after a Close frame."""
 
-    __slots__ = ("_frames", "_reading", "_transport", "_writer", "_ws", "why")
+    wire: SocketWire | None = None
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if self.wire is not None:
+            self.wire.is_over = True
+        return await super().close(code=code, message=message, drain=drain)
+
+
+class _Socket(SocketWire):
+    """Ending it interrupts the reader, which then says goodbye: only the reader may close."""
+
+    __slots__ = ("_frames", "_reading", "_ws")
 
     def __init__(
         self,
-        ws: web.WebSocketResponse[bool],
+        ws: _Response,
         transport: asyncio.Transport,
         writer: AbstractStreamWriter,
+        most: int,
         reading: asyncio.Timeout,
         frames: Frames,
     ) -> None:
+        super().__init__(transport, writer, most)
         self._ws = ws
         self._frames = frames
-        self._transport = transport
-        self._writer = writer
         self._reading = reading
-        self.why: Disconnect | Closing | None = None
-
-    @property
-    def buffered(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def write(self, data: bytes) -> None:
-        if self.why is not None or self._ws.closed:
-            return
-        try:
-            self._transport.write(data)
-        except RuntimeError:
-            # uvloop's transport raises once it is closed; the reader is about to learn it too.
-            return
-
-    async def drain(self) -> None:
-        await self._writer.drain()
+        ws.wire = self
 
     def end(self, why: Disconnect | Closing) -> None:
         if isinstance(self._frames.codec, JsonPushCodec):
             self.write(self._frames.message(Goodbye(why)))  # its listeners may know no close codes
         self.why = why
+        self.is_over = True
         self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def say_goodbye(self) -> None:
@@ -112,7 +108,7 @@ class WebSocketEndpoint:
         if refusal is not None:
             return refusal
         spoken = {_JSON} if self._is_one_way else {_JSON, _PROTOBUF}
-        ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
+        ws = _Response(
             protocols=[name for name in _offered(request) if name in spoken],
             compress=False,
             max_msg_size=self._connections.options.message_size_limit,
@@ -132,14 +128,14 @@ class WebSocketEndpoint:
 
     async def _serve(
         self,
-        ws: web.WebSocketResponse[bool],
+        ws: _Response,
         transport: asyncio.Transport,
         writer: AbstractStreamWriter,
         frames: Frames,
         hello: bytes,
     ) -> None:
         reading = asyncio.timeout(None)
-        socket = _Socket(ws, transport, writer, reading, frames)
+        socket = _Socket(ws, transport, writer, self._connections.options.queue_max_size, reading, frames)
         with self._connections.open(socket, frames, frames.codec, self._link) as connection:
             try:
                 async with reading:
@@ -154,7 +150,7 @@ class WebSocketEndpoint:
 
     async def _read(
         self,
-        ws: web.WebSocketResponse[bool],
+        ws: _Response,
         socket: _Socket,
         connection: Connection,
         kind: WSMsgType,

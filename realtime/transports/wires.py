@@ -1,9 +1,14 @@
-"""What the ends of connections have in common: how a codec's messages are framed, and how long a goodbye may take."""
+"""What the ends of connections have in common: how a codec's messages are framed, how they get to the socket, and how
+long a goodbye may take."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from abc import ABC, abstractmethod
 from typing import Final
+
+from aiohttp.abc import AbstractStreamWriter
 
 from handlers.ports.streams import Publication
 from realtime.protocol.codes import Closing, Disconnect
@@ -34,6 +39,54 @@ class Framed(ABC):
     @abstractmethod
     def frame(self, payload: bytes) -> bytes:
         """One message as it travels."""
+
+
+class SocketWire:
+    """A `Wire` beside aiohttp's own writer, on the transport that they share.
+
+    While nothing is buffered a write goes to the plain socket itself: of what a delivery costs beside the kernel's part
+    the event loop's way there would be the most.
+    """
+
+    __slots__ = ("_most", "_number", "_transport", "_writer", "is_over", "why")
+
+    def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter, most: int) -> None:
+        """`most`: bytes by which the client may be behind."""
+        self._transport = transport
+        self._writer = writer
+        self._most = most
+        self._number = -1 if transport.get_extra_info("ssl_object") else transport.get_extra_info("socket").fileno()
+        self.why: Disconnect | Closing | None = None
+        self.is_over = False  # nothing may be written any more
+
+    @property
+    def buffered(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> bool:
+        transport = self._transport
+        # A transport that is closing may have given its socket's number back, to a stranger.
+        if self.is_over or transport.is_closing():
+            return True
+        buffered = transport.get_write_buffer_size()
+        if buffered:
+            if buffered + len(data) > self._most:
+                return False
+        elif self._number >= 0:
+            try:
+                sent = os.write(self._number, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return True  # the reader is about to learn it too
+            if sent == len(data):
+                return True
+            data = data[sent:]
+        transport.write(data)
+        return True
+
+    async def drain(self) -> None:
+        await self._writer.drain()
 
 
 def goodbye_patience(why: Disconnect | Closing | None) -> float:

@@ -58,12 +58,30 @@ async def test_every_node_hears_a_message_the_publisher_included(new_bus: NewBus
 
 
 async def test_messages_of_one_publisher_arrive_in_order_and_once(new_bus: NewBus) -> None:
+    """Those that are published together may arrive as one."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()
-    sent = [b"%d" % number for number in range(300)]
+    sent = [b"%d." % number for number in range(300)]
     async with new_bus() as bus, listening(bus, heard.put_nowait):
-        await asyncio.gather(*(bus.publish(message) for message in sent))
-        await bus.publish(b"end")
-        assert [await heard.get() for _ in range(301)] == [*sent, b"end"]
+        assert all(await asyncio.gather(*(bus.publish(message) for message in sent)))
+        assert await bus.publish(b"end")
+        arrived = b""
+        while not arrived.endswith(b"end"):
+            arrived += await heard.get()
+        assert arrived == b"".join([*sent, b"end"])
+
+
+async def test_a_publisher_that_is_cancelled_takes_no_message_with_it(new_bus: NewBus) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    async with new_bus() as bus, listening(bus, heard.put_nowait):
+        publishers = [asyncio.create_task(bus.publish(b"%d" % number)) for number in range(3)]
+        await asyncio.sleep(0)
+        publishers[0].cancel()
+        assert await publishers[1]
+        assert await publishers[2]
+        arrived = b""
+        while len(arrived) < 3:
+            arrived += await heard.get()
+        assert arrived == b"012"
 
 
 async def test_a_message_may_hold_any_bytes(new_bus: NewBus) -> None:

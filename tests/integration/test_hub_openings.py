@@ -40,7 +40,10 @@ class Joiner:
     joined: list[Subscribed] = field(default_factory=list)
     encoding: NoEncoding = field(default_factory=NoEncoding)
 
-    def write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
+        raise NotImplementedError
+
+    def overflowed(self) -> None:
         raise NotImplementedError
 
     def hold(self, channel: str, frame: bytes) -> bool:

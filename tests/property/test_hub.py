@@ -94,8 +94,7 @@ class Client:
         raise NotImplementedError
 
     async def writable(self) -> None:
-        self.write(b"".join(self.pending))
-        self.pending.clear()
+        self.node.flusher.flush(self)
         await self.flow.wait()
 
     def dropped(self, channel: str) -> None:
@@ -127,9 +126,13 @@ class Client:
         for publication in joined.publications:
             self.pending.append(ENCODING.publication(channel, publication))
 
-    def write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         for line in data.splitlines():
             self.hear(orjson.loads(line))
+        return True
+
+    def overflowed(self) -> None:
+        raise NotImplementedError
 
     def hear(self, item: dict[str, object]) -> None:
         channel, kind = str(item["channel"]), item["kind"]

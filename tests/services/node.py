@@ -13,7 +13,7 @@ from tests.services import debian
 from tests.services.server import Unavailable
 
 _OLDEST = 20
-_FOLDER = Path(__file__).resolve().parents[1]  # with package.json and its lock
+_TESTS = Path(__file__).resolve().parents[1]  # with package.json and its lock
 _INSTALL_SECONDS = 300
 
 
@@ -30,25 +30,26 @@ def executable() -> Path:
     raise Unavailable(f"no Node.js here, of version {_OLDEST} or newer")
 
 
-def modules(node: Path) -> Path:
-    """The installed packages; npm runs only when the lock changed. Raises Unavailable when it cannot fetch them."""
-    installed = _FOLDER / "node_modules"
+def modules(node: Path, folder: Path = _TESTS) -> Path:
+    """The packages that `folder` locks, installed in it; npm runs only when the lock changed. Raises Unavailable when
+    it cannot fetch them."""
+    installed = folder / "node_modules"
     stamp = installed / ".lock-hash"
-    wanted = hashlib.sha256((_FOLDER / "package-lock.json").read_bytes()).hexdigest()
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     with debian.exclusively(debian.cache_folder() / "npm.lock"):
         if not stamp.exists() or stamp.read_text() != wanted:
-            _install(node)
+            _install(node, folder)
             stamp.write_text(wanted)
     return installed
 
 
-def _install(node: Path) -> None:
+def _install(node: Path, folder: Path) -> None:
     command = [*_npm(node), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     environment = {**os.environ, "PATH": f"{node.parent}:{os.environ.get('PATH', os.defpath)}"}
     try:
         subprocess.run(
             command,
-            cwd=_FOLDER,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -57,7 +58,7 @@ def _install(node: Path) -> None:
             timeout=_INSTALL_SECONDS,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"npm could not install tests/package.json: {error}") from error
+        raise Unavailable(f"npm could not install what {folder} locks: {error}") from error
 
 
 def _npm(node: Path) -> list[str | Path]:

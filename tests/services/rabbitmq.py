@@ -21,9 +21,7 @@ _RELAY, _FOREIGN = "orderwire", "billing"
 _NODE = "private@localhost"
 # +B i: Ctrl-C is nothing to it. Few schedulers, which do not spin while they wait: nodes run beside each other, and
 # beside what is measured, on small machines.
-_ERLANG = (
-    "-noinput +B i -kernel inet_dist_use_interface {127,0,0,1} +S 2:2"
-)
+_ERLANG = "-noinput +B i -kernel inet_dist_use_interface {127,0,0,1} +S 2:2"
 
 
 class RabbitMQ(Server):

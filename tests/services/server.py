@@ -87,6 +87,13 @@ class Server(ABC):
         """Would a client be served now? Called while the process lives; errors of a connection count as no."""
 
     @property
+    def pid(self) -> int:
+        """Of the running server's first process."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

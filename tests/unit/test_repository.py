@@ -73,7 +73,9 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
 
 def test_every_folder_of_tests_is_run() -> None:
     folders = {f"tests/{found.relative_to(ROOT / 'tests').parts[0]}" for found in (ROOT / "tests").rglob("test_*.py")}
-    assert sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]) == sorted(folders)
+    assert sorted(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    ) == sorted(folders)
 
 
 def test_hooks_run_the_locked_tools() -> None:

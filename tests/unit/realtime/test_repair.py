@@ -61,7 +61,10 @@ class Silent:
     pending: list[bytes] = field(default_factory=list)
     encoding: NoEncoding = field(default_factory=NoEncoding)
 
-    def write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
+        raise NotImplementedError
+
+    def overflowed(self) -> None:
         raise NotImplementedError
 
     def hold(self, channel: str, frame: bytes) -> bool:
@@ -134,7 +137,7 @@ async def repaired(*, brings: int) -> Channel:
     bringing = asyncio.create_task(repairs.bring_up(channel))
     await asyncio.sleep(0.05)
     for offset in range(1, brings + 1):
-        channels.hear(channel, Published("c", head.epoch, Publication(offset, b"%d" % offset, 0)))
+        channels.hear(channel, [Published("c", head.epoch, Publication(offset, b"%d" % offset, 0))])
     await bringing
     return channel
 

@@ -601,6 +601,28 @@ def test_several_calls_are_under_way_at_once_where_that_is_allowed() -> None:
     assert client.finishes(Returned(b"3"), 5) == [Say(Reply(5, Returned(b"3")))]
 
 
+def publications(*numbers: int) -> bytes:
+    return b"\n".join(b'{"id":%d,"publish":{"channel":"c","data":%d}}' % (number, number) for number in numbers)
+
+
+def performed(effects: list[Effect]) -> list[int]:
+    return [effect.command.id for effect in effects if isinstance(effect, Perform)]
+
+
+def test_publications_do_not_wait_for_each_other_but_all_else_waits_for_them(client: Client) -> None:
+    assert performed(client.says(publications(5, 6))) == [5, 6]
+    assert client.says(CALL.replace(b"5", b"7")) == []
+    assert client.says(publications(8)) == []
+    assert client.finishes(Accepted(), 5) == [Say(Reply(5, Accepted()))]
+    assert client.finishes(Accepted(), 6) == [Say(Reply(6, Accepted())), Call(7, ACTOR, "m", b'{"a":1}')]
+    assert performed(client.finishes(Returned(b"1"), 7)) == [8]
+
+
+def test_only_so_many_publications_are_under_way_at_once(client: Client) -> None:
+    assert performed(client.says(publications(*range(100, 200)))) == [*range(100, 164)]
+    assert performed(client.finishes(Accepted(), 100)) == [164]
+
+
 def test_what_changes_the_session_does_not_wait_for_calls_that_are_under_way_but_is_waited_for() -> None:
     client = concurrent(2)
     client.says(CALL)
