@@ -11,8 +11,7 @@ from socket import gethostname
 from uuid import uuid4
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from handlers.admission import Admission
 from handlers.commands import Commands
@@ -47,6 +46,7 @@ from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
 from server import asyncapi, options
+from server.crew import Berth, MetricsPage
 from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
@@ -71,14 +71,13 @@ class Node:
 
     app: web.Application
     database: Postgres
-    passwords: Argon2Passwords
     connections: Connections
     health: Health
     endless: Mapping[str, Callable[[], Awaitable[None]]]
 
 
 @asynccontextmanager
-async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
+async def open_node(settings: Settings, places: Places, berth: Berth | None = None) -> AsyncIterator[Node]:
     """A node whose parts are open but not running yet. None of them has to be reachable."""
     registry = await asyncio.to_thread(new_registry)  # reads /proc
     metrics = RealtimeMetrics(registry)
@@ -130,7 +129,7 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             life_cycle=life_cycle if "client" in told else None,
         )
         control = Control(bus, lambda: connections)
-        census = Census(uid, f"{gethostname()}:{settings.server.port}", VERSION, lambda: connections)
+        census = Census(uid, _name(settings, berth), VERSION, lambda: connections)
         nodes = Nodes(uid, bus, census.node)
         emulation = Emulation(uid, bus, nodes, connections.find)
         survey = Survey(uid, bus, nodes, census.answers)
@@ -140,10 +139,10 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
             helpful={"rabbitmq" if settings.broker.url else "broker": broker.is_reachable, "redis": _is_connected(bus)},
         )
-        waiting = OutboxMetrics(registry, outbox.backlog)
+        metrics_page = MetricsPage(registry, OutboxMetrics(registry, outbox.backlog), berth)
         # In a thread: it looks into the folder of the web page.
         transports = transport_routes(options.wanted_transports(settings), connections, emulation)
-        app = await asyncio.to_thread(_application, settings, health, transports, registry, waiting)
+        app = await asyncio.to_thread(_application, settings, health, transports, registry, metrics_page)
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
             api = ServerApi(namespaces, publisher, hub, keeper, control, nodes, survey, history_limit=most)
@@ -164,7 +163,8 @@ async def open_node(settings: Settings, places: Places) -> AsyncIterator[Node]:
             "retention": retention.run,
         }
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}
-        yield Node(app, postgres, passwords, connections, health, endless)
+        async with metrics_page.shared():
+            yield Node(app, postgres, connections, health, endless)
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ def _application(
     health: Health,
     transports: Sequence[web.RouteDef],
     registry: CollectorRegistry,
-    outbox: OutboxMetrics,
+    metrics_page: MetricsPage,
 ) -> web.Application:
     hosts: Sequence[str] = settings.server.allowed_hosts
     if not hosts and settings.is_embedded:
@@ -220,20 +220,17 @@ def _application(
             transports=transports,
             asyncapi=asyncapi.page(contract),
             health=health.routes(),
-            metrics=_metrics_page(registry, outbox),
+            metrics=metrics_page.handle,
             web_folder=_web_folder(),
         )
     )
     return app
 
 
-def _metrics_page(registry: CollectorRegistry, outbox: OutboxMetrics) -> Handler:
-    async def metrics(_request: web.Request) -> web.Response:
-        await outbox.refresh()
-        body = await asyncio.to_thread(generate_latest, registry)  # reads /proc, and grows with the routes
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    return metrics
+def _name(settings: Settings, berth: Berth | None) -> str:
+    """Of the node, for people."""
+    place = f"{gethostname()}:{settings.server.port}"
+    return place if berth is None else f"{place}/{berth.number}"
 
 
 def _web_folder() -> Path:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -21,12 +21,14 @@ from server import config, runtime
 from server.config import ConfigError
 from server.embedded import EmbeddedError
 from server.lifespan import open_places
+from server.listening import PortTaken
 from server.options import postgres_options
 from server.passwords import Argon2Passwords
-from server.serve import PortTaken, Started, serve
+from server.serve import Started, serve
 from server.settings import Settings
 from server.telemetry import configure_logging
 from server.version import VERSION
+from server.workers import WorkerDied, supervise
 from storage.migrate import SchemaError, migrate
 from storage.postgres import open_postgres
 from storage.streams import StreamsOptions, open_streams
@@ -47,16 +49,18 @@ def serve_command(
     config_file: ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Add demo accounts and products.")] = False,
 ) -> None:
     """Serve REST and WebSockets; without any URL configured, with PostgreSQL and Valkey as own children."""
     with _explained():
-        settings = _load(config_file, host=host, port=port)
+        settings = _load(config_file, host=host, port=port, workers=workers)
         if demo and not settings.is_embedded:
             raise ConfigError(
                 "--demo: only for the embedded default; its accounts have a password that everybody knows"
             )
-        runtime.run(lambda stop: serve(settings, os.environ, stop, with_demo=demo, announce=_announce))
+        main = serve if settings.server.workers == 1 else supervise
+        runtime.run(lambda stop: main(settings, os.environ, stop, with_demo=demo, announce=_announce))
 
 
 @app.command("migrate")
@@ -117,8 +121,8 @@ def _run(command: Callable[[Settings], Coroutine[None, None, None]], config_file
         asyncio.run(command(settings))
 
 
-def _load(config_file: Path | None, *, host: str | None = None, port: int | None = None) -> Settings:
-    settings = config.load(config_file, os.environ, host=host, port=port)
+def _load(config_file: Path | None, **options: Any) -> Settings:
+    settings = config.load(config_file, os.environ, **options)
     configure_logging(settings.log.level, settings.log.format)
     return settings
 
@@ -136,7 +140,7 @@ def _explained() -> Iterator[None]:
         yield
     except* ConfigError as group:
         _fail(group, code=2)
-    except* (EmbeddedError, SchemaError, PortTaken, AppError) as group:
+    except* (EmbeddedError, SchemaError, PortTaken, WorkerDied, AppError) as group:
         _fail(group, code=1)
 
 

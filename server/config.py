@@ -36,7 +36,12 @@ class ConfigError(Exception):
 
 
 def load(
-    config_file: Path | None, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
 ) -> Settings:
     """The settings: options of the command line, then the environment, then the file, then the defaults.
 
@@ -45,7 +50,7 @@ def load(
     path = config_file if config_file is not None else default_config_file()
     faults: list[str] = []
     sources = [
-        list(_from_options(host, port)),
+        list(_from_options(host=host, port=port, workers=workers)),
         list(_from_environment(environ, faults)),
         list(_from_file(path, faults)),
     ]
@@ -134,11 +139,10 @@ def _tables(source: list[_Given]) -> dict[str, object]:
     return tables
 
 
-def _from_options(host: str | None, port: int | None) -> Iterator[_Given]:
-    if host is not None:
-        yield _Given("server", "host", host, "--host")
-    if port is not None:
-        yield _Given("server", "port", port, "--port")
+def _from_options(**options: str | int | None) -> Iterator[_Given]:
+    for name, value in options.items():
+        if value is not None:
+            yield _Given("server", name, value, f"--{name}")
 
 
 def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator[_Given]:

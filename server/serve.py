@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 
 from server.app import Node, open_node
+from server.crew import Berth
 from server.demo import DemoAccounts, seed
-from server.lifespan import open_places
+from server.lifespan import Places, open_places
+from server.listening import PortTaken, url_of
+from server.options import postgres_options
+from server.passwords import Argon2Passwords
 from server.settings import Settings
 from server.version import VERSION
+from storage.postgres import open_postgres
 
 log = structlog.get_logger(__name__)
 
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
 _CANCEL_AGAIN = 0.5  # seconds
-
-
-class PortTaken(Exception):
-    """The address cannot be listened on; str() says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +44,41 @@ async def serve(
     announce: Callable[[Started], None],
 ) -> None:
     """Serve until `stop` is set, then drain. Raises what keeps the node from starting, or the bug that ended a part."""
+    async with open_places(settings, environ) as places:
+        demo = await seeded(settings, places) if with_demo else None
+        await serve_node(settings, places, stop, lambda url: announce(Started(url, demo)))
+
+
+async def serve_node(
+    settings: Settings,
+    places: Places,
+    stop: asyncio.Event,
+    announce: Callable[[str], None],
+    berth: Berth | None = None,
+) -> None:
+    """Until `stop` is set, then drain; as one of several workers with a `berth`. `announce` is told the URL."""
     async with (
-        open_places(settings, environ) as places,
-        open_node(settings, places) as node,
+        open_node(settings, places, berth) as node,
         asyncio.TaskGroup() as group,
+        endless(group, node.endless),
     ):
-        tasks = [group.create_task(_endless(name, run), name=name) for name, run in node.endless.items()]
-        try:
-            demo = await seed(node.database, node.passwords) if with_demo else None
-            await _listen(settings, node, stop, lambda url: announce(Started(url, demo)))
-        finally:
-            await _end(tasks)
+        await _listen(settings, node, stop, announce, is_shared=berth is not None)
+
+
+async def seeded(settings: Settings, places: Places) -> DemoAccounts:
+    """Demo accounts and products, in the database."""
+    async with open_postgres(postgres_options(settings, places)) as database, Argon2Passwords() as passwords:
+        return await seed(database, passwords)
+
+
+@asynccontextmanager
+async def endless(group: asyncio.TaskGroup, parts: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
+    """Parts that run, in `group`, for as long as the block lasts."""
+    tasks = [group.create_task(_endless(name, run), name=name) for name, run in parts.items()]
+    try:
+        yield
+    finally:
+        await _end(tasks)
 
 
 async def _endless(name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -69,7 +95,9 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
         await asyncio.wait(running, timeout=_CANCEL_AGAIN)
 
 
-async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+async def _listen(
+    settings: Settings, node: Node, stop: asyncio.Event, announce: Callable[[str], None], *, is_shared: bool
+) -> None:
     runner = web.AppRunner(
         node.app,
         handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
@@ -79,12 +107,12 @@ async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce:
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.server.host, settings.server.port)
+        site = web.TCPSite(runner, settings.server.host, settings.server.port, reuse_port=is_shared or None)
         try:
             await site.start()
         except OSError as error:
             raise PortTaken(f"{settings.server.host}:{settings.server.port}: {error.strerror}") from error
-        url = _url(runner)
+        url = url_of(*runner.addresses[0][:2])
         log.info("serving", url=url, version=VERSION)
         announce(url)
         await stop.wait()
@@ -97,8 +125,3 @@ async def _listen(settings: Settings, node: Node, stop: asyncio.Event, announce:
     finally:
         await runner.cleanup()
         log.info("stopped_serving")
-
-
-def _url(runner: web.AppRunner) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

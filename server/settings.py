@@ -161,6 +161,7 @@ class Server(Section):
     keepalive_timeout: Seconds = 75.0
     shutdown_pause: Pause = 2.0
     shutdown_grace: Seconds = 10.0
+    workers: Annotated[int, Field(ge=1, le=256, description="a whole number from 1 to 256")] = 1
 
 
 class Database(Section):

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tests.deployment import (
     of_account,
 )
 from tests.integration.websocket_node import Client
+from tests.services.orderwire import orderwire
 from tests.services.proxy import open_proxy
 from tests.services.server import free_port
 
@@ -55,6 +57,19 @@ async def test_it_listens_on_its_port(deploy: Deploy) -> None:
     port = free_port()
     async with deploy(environment={"SERVER__PORT": str(port)}) as node:
         assert node.url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.shows("server.workers")
+async def test_so_many_processes_serve() -> None:
+    """A process of its own: this one could not start others that are what it is."""
+
+    def serve() -> int:
+        with orderwire(environment={"ORDERWIRE_SERVER__WORKERS": "2"}) as node:
+            while node.log().count("worker_started") < 2:
+                time.sleep(0.05)
+            return node.stop()
+
+    assert await asyncio.to_thread(serve) == 0
 
 
 @pytest.mark.shows("server.allowed_hosts")
