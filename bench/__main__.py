@@ -1,25 +1,71 @@
-"""`python -m bench [latency | slow-client | fan-out]`: measures on the production parts, prints a table, and keeps it
-in docs/benchmarks.md and bench/results.json unless --quick. Exit code 1 when something was lost or a delay grew."""
+"""`python -m bench [latency | slow-client | fan-out | storm]`: measures on the production parts and prints a table, and
+keeps it in docs/benchmarks.md and bench/results.json unless --quick. Exit code 1: something was lost or a delay grew.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import uvloop
 
-from bench import latency, report, slow_client
+from bench import latency, report, slow_client, storm
 from bench.calibrate import microseconds_per_send
-from bench.fanout.compare import SETTINGS, compare
+from bench.fanout import compare
 from bench.fanout.measure import OURS
-from bench.stage import open_stage
+from bench.stage import Stage, open_stage
 from tests.services.server import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`ran`: what took part, beside what always does."""
+
+    table: str
+    numbers: object
+    is_good: bool
+    ran: Mapping[str, object] = field(default_factory=dict)
+
+
+async def _latency(stage: Stage, *, quick: bool) -> Findings:
+    results = await latency.measure(stage, seconds=5.0 if quick else 20.0)
+    numbers = [report.numbers_of(each) for each in results]
+    return Findings(report.latency_table(results), numbers, all(result.is_good for result in results))
+
+
+async def _slow_client(stage: Stage, *, quick: bool) -> Findings:
+    pairs, seconds = (1, 12.0) if quick else (slow_client.PAIRS, 15.0)
+    result = await slow_client.measure(stage, pairs, seconds)
+    return Findings(report.slow_table(result), report.numbers_of(result), result.is_good)
+
+
+async def _fan_out(stage: Stage, *, quick: bool) -> Findings:
+    runs = await compare.compare(stage, quick=quick)
+    is_good = all(run.keeps_up for run in runs if run.server == OURS)
+    return Findings(report.fan_out_table(runs), [report.numbers_of(run) for run in runs], is_good, report.peers())
+
+
+async def _storm(stage: Stage, *, quick: bool) -> Findings:
+    storms = [await storm.measure(stage, storm.CLIENTS) for _ in range(1 if quick else storm.REPEATS)]
+    numbers = [report.numbers_of(each) for each in storms]
+    return Findings(report.storm_table(storms), numbers, all(each.is_good for each in storms))
+
+
+_KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
+    "latency": _latency,
+    "slow-client": _slow_client,
+    "fan-out": _fan_out,
+    "storm": _storm,
+}
+_SETTINGS = {"fan-out": compare.SETTINGS}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("latency", "slow-client", "fan-out"), default="latency")
+    parser.add_argument("what", nargs="?", choices=_KINDS, default="latency")
     parser.add_argument("--quick", action="store_true", help="short runs, to see that it works; nothing is written")
     arguments = parser.parse_args()
     try:
@@ -30,32 +76,18 @@ def main() -> int:
 
 
 async def _measure(what: str, *, quick: bool) -> int:
-    numbers: list[dict[str, object]] | dict[str, object]
-    async with open_stage(SETTINGS if what == "fan-out" else "") as stage:
+    async with open_stage(_SETTINGS.get(what, "")) as stage:
         ran = {
             "on": datetime.now(UTC).date().isoformat(),
             **report.machine(),
             **await report.servers(stage.database_url),
             "microseconds of one bare send": round(await microseconds_per_send(), 1),
         }
-        if what == "latency":
-            results = await latency.measure(stage, seconds=5.0 if quick else 20.0)
-            table, numbers = report.latency_table(results), [report.numbers_of(each) for each in results]
-            is_good = all(result.is_good for result in results)
-        elif what == "fan-out":
-            runs = await compare(stage, quick=quick)
-            table, numbers = report.fan_out_table(runs), [report.numbers_of(run) for run in runs]
-            ran |= report.peers()
-            is_good = all(run.keeps_up for run in runs if run.server == OURS)
-        else:
-            pairs, seconds = (1, 12.0) if quick else (slow_client.PAIRS, 15.0)
-            result = await slow_client.measure(stage, pairs, seconds)
-            table, numbers = report.slow_table(result), report.numbers_of(result)
-            is_good = result.is_good
-    print(table)
+        found = await _KINDS[what](stage, quick=quick)
+    print(found.table)
     if not quick:
-        report.publish(what, table, numbers, ran)
-    return 0 if is_good else 1
+        report.publish(what, found.table, found.numbers, {**ran, **found.ran})
+    return 0 if found.is_good else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Orders placed over HTTP/1.1, in an open loop: one request at a time on each of a pool of connections."""
+"""Requests over HTTP/1.1, in an open loop: one request at a time on each of a pool of connections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def request(self, message: bytes) -> asyncio.Future[bytes]:
-        """The body of the reply; ConnectionError unless it is a 201."""
+        """The body of the reply; ConnectionError unless it is a 200 or 201."""
         assert self._transport is not None
         self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(message)
@@ -53,7 +53,7 @@ class _Connection(asyncio.Protocol):
         if len(body) < int(head[mark:].split(b"\r\n", 1)[0]) or self._reply is None:
             return
         self._received = b""
-        if head.startswith(b"HTTP/1.1 201"):
+        if head.startswith(b"HTTP/1.1 20"):
             self._reply.set_result(body)
         else:
             self._reply.set_exception(ConnectionError((head[:30] + b" " + body[:300]).decode()))
@@ -68,7 +68,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Poster:
-    """Places orders of `lines` products each. `async with` it."""
+    """Places orders of `lines` products each, or with none reads the products. `async with` it."""
 
     def __init__(self, url: str, shop: Shop, *, lines: int = 1) -> None:
         self._url = url
@@ -91,7 +91,7 @@ class Poster:
             connection.close()
 
     async def run(self, rate: float, seconds: float) -> list[Posted]:
-        """`rate` orders a second, evenly spaced. Raises ConnectionError for any reply but 201."""
+        """`rate` requests a second, evenly spaced. Raises ConnectionError for any reply but 200 and 201."""
         posted: list[Posted] = []
         start = time.time()
         async with asyncio.TaskGroup() as requests:
@@ -110,14 +110,20 @@ class Poster:
                 body = await connection.request(message)
         finally:
             self._free.put_nowait(connection)
-        posted.append(Posted(orjson.loads(body)["id"], due, time.time()))
+        posted.append(Posted(orjson.loads(body).get("id", ""), due, time.time()))
 
     def _message(self) -> bytes:
+        return self._order() if self._lines else self._request("GET /api/v1/products?limit=20")
+
+    def _order(self) -> bytes:
         products = self._rng.sample(self._shop.product_ids, self._lines)
         body = orjson.dumps({"items": [{"product_id": product, "quantity": 1} for product in products]})
+        return self._request("POST /api/v1/orders", body)
+
+    def _request(self, line: str, body: bytes = b"") -> bytes:
         host, port = host_and_port(self._url)
         lines = (
-            "POST /api/v1/orders HTTP/1.1",
+            f"{line} HTTP/1.1",
             f"Host: {host}:{port}",
             f"Authorization: Bearer {self._rng.choice(self._shop.customers).token}",
             "Content-Type: application/json",

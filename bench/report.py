@@ -18,6 +18,8 @@ from bench.latency import Result
 from bench.measure import Spread
 from bench.slow_client import LIMIT
 from bench.slow_client import Result as SlowResult
+from bench.storm import GOAL
+from bench.storm import Result as Storm
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -90,6 +92,20 @@ def fan_out_table(runs: Sequence[Run]) -> str:
     return "\n".join([head, *rows])
 
 
+def storm_table(storms: Sequence[Storm]) -> str:
+    head = (
+        f"| clients | all back (goal {GOAL:g} s) | recovered | attempts | slowest attempt | REST p50 / p99 calm "
+        "| REST p50 / p99 meanwhile | memory grown |\n|" + "---|" * 8
+    )
+    rows = [
+        f"| {each.clients:,} | {each.returned.seconds:.1f} s | {each.returned.recovered:,} "
+        f"| {each.returned.attempts:,} | {each.returned.slowest:.1f} s | {each.calm.p50:.1f} / {each.calm.p99:.1f} ms "
+        f"| {each.storm.p50:.1f} / {each.storm.p99:.1f} ms | {_mib(each.grown)} |"
+        for each in storms
+    ]
+    return "\n".join([head, *rows])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -100,7 +116,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run | Storm) -> dict[str, object]:
     return asdict(result)
 
 

@@ -6,7 +6,8 @@ Source of the frame layout: RFC 6455, section 5.2.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -25,7 +26,8 @@ def text_frame(payload: bytes) -> bytes:
 class Subscriber(asyncio.Protocol):
     """One connection that joins one channel, counts the publications and answers pings.
 
-    `joined` is the stream's offset at joining. Subclasses see each publication's frame in `on_publication`.
+    `joined` is the stream's offset at joining. Subclasses see each publication's frame in `on_publication`, and the
+    reply to subscribing in `on_subscribed`.
     """
 
     def __init__(self, host: str, token: str, channel: str) -> None:
@@ -43,6 +45,13 @@ class Subscriber(asyncio.Protocol):
     def on_publication(self, _frame: bytes) -> None:
         """`_frame` is the JSON text of one push."""
 
+    def on_subscribed(self, result: Mapping[str, Any]) -> None:
+        self.joined.set_result(result.get("offset", 0))
+
+    def subscription(self) -> dict[str, object]:
+        """What is asked for."""
+        return {"channel": self._channel}
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         lines = (
@@ -56,7 +65,7 @@ class Subscriber(asyncio.Protocol):
         self.transport.write("\r\n".join([*lines, "", ""]).encode())
         commands = (
             {"id": 1, "connect": {"token": self._token, "name": "bench"}},
-            {"id": 2, "subscribe": {"channel": self._channel}},
+            {"id": 2, "subscribe": self.subscription()},
         )
         self.transport.write(text_frame(b"\n".join(map(orjson.dumps, commands))))
 
@@ -115,7 +124,7 @@ class Subscriber(asyncio.Protocol):
             if "error" in reply:
                 raise ConnectionError(str(reply["error"]))
             if "subscribe" in reply:
-                self.joined.set_result(reply["subscribe"].get("offset", 0))
+                self.on_subscribed(reply["subscribe"])
 
 
 def host_and_port(url: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -97,6 +97,7 @@ class Channel:
     `epoch` and `last` mean nothing before it `is_open`; what the bus says until then is `early`, the newest of it.
 
     `heard` is the highest offset that the bus or a head spoke of.
+    `clearings`: how often its history was removed, while somebody was here.
     `opening` is pending while somebody waits for the channel to open; False means that the streams are away.
     `is_suspect`: something spoke of another epoch; only the stream itself can tell.
     `is_gone`: dropped or reset; whoever still holds it starts again with a new one.
@@ -105,7 +106,7 @@ class Channel:
     """
 
     __slots__ = (
-        "_ring", "_ring_bytes", "awaits_repair", "base", "deltas", "early", "epoch", "filters", "heard",
+        "_ring", "_ring_bytes", "awaits_repair", "base", "clearings", "deltas", "early", "epoch", "filters", "heard",
         "is_conflated", "is_gone", "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening",
         "publishers", "sends_deltas", "watching",
     )  # fmt: skip
@@ -116,6 +117,7 @@ class Channel:
         self.epoch = ""
         self.last = 0
         self.heard = 0
+        self.clearings = 0
         self.is_open = False
         self.is_gone = False
         self.is_suspect = False
@@ -170,6 +172,23 @@ class Channel:
         self._ring_bytes += _size(publication)
         while len(self._ring) > RING_LENGTH or self._ring_bytes > RING_BYTES:
             self._ring_bytes -= _size(self._ring.popleft())
+        return self._ring_bytes - before
+
+    def recall(self, publications: Sequence[Publication]) -> int:
+        """Keep those of these, oldest first and none beyond `last`, that lead up to what is kept, as far as there is
+        room. By how many bytes what is kept has grown."""
+        before = self._ring_bytes
+        first = self._ring[0].offset if self._ring else self.last + 1
+        for publication in reversed(publications):
+            if publication.offset >= first:
+                continue
+            size = _size(publication)
+            is_next = publication.offset == first - 1
+            if not is_next or len(self._ring) == RING_LENGTH or self._ring_bytes + size > RING_BYTES:
+                break
+            self._ring.appendleft(publication)
+            self._ring_bytes += size
+            first -= 1
         return self._ring_bytes - before
 
     def forget(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import orjson
 import structlog
@@ -20,9 +19,6 @@ from realtime.protocol.messages import Subscribed
 from realtime.recent import Recent
 
 log = structlog.get_logger(__name__)
-
-PAGE_LENGTH: Final = 1000
-PAGE_BYTES: Final = 256 * 1024
 
 
 class Channels:
@@ -84,7 +80,13 @@ class Channels:
 
     def clear(self, channel: Channel) -> None:
         """Keep nothing of what was published: the stream has it no longer."""
+        channel.clearings += 1
         self._recent.forget(channel)
+
+    def recall(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        """Keep these, which the stream had: who comes next need not read them. They do not go beyond `last`."""
+        self._recent.recall(channel, publications)
+        self._metrics.recent_bytes.set(self._recent.bytes)
 
     def absorb(self, channel: Channel, page: Page) -> bool:
         """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:

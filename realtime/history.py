@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from handlers.ports.streams import Streams
 from realtime.channel import NOWHERE
-from realtime.channels import PAGE_BYTES
 from realtime.protocol.messages import HistoryPage, Span
+from realtime.shared_reads import PAGE_BYTES
 
 
 async def read_history(streams: Streams, channel: str, span: Span) -> HistoryPage | None:

@@ -23,6 +23,7 @@ from realtime.protocol.filters import Filter
 from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
+from realtime.shared_reads import SharedReads
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +64,9 @@ class Hub:
             interval_without_bus=options.head_check_interval_without_bus,
         )
         self._openings = Openings(self._channels, self._repairs, streams)
+        self._reads = SharedReads(streams)
         self._recovery = Recovery(
-            self._channels, self._openings, self._repairs, streams, metrics, limit=options.recovery_limit
+            self._channels, self._openings, self._repairs, self._reads, metrics, limit=options.recovery_limit
         )
 
     def hear(self, items: Iterable[Published | Membership]) -> None:
@@ -171,4 +173,5 @@ class Hub:
         """Open channels, find and repair what the bus lost, until cancelled. Nobody joins before it runs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._openings.run())
+            tasks.create_task(self._reads.run())
             tasks.create_task(self._repairs.run())

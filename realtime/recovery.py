@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication, Streams
+from handlers.ports.streams import Publication
 from realtime.channel import Channel, Ticket
-from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels, is_run_after
+from realtime.channels import Channels, is_run_after
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
 from realtime.protocol.messages import Subscribed
 from realtime.repair import Repairs
+from realtime.shared_reads import SharedReads
 
 
 class Recovery:
@@ -20,7 +21,7 @@ class Recovery:
         channels: Channels,
         openings: Openings,
         repairs: Repairs,
-        streams: Streams,
+        reads: SharedReads,
         metrics: RealtimeMetrics,
         *,
         limit: int,
@@ -28,7 +29,7 @@ class Recovery:
         self._channels = channels
         self._openings = openings
         self._repairs = repairs
-        self._streams = streams
+        self._reads = reads
         self._metrics = metrics
         self._limit = limit
 
@@ -90,7 +91,8 @@ class Recovery:
 
     async def _read(self, channel: Channel, at: int) -> list[Publication] | None:
         """The next page after `at`; None when the stream does not have it any more, and the channel may be gone."""
-        page = await self._streams.read(channel.name, after=at, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+        clearings = channel.clearings
+        page = await self._reads.read(channel.name, at)
         if channel.is_gone:
             return None
         if page.top.epoch != channel.epoch:
@@ -100,6 +102,8 @@ class Recovery:
             return None
         # It may reach beyond what the others have: they get that first, so that nobody live is ever behind `last`.
         self._channels.absorb(channel, page)
+        if channel.clearings == clearings:
+            self._channels.recall(channel, page.publications)
         return list(page.publications)
 
     def _lost(self, channel: Channel, ticket: Ticket) -> bool:

@@ -14,8 +14,9 @@ from handlers.ports.streams import Streams, StreamsAway
 from realtime.backoff import Backoff
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.channels import PAGE_BYTES, PAGE_LENGTH, Channels
+from realtime.channels import Channels
 from realtime.metrics import RealtimeMetrics
+from realtime.shared_reads import PAGE_BYTES, PAGE_LENGTH
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@
 Commands are worked on in order. One that needs somebody's answer (who is this token? may they join?) is asked as an
 effect, and the rest waits for `answered`. One that changes nothing of the session (publish, history, rpc …) is handed
 out as an effect too, and `finished` tells what came of it; with a concurrency of 1 the rest waits for that as well,
-except that publications do not wait for each other: whoever performs them keeps their order. Whoever drives a session
-carries the effects out in order.
+except that publications into one channel do not wait for each other: whoever performs them keeps their order. Whoever
+drives a session carries the effects out in order.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ _Order = _Enroll | _Expel
 # Full ones that may wait behind a question: the first frame of an SDK has all that it subscribes to.
 _WAITING_FRAMES: Final = 2
 
-# Publications of one client that may be under way although it has a concurrency of 1.
+# Publications of one client into one channel that may be under way although it has a concurrency of 1.
 _PUBLISHING: Final = 64
 
 _APP_LENGTH: Final = 64  # characters that are kept of what a program calls itself
@@ -135,8 +135,8 @@ class Session:
     """
 
     __slots__ = (
-        "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_is_publishing", "_meter", "_meters",
-        "_next_ping", "_options", "_phase", "_pong_by", "_random", "_server_side", "_stale_at", "_subs_end",
+        "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_meter", "_meters", "_next_ping",
+        "_options", "_phase", "_pong_by", "_publishing", "_random", "_server_side", "_stale_at", "_subs_end",
         "_user_meter", "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way", "route",
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ class Session:
         self._user_meter: Meter | None = None
         self._asked: _Asking | None = None
         self._flying = 0
-        self._is_publishing = False  # all that are flying publish
+        self._publishing = ""  # the channel into which all that are flying publish
         # With the size of its frame at the last command of each; made when needed: most connections are mostly idle.
         self._waiting: deque[tuple[_Waiting, int]] | None = None
         self._waiting_bytes = 0
@@ -387,7 +387,7 @@ class Session:
             return False
         if self._options.concurrency > 1:
             return not isinstance(command, _Independent) or self._flying < self._options.concurrency
-        if isinstance(command, Publish) and self._is_publishing:
+        if self._flying and isinstance(command, Publish) and command.channel == self._publishing:
             return self._flying < _PUBLISHING
         return self._flying == 0
 
@@ -436,7 +436,11 @@ class Session:
         return [question]
 
     def _begin(self, work: Perform | Call) -> list[Effect]:
-        self._is_publishing = isinstance(work, Perform) and isinstance(work.command, Publish)
+        match work:
+            case Perform(_, Publish(_, channel)):
+                self._publishing = channel
+            case _:
+                self._publishing = ""
         self._flying += 1
         return [work]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import structlog
@@ -160,8 +161,11 @@ def _report(metrics: HttpMetrics, request: web.Request, status: int, seconds: fl
     resource = request.match_info.route.resource
     route = "unmatched" if resource is None else resource.canonical
     metrics.observe(request.method, route, status, seconds)
-    write: Callable[..., object] = log.debug if request.path.startswith(_PROBES) else log.info
-    write(
+    level = logging.DEBUG if request.path.startswith(_PROBES) else logging.INFO
+    if not log.is_enabled_for(level):
+        return
+    log.log(
+        level,
         "http_request",
         method=request.method,
         route=route,

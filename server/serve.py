@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
 _CANCEL_AGAIN = 0.5  # seconds
+_BACKLOG = 1024  # connections that wait to be accepted: when all clients come back at once, they come within a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ async def _listen(
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.server.host, settings.server.port, reuse_port=is_shared or None)
+        host, port = settings.server.host, settings.server.port
+        site = web.TCPSite(runner, host, port, reuse_port=is_shared or None, backlog=_BACKLOG)
         try:
             await site.start()
         except OSError as error:

@@ -7,7 +7,7 @@ left out. Payloads are copied in as they are: a stream's `data` is one JSON valu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -336,10 +336,27 @@ def _subscribed(result: Subscribed | Listening) -> list[bytes]:
     if result.is_delta:
         fields.append(b'"delta":true')
     if result.publications:
-        # Where differences are spoken a document is text, also a whole one.
-        shown = (_as_text(item) if result.is_delta else item for item in result.publications)
-        fields.append(b'"publications":[%b]' % b",".join(map(_publication, shown)))
+        fields.append(b'"publications":[%b]' % _missed.encoded(result.publications, is_delta=result.is_delta))
     return fields
+
+
+class _Missed:
+    """What clients missed, encoded. After an outage many missed the same: the latest is kept, for who is next."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[Sequence[Publication], bool] = ([], False)
+        self._encoded = b""
+
+    def encoded(self, publications: Sequence[Publication], *, is_delta: bool) -> bytes:
+        wanted = (publications, is_delta)
+        if wanted != self._latest:  # quick, as they are the very objects of the channel's memory
+            # Where differences are spoken a document is text, also a whole one.
+            shown = map(_as_text, publications) if is_delta else publications
+            self._latest, self._encoded = wanted, b",".join(map(_publication, shown))
+        return self._encoded
+
+
+_missed: Final = _Missed()
 
 
 def _as_text(publication: Publication) -> Publication:

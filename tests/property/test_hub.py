@@ -449,6 +449,7 @@ def test_an_offset_without_an_epoch_is_no_position_but_at_the_very_beginning(pat
     path.publish("a", 2, False)
     path.join(0, "a", "any")
     path.join(1, "a", "start")
+    path.settle()
     assert path.clients[0].heard == 0
     assert path.clients[1].heard == 10
 

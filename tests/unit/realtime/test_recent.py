@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.ports.streams import Publication
-from realtime.channel import RING_BYTES, Channel
+from realtime.channel import RING_BYTES, RING_LENGTH, Channel
 from realtime.recent import Recent
 
 LIMIT = 20_000
@@ -50,3 +50,25 @@ def test_one_that_is_too_large_is_not_kept() -> None:
     channel, recent = Channel("large"), Recent(LIMIT)
     recent.add(channel, published(channel, RING_BYTES))
     assert (recent.bytes, channel.after(0), channel.last) == (0, None, 1)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 300), st.integers(0, 4000))
+def test_what_was_read_is_kept_as_if_it_had_been_heard(heard: int, begins: int, count: int, size: int) -> None:
+    """A page may overlap what is kept, lead up to it, or leave a hole before it."""
+    channel, recent = Channel("c"), Recent(RING_BYTES)
+    channel.last = 300 - heard
+    for _ in range(heard):
+        recent.add(channel, published(channel, size))
+    page = [Publication(offset, b"x" * size, 0) for offset in range(begins + 1, min(300, begins + count) + 1)]
+
+    recent.recall(channel, page)
+
+    kept = next(kept for offset in range(301) if (kept := channel.after(offset)) is not None)
+    assert [item.offset for item in kept] == [*range(301 - len(kept), 301)]
+    assert len(kept) <= RING_LENGTH
+    is_led_up_to = bool(page) and begins + 1 <= 300 - heard <= page[-1].offset
+    room = min(RING_LENGTH, RING_BYTES // (size + 256))
+    if is_led_up_to:
+        assert len(kept) == min(room, 300 - begins)
+    recent.forget(channel)
+    assert recent.bytes == 0

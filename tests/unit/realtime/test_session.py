@@ -618,6 +618,12 @@ def test_publications_do_not_wait_for_each_other_but_all_else_waits_for_them(cli
     assert performed(client.finishes(Returned(b"1"), 7)) == [8]
 
 
+def test_a_publication_waits_for_one_into_another_channel(client: Client) -> None:
+    other = b'{"id":6,"publish":{"channel":"d","data":1}}'
+    assert performed(client.says(publications(5) + b"\n" + other)) == [5]
+    assert performed(client.finishes(Accepted(), 5)) == [6]
+
+
 def test_only_so_many_publications_are_under_way_at_once(client: Client) -> None:
     assert performed(client.says(publications(*range(100, 200)))) == [*range(100, 164)]
     assert performed(client.finishes(Accepted(), 100)) == [164]

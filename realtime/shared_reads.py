@@ -1,0 +1,59 @@
+"""Pages of streams, each read once for all who want it at the time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from handlers.ports.streams import Page, Streams, StreamsAway
+
+PAGE_LENGTH: Final = 1000
+PAGE_BYTES: Final = 256 * 1024
+
+
+class SharedReads:
+    """A read belongs to `run`: who wants its page may go away without taking it from the others."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._tasks: asyncio.TaskGroup | None = None
+        self._under_way: dict[tuple[str, int], asyncio.Future[Page]] = {}
+
+    async def read(self, channel: str, after: int) -> Page:
+        """The page that follows this offset, as it is now or was when somebody began to read it. Raises StreamsAway."""
+        key = (channel, after)
+        page = self._under_way.get(key)
+        if page is None:
+            if self._tasks is None:
+                raise StreamsAway
+            page = self._under_way[key] = asyncio.get_running_loop().create_future()
+            page.add_done_callback(_look)
+            self._tasks.create_task(self._read(key, page))
+        return await asyncio.shield(page)
+
+    async def run(self) -> None:
+        """Read what is wanted, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
+
+    async def _read(self, key: tuple[str, int], page: asyncio.Future[Page]) -> None:
+        channel, after = key
+        try:
+            found = await self._streams.read(channel, after=after, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+        except StreamsAway as away:
+            page.set_exception(away)
+        else:
+            page.set_result(found)
+        finally:
+            del self._under_way[key]
+            if not page.done():
+                page.set_exception(StreamsAway())
+
+
+def _look(page: asyncio.Future[Page]) -> None:
+    """At an error that nobody waits for any more, or asyncio reports it."""
+    page.exception()
