@@ -4,10 +4,10 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 
-.PHONY: help setup run test lint types fmt hooks services migrate bench torture proto contract lock clean
+.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture proto contract lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 setup:  ## make .venv from the locked requirements; other commands do it by themselves
 	@scripts/setup.sh dev
@@ -41,8 +41,11 @@ services: setup  ## PostgreSQL, Redis and RabbitMQ in the foreground; prints the
 migrate: setup  ## bring the configured database up to date
 	@$(BIN)/orderwire migrate
 
-bench: setup  ## measure commit-to-client latency on real servers
+bench: setup  ## measure on real servers and beside others, and write docs/benchmarks.md (25 minutes); ARGS=storm for a part
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: setup  ## the main figures in under 2 minutes; nothing is written
+	@$(BIN)/python -m bench --quick latency fan-out
 
 torture: setup  ## kill every part at random moments and prove that nothing is lost; KILLS=20 SEED=n
 	@$(BIN)/python -m tests.torture --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)

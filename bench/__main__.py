@@ -1,6 +1,6 @@
-"""`python -m bench [latency | slow-client | fan-out | storm]`: measures on the production parts and prints a table, and
-keeps it in docs/benchmarks.md and bench/results.json unless --quick. Exit code 1: something was lost or a delay grew.
-"""
+"""`python -m bench [latency] [slow-client] [fan-out] [storm]`: measures on the production parts, all of these or some;
+prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick. Exit code 1 when something
+was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -65,11 +65,12 @@ _SETTINGS = {"fan-out": compare.SETTINGS}
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=_KINDS, default="latency")
+    parser.add_argument("what", nargs="*", choices=[*_KINDS, []], default=[])
     parser.add_argument("--quick", action="store_true", help="short runs, to see that it works; nothing is written")
     arguments = parser.parse_args()
     try:
-        return uvloop.run(_measure(arguments.what, quick=arguments.quick))
+        kinds = arguments.what or list(_KINDS)
+        return max(uvloop.run(_measure(kind, quick=arguments.quick)) for kind in kinds)
     except Unavailable as missing:
         print(f"bench: {missing}", file=sys.stderr)
         return 2

@@ -268,7 +268,7 @@ class Connection:
                 self._is_welcomed = True
                 self._tell(LifeCycleType.CLIENT_CONNECTED, {"transport": self.transport, "protocol": self.form})
         self.pending.append(self.encoding.message(message))
-        self._shared.flusher.mark({self: None})
+        self._shared.flusher.answer(self)
 
     def _close(self, why: Disconnect | Closing) -> None:
         self._shared.metrics.closes.labels(str(why.code)).inc()

@@ -1,7 +1,9 @@
 """Writing what is pending: one joined write per client, in short slices between which the loop does other work.
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
-rises, with no setting for it.
+rises, with no setting for it. Rounds take at most half of the loop's time: where the next one would come too early it
+waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what brings the publications.
+What answers a client waits for nothing.
 
 Others go first: after a slice the loop turns until a turn brought nothing else to do, at the latest until the others
 have had three times as long as the slice. An event passes some twenty awaits on its way to the hub; if each of them
@@ -21,6 +23,8 @@ from realtime.metrics import RealtimeMetrics
 _SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
 _CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
 _OTHERS_SHARE: Final = 3
+_ROUNDS_SHARE: Final = 2  # a round begins so many times later than the one before as that took
+_SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
 # A turn of the loop that finds nothing ready takes some 20 us.
 _QUIET_TURN_SECONDS: Final = 0.00005
 
@@ -29,7 +33,7 @@ class Flusher:
     """Lives on one event loop; bounded by the connections there are.
 
     A round writes to each client in it what all of it get (`_common`, when there was nothing else to do as it came) and
-    then what the client has pending. While there is no round, nobody has anything pending.
+    then what the client has pending. While there is neither a round nor an answer, nobody has anything pending.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class Flusher:
         self._dirty: dict[Subscriber, None] = {}
         self._round: dict[Subscriber, None] = {}
         self._common = b""
+        self._answers: dict[Subscriber, None] = {}
         self._is_scheduled = False
         self._has_begun = False
+        self._rest_until = 0.0
         self._turn_began = 0.0
         self._others_until = 0.0
         self._joined_of: list[bytes] = []
@@ -57,19 +63,25 @@ class Flusher:
 
     def hand(self, subscribers: Mapping[Subscriber, None], data: bytes) -> None:
         """Send this to each of them, after what it has pending."""
-        if not self._is_scheduled:
+        if not self._is_scheduled and not self._answers:
             self._round, self._common = dict(subscribers), data
             self._schedule()
             return
         for subscriber in subscribers:
             subscriber.pending.append(data)
-        self._dirty.update(subscribers)
+        self.mark(subscribers)
 
     def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
         """These have something pending."""
         self._dirty.update(subscribers)
         if not self._is_scheduled:
             self._schedule()
+
+    def answer(self, subscriber: Subscriber) -> None:
+        """What this one has pending answers it: write it in this turn of the loop, together with what else answers."""
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._answer)
+        self._answers[subscriber] = None
 
     def observe(self, time_ms: int) -> None:
         """Measure how long a publication of this time took, once it was handed to the sockets."""
@@ -100,14 +112,23 @@ class Flusher:
             self._joined_of, self._joined = frames, b"".join(frames)
         return self._joined
 
+    def _answer(self) -> None:
+        answered, self._answers = self._answers, {}
+        for subscriber in answered:
+            self.flush(subscriber)
+
     def _schedule(self) -> None:
         self._is_scheduled = True
-        asyncio.get_running_loop().call_soon(self._slice)
+        rest = self._rest_until - self._clock()
+        if rest > _SHORTEST_REST:
+            asyncio.get_running_loop().call_later(rest, self._slice)
+        else:
+            asyncio.get_running_loop().call_soon(self._slice)
 
     def _slice(self) -> None:
-        if not self._has_begun:
-            self._begin_round()
         began = self._clock()
+        if not self._has_begun:
+            self._begin_round(began)
         until, waiting, common, count = began + _SLICE_SECONDS, self._round, self._common, 0
         while waiting:
             subscriber, _ = waiting.popitem()
@@ -118,12 +139,15 @@ class Flusher:
             count += 1
             if not count % _CLIENTS_BETWEEN_LOOKS and self._clock() >= until:
                 break
-        if not waiting:
-            self._end_round()
-        if waiting or self._dirty:
-            now = self._clock()
+        now = self._clock()
+        self._rest_until += _ROUNDS_SHARE * (now - began)
+        if waiting:
             self._others_until = now + _OTHERS_SHARE * (now - began)
             self._let_others(now)
+            return
+        self._end_round()
+        if self._dirty:
+            self._schedule()
         else:
             self._is_scheduled = False
 
@@ -138,8 +162,9 @@ class Flusher:
         else:
             self._let_others(now)
 
-    def _begin_round(self) -> None:
+    def _begin_round(self, now: float) -> None:
         self._has_begun = True
+        self._rest_until = now
         if not self._round:
             self._round, self._dirty = self._dirty, {}
         self._round_times, self._waiting_times = self._waiting_times, []

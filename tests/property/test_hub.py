@@ -189,7 +189,7 @@ class LossyPath(RuleBasedStateMachine):
     def new_node(self) -> Node:
         registry = CollectorRegistry()
         metrics = RealtimeMetrics(registry)
-        flusher = Flusher(metrics)
+        flusher = Flusher(metrics, clock=self.loop.time)
         hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
         return Node(hub, flusher, registry, self.loop.create_task(hub.run()))
 

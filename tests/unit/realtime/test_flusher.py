@@ -90,6 +90,12 @@ def hand(flusher: Flusher, clients: list[Recorder], frame: bytes) -> None:
     flusher.hand(dict.fromkeys(clients), frame)
 
 
+async def rested(clock: Clock) -> None:
+    """Long enough for any round that waits for its time."""
+    clock.now += 1
+    await asyncio.sleep(0.03)
+
+
 async def turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -145,6 +151,8 @@ async def test_what_comes_during_a_round_is_written_after_what_was_there(flusher
     await turns(1)
     give(flusher, clients, b"b")
     await turns(60)
+    await rested(clock)
+    await turns(60)
     assert {b"".join(client.writes) for client in clients} == {b"ab"}
 
 
@@ -155,10 +163,13 @@ async def test_what_all_get_comes_after_what_one_has_pending_and_before_what_it_
     give(flusher, clients[:100], b"a")
     hand(flusher, clients, b"b")
     await turns(60)
+    await rested(clock)
     hand(flusher, clients, b"c")
     give(flusher, clients[100:], b"d")
     await turns(1)
     hand(flusher, clients, b"e")
+    await turns(60)
+    await rested(clock)
     await turns(60)
     assert {b"".join(client.writes) for client in clients[:100]} == {b"abce"}
     assert {b"".join(client.writes) for client in clients[100:]} == {b"bcde"}
@@ -202,6 +213,54 @@ async def test_a_client_that_is_too_slow_is_told_so_and_nobody_else_notices(
     (hand if is_for_all else give)(flusher, [slow, other], b"a")
     await turns(2)
     assert (slow.is_closed, other.is_closed, other.writes) == (True, False, [b"a"])
+
+
+async def test_rounds_take_at_most_half_of_the_time(flusher: Flusher, clock: Clock) -> None:
+    clients = [Recorder(clock) for _ in range(1000)]
+    began = clock.now
+    hand(flusher, clients, b"a")
+    await turns(60)
+    assert clock.now - began == pytest.approx(0.01)
+    hand(flusher, clients, b"b")
+    hand(flusher, clients, b"c")
+    await turns(60)
+    assert {len(client.writes) for client in clients} == {1}
+    await asyncio.sleep(0.03)  # a timer of the loop, whose clock is another
+    await turns(60)
+    assert {tuple(client.writes) for client in clients} == {(b"a", b"bc")}
+
+
+async def test_after_a_quiet_while_nothing_waits(flusher: Flusher, clock: Clock) -> None:
+    clients = [Recorder(clock) for _ in range(100)]
+    for frame in (b"a", b"b"):
+        hand(flusher, clients, frame)
+        await turns(10)
+        clock.now += 0.002
+    assert {tuple(client.writes) for client in clients} == {(b"a", b"b")}
+
+
+async def test_an_answer_waits_for_no_round_and_comes_in_its_order(flusher: Flusher, clock: Clock) -> None:
+    clients = [Recorder(clock) for _ in range(1000)]
+    hand(flusher, clients, b"a")
+    await turns(60)
+    hand(flusher, clients, b"b")
+    clients[5].pending.append(b"reply")
+    flusher.answer(clients[5])
+    await turns(1)
+    assert (clients[5].writes, clients[6].writes) == ([b"a", b"breply"], [b"a"])
+    await asyncio.sleep(0.03)
+    await turns(60)
+    assert {b"".join(client.writes) for client in clients[6:]} == {b"ab"}
+    assert clients[5].writes == [b"a", b"breply"]
+
+
+async def test_what_all_get_comes_after_an_answer_that_was_given_before_it(flusher: Flusher, clock: Clock) -> None:
+    joined, other = Recorder(clock), Recorder(clock)
+    joined.pending.append(b"reply")
+    flusher.answer(joined)
+    hand(flusher, [joined, other], b"a")
+    await turns(3)
+    assert (b"".join(joined.writes), other.writes) == (b"replya", [b"a"])
 
 
 async def test_a_client_that_left_meanwhile_is_passed_over(flusher: Flusher, clock: Clock) -> None:
