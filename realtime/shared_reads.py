@@ -44,8 +44,8 @@ class SharedReads:
         channel, after = key
         try:
             found = await self._streams.read(channel, after=after, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
-        except StreamsAway as away:
-            page.set_exception(away)
+        except Exception as error:  # noqa: BLE001 - a bug here is the misfortune of who waits, not of the node
+            page.set_exception(error)
         else:
             page.set_result(found)
         finally:

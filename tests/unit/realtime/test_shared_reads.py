@@ -15,9 +15,12 @@ from tests.property.streams_model import ModelStreams
 
 class CountedStreams(ModelStreams):
     reads = 0
+    breaks = False
 
     async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
         self.reads += 1
+        if self.breaks:
+            raise LookupError("a bug")
         return await super().read(channel, after=after, limit=limit, max_bytes=max_bytes)
 
 
@@ -73,6 +76,15 @@ async def test_all_are_told_when_the_streams_are_away(streams: CountedStreams) -
     async with running(streams) as reads:
         outcomes = await asyncio.gather(*(reads.read("a", 0) for _ in range(3)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StreamsAway}
+
+
+async def test_a_bug_is_told_to_who_waits_and_ends_nothing(streams: CountedStreams) -> None:
+    async with running(streams) as reads:
+        streams.breaks = True
+        with pytest.raises(LookupError):
+            await reads.read("a", 0)
+        streams.breaks = False
+        assert offsets(await reads.read("a", 0)) == [1, 2, 3]
 
 
 async def test_who_waits_when_the_node_ends_is_told(streams: CountedStreams) -> None:
