@@ -1,6 +1,6 @@
-"""`python -m bench [latency] [slow-client] [fan-out] [storm]`: measures on the production parts, all of these or some;
-prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick. Exit code 1 when something
-was lost or a delay grew."""
+"""`python -m bench [latency] [slow-client] [fan-out] [storm] [throughput]`: measures on the production parts, all of
+this or some of it; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick. Exit
+code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from bench import latency, report, slow_client, storm
+from bench import latency, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
 from bench.fanout import compare
 from bench.fanout.measure import OURS
@@ -48,6 +48,12 @@ async def _fan_out(stage: Stage, *, quick: bool) -> Findings:
     return Findings(report.fan_out_table(runs), [report.numbers_of(run) for run in runs], is_good, report.peers())
 
 
+async def _throughput(stage: Stage, *, quick: bool) -> Findings:
+    results = await throughput.measure(stage, quick=quick)
+    numbers = [report.numbers_of(each) for each in results]
+    return Findings(report.throughput_table(results), numbers, all(each.is_good for each in results))
+
+
 async def _storm(stage: Stage, *, quick: bool) -> Findings:
     storms = [await storm.measure(stage, storm.CLIENTS) for _ in range(1 if quick else storm.REPEATS)]
     numbers = [report.numbers_of(each) for each in storms]
@@ -59,8 +65,9 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "slow-client": _slow_client,
     "fan-out": _fan_out,
     "storm": _storm,
+    "throughput": _throughput,
 }
-_SETTINGS = {"fan-out": compare.SETTINGS}
+_SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS}
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ class Posted:
     replied: float
 
 
-class _Connection(asyncio.Protocol):
+class HttpLine(asyncio.Protocol):
     """Requests with a body of ours, replies with a Content-Length: all that our server sends here."""
 
     def __init__(self) -> None:
@@ -75,13 +75,13 @@ class Poster:
         self._shop = shop
         self._lines = lines
         self._rng = random.Random(1)
-        self._free: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue(CONNECTIONS)
-        self._all: list[_Connection] = []
+        self._free: asyncio.LifoQueue[HttpLine] = asyncio.LifoQueue(CONNECTIONS)
+        self._all: list[HttpLine] = []
 
     async def __aenter__(self) -> Poster:
         host, port = host_and_port(self._url)
         for _ in range(CONNECTIONS):
-            _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+            _, connection = await asyncio.get_running_loop().create_connection(HttpLine, host, port)
             self._all.append(connection)
             self._free.put_nowait(connection)
         return self

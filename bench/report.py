@@ -20,6 +20,7 @@ from bench.slow_client import LIMIT
 from bench.slow_client import Result as SlowResult
 from bench.storm import GOAL
 from bench.storm import Result as Storm
+from bench.throughput import Result as Throughput
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -106,6 +107,16 @@ def storm_table(storms: Sequence[Storm]) -> str:
     return "\n".join([head, *rows])
 
 
+def throughput_table(results: Sequence[Throughput]) -> str:
+    head = "| what | a second | first, last third p50 | lost | server CPU |\n|" + "---|" * 5
+    rows = [
+        f"| {each.name} | {each.per_second:,.0f}{'' if each.goal is None else f' (goal {each.goal:,})'} "
+        f"| {_pair(each.first_third, each.last_third)} | {each.lost} | {each.server_cpu:.0%} |"
+        for each in results
+    ]
+    return "\n".join([head, *rows])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -116,7 +127,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run | Storm) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run | Storm | Throughput) -> dict[str, object]:
     return asdict(result)
 
 
@@ -150,6 +161,10 @@ def _fan_out_row(run: Run, ours: Run | None) -> str:
 
 def _three(spread: Spread) -> str:
     return f"{spread.p50:.1f} / {spread.p99:.1f} / {spread.longest:.1f} ms"
+
+
+def _pair(first: float | None, last: float | None) -> str:
+    return "" if first is None or last is None else f"{first:.1f}, {last:.1f} ms"
 
 
 def _mib(amount: int) -> str:

@@ -22,16 +22,19 @@ from tests.torture.load import Shop
 from tests.torture.records import ORDERS_FEED
 from tests.torture.stage import SECRET, furnish
 
+API_KEY = "a key of the benchmark"
 CHECKOUT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`services`: the processes beside the node, which have further ones below them."""
+    """`foreign_url` is RabbitMQ's for another application; `services`: the processes beside the node, which have
+    further ones below them."""
 
     node: Orderwire
     shop: Shop
     database_url: str
+    foreign_url: str
     services: Sequence[int]
 
     async def committed(self, order_ids: Iterable[str]) -> Mapping[str, float]:
@@ -62,6 +65,7 @@ async def open_stage(settings: str = "") -> AsyncIterator[Stage]:
             "ORDERWIRE_REDIS__URL": redis.url,
             "ORDERWIRE_BROKER__URL": rabbitmq.url,
             "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
+            "ORDERWIRE_HTTP_API__KEY": API_KEY,
             "ORDERWIRE_LOG__LEVEL": "warning",
         }
         folder = stack.enter_context(reachable_folder())
@@ -72,7 +76,8 @@ async def open_stage(settings: str = "") -> AsyncIterator[Stage]:
         node.spawn()
         await node.ready()
         shop = await furnish(postgres.url, [node], seed=1)
-        yield Stage(node, shop, postgres.url, [server.pid for server in (postgres, redis, rabbitmq)])
+        services = [server.pid for server in (postgres, redis, rabbitmq)]
+        yield Stage(node, shop, postgres.url, rabbitmq.foreign_url, services)
 
 
 async def _remember_commits(postgres: Postgres) -> None:

@@ -7,8 +7,6 @@ others. Every server gets the same: documents of the same length, on a schedule 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import orjson
-
+from bench.children import Child, child, crowd, report, tell
 from bench.fanout.crowd import Heard
 from bench.fanout.peers import Peer
 from bench.measure import percentile
@@ -26,7 +23,6 @@ from bench.processes import cpu_seconds
 RATES: Final = (50, 200, 2_000, 5_000)
 SUBSCRIBERS: Final = 1_000
 OURS: Final = "Orderwire"
-_CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _WARM_UP: Final = 1.0
 _PATIENCE: Final = 8.0  # seconds after which what has not arrived is not waited for
 _KEPT_UP: Final = 0.9  # of what was published must be heard in time, or higher rates are not tried
@@ -68,23 +64,27 @@ class Run:
 
 def measure(target: Target, rates: Sequence[int], seconds: float) -> Iterator[Run]:
     """From the lowest rate up, until it no longer keeps up."""
-    with _crowd(target) as crowd, _publisher(target) as publisher:
-        warm_up = int(_tell(publisher, f"publish {min(rates)} {_WARM_UP}").split()[0])
-        _until_heard(crowd, warm_up)
+    arguments = (target.port, target.speaks, target.token)
+    with (
+        crowd(*arguments, SUBSCRIBERS) as hearing,
+        child("bench.fanout.publisher", *map(str, arguments)) as publisher,
+    ):
+        warm_up = int(tell(publisher, f"publish {min(rates)} {_WARM_UP}").split()[0])
+        until_heard(hearing, warm_up)
         for rate in sorted(rates):
-            run = _measure(target, rate, seconds, crowd, publisher)
+            run = _measure(target, rate, seconds, hearing, publisher)
             yield run
             if not run.keeps_up:
                 return
 
 
-def _measure(target: Target, rate: int, seconds: float, crowd: _Child, publisher: _Child) -> Run:
+def _measure(target: Target, rate: int, seconds: float, hearing: Child, publisher: Child) -> Run:
     cpu, services = _cpu(target)
     began = time.monotonic()
-    published = int(_tell(publisher, f"publish {rate} {seconds}").split()[0])
-    in_time = _report(crowd)
+    published = int(tell(publisher, f"publish {rate} {seconds}").split()[0])
+    in_time = report(hearing)
     elapsed = time.monotonic() - began
-    reports = _until_heard(crowd, published, [in_time])
+    reports = until_heard(hearing, published, [in_time])
     used, used_services = (now - before for now, before in zip(_cpu(target), (cpu, services), strict=True))
     total = time.monotonic() - began
     size = sum(each.sampled_bytes for each in reports) / max(1, sum(sum(each.sampled) for each in reports))
@@ -96,7 +96,7 @@ def _measure(target: Target, rate: int, seconds: float, crowd: _Child, publisher
         published,
         delivered,
         in_time.bytes / size / elapsed,
-        published - _least(reports),
+        published - least(reports),
         used / total,
         1e6 * used / delivered,
         1e6 * used_services / delivered,
@@ -105,17 +105,17 @@ def _measure(target: Target, rate: int, seconds: float, crowd: _Child, publisher
     )
 
 
-def _until_heard(crowd: _Child, published: int, reports: Sequence[Heard] = ()) -> list[Heard]:
+def until_heard(hearing: Child, published: int, reports: Sequence[Heard] = ()) -> list[Heard]:
     """All reports, once everybody has heard so many publications or patience ended."""
-    heard = [*reports] or [_report(crowd)]
+    heard = [*reports] or [report(hearing)]
     deadline = time.monotonic() + _PATIENCE
-    while _least(heard) < published and time.monotonic() < deadline:
+    while least(heard) < published and time.monotonic() < deadline:
         time.sleep(0.1)
-        heard.append(_report(crowd))
+        heard.append(report(hearing))
     return heard
 
 
-def _least(reports: Sequence[Heard]) -> int:
+def least(reports: Sequence[Heard]) -> int:
     """What every sampled client has heard at least."""
     if any(each.gone for each in reports):
         raise ConnectionError("the server hung up on a client")
@@ -124,52 +124,6 @@ def _least(reports: Sequence[Heard]) -> int:
 
 def _cpu(target: Target) -> tuple[float, float]:
     return cpu_seconds(target.pid), sum(map(cpu_seconds, target.services))
-
-
-_Child = subprocess.Popen[str]
-
-
-@contextmanager
-def _crowd(target: Target) -> Iterator[_Child]:
-    with _child("crowd", str(target.port), target.speaks, target.token, str(SUBSCRIBERS)) as child:
-        _line(child)
-        yield child
-
-
-@contextmanager
-def _publisher(target: Target) -> Iterator[_Child]:
-    with _child("publisher", str(target.port), target.speaks, target.token) as child:
-        yield child
-
-
-@contextmanager
-def _child(module: str, *arguments: str) -> Iterator[_Child]:
-    command = [sys.executable, "-m", f"bench.fanout.{module}", *arguments]
-    child = subprocess.Popen(command, cwd=_CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def _report(crowd: _Child) -> Heard:
-    return Heard(**orjson.loads(_tell(crowd, "report")))
-
-
-def _tell(child: _Child, order: str) -> str:
-    assert child.stdin is not None
-    child.stdin.write(order + "\n")
-    child.stdin.flush()
-    return _line(child)
-
-
-def _line(child: _Child) -> str:
-    assert child.stdout is not None
-    line = child.stdout.readline()
-    if not line:
-        raise RuntimeError("a process of the benchmark ended")
-    return line
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the fan-out benchmark says, hears and counts."""
+"""What the benchmarks of the fan-out and of the throughput say, hear and count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from bench.fanout.crowd import Sampled, looked_into
 from bench.fanout.dialects import dialect
 from bench.fanout.measure import Run
 from bench.fanout.publisher import document
+from bench.throughput import Result as Throughput
+from bench.throughput import calls
 
 RUN = Run("a", 50, 100, 1e5, 5e4, 0, 0.5, 8.0, 0.1, 5.0, 10.0)
 
@@ -54,3 +57,25 @@ def test_one_that_loses_or_falls_behind_does_not_keep_up() -> None:
     assert RUN.keeps_up
     assert not replace(RUN, lost=1).keeps_up
     assert not replace(RUN, per_second=4e4).keeps_up
+
+
+@pytest.mark.parametrize(
+    ("lost", "first", "last", "is_good"),
+    [
+        (0, 20.0, 22.0, True),
+        (0, 20.0, 49.0, True),  # thirty milliseconds more are the machine's
+        (0, 60.0, 91.0, False),
+        (1, 20.0, 20.0, False),
+        (0, None, None, True),
+    ],
+)
+def test_a_throughput_is_good_with_nothing_lost_and_a_delay_that_stays(
+    lost: int, first: float | None, last: float | None, is_good: bool
+) -> None:
+    assert Throughput("events", 3000.0, 3000, lost, first, last, 0.5).is_good is is_good
+
+
+def test_what_backends_are_measured_with_is_what_the_server_api_takes() -> None:
+    one, passing, batch = [orjson.loads(each.body) for each in calls()]
+    assert one["channel"] == batch["commands"][99]["publish"]["channel"] != passing["channel"]
+    assert [each.publications for each in calls()] == [1, 1, 100]
