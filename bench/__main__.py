@@ -1,6 +1,6 @@
-"""`python -m bench [latency] [slow-client] [fan-out] [storm] [throughput]`: measures on the production parts, all of
-this or some of it; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick. Exit
-code 1 when something was lost or a delay grew."""
+"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle and throughput on the production
+parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick.
+Exit code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from bench import latency, report, slow_client, storm, throughput
+from bench import idle, latency, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
 from bench.fanout import compare
 from bench.fanout.measure import OURS
@@ -54,6 +54,12 @@ async def _throughput(stage: Stage, *, quick: bool) -> Findings:
     return Findings(report.throughput_table(results), numbers, all(each.is_good for each in results))
 
 
+async def _idle(stage: Stage, *, quick: bool) -> Findings:
+    clients, seconds = (2_000, 30.0) if quick else (idle.CLIENTS, idle.SECONDS)
+    result = await idle.measure(stage, clients, seconds)
+    return Findings(report.idle_table(result), report.numbers_of(result), result.is_good)
+
+
 async def _storm(stage: Stage, *, quick: bool) -> Findings:
     storms = [await storm.measure(stage, storm.CLIENTS) for _ in range(1 if quick else storm.REPEATS)]
     numbers = [report.numbers_of(each) for each in storms]
@@ -65,6 +71,7 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "slow-client": _slow_client,
     "fan-out": _fan_out,
     "storm": _storm,
+    "idle": _idle,
     "throughput": _throughput,
 }
 _SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS}

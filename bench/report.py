@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 
 from bench.fanout.measure import OURS, Run
+from bench.idle import Result as Idle
 from bench.latency import Result
 from bench.measure import Spread
 from bench.slow_client import LIMIT
@@ -107,6 +108,15 @@ def storm_table(storms: Sequence[Storm]) -> str:
     return "\n".join([head, *rows])
 
 
+def idle_table(result: Idle) -> str:
+    head = "| clients | memory of each (goal 20 KB) | pings | longest wait for one | server CPU |\n|" + "---|" * 5
+    idled = result.idled
+    return (
+        f"{head}\n| {result.clients:,} | {result.each / 1000:.1f} KB | {idled.pings:,} | {idled.longest:.1f} s "
+        f"| {result.server_cpu:.0%} |"
+    )
+
+
 def throughput_table(results: Sequence[Throughput]) -> str:
     head = "| what | a second | first, last third p50 | lost | server CPU |\n|" + "---|" * 5
     rows = [
@@ -127,7 +137,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run | Storm | Throughput) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Idle) -> dict[str, object]:
     return asdict(result)
 
 

@@ -1,7 +1,7 @@
 """`python -m bench.returners URL TOKEN CHANNEL COUNT`: many clients lose their connections at once, and return.
 
-Says "ready" when all have joined, "cut" after the line "cut" on standard input has cut them all, and after the line
-"return MISSED" prints, as JSON, how they came back.
+Says "ready" when all have joined, "cut" after the line "cut" on standard input has cut them all; after the line
+"return MISSED" it prints, as JSON, how they came back, and after "idle SECONDS" how often they were pinged.
 """
 
 from __future__ import annotations
@@ -37,16 +37,35 @@ class Returned:
     slowest: float
 
 
+@dataclass(frozen=True, slots=True)
+class Idled:
+    """`open`: clients that are still connected; `pings` that they have got together; `longest` that one of them has
+    waited for the next, in seconds."""
+
+    open: int
+    pings: int
+    longest: float
+
+
 class _Client(Subscriber):
     def __init__(self, host: str, token: str, channel: str, since: Mapping[str, object] | None) -> None:
         super().__init__(host, token, channel)
         self._since = since
+        self.pings = 0
+        self.pinged_at = time.monotonic()
+        self.longest = 0.0
         self.position: dict[str, object] = {}
         self.offsets: list[int] = []
 
     def subscription(self) -> dict[str, object]:
         asked = super().subscription()
         return asked if self._since is None else {**asked, "recover": True, **self._since}
+
+    def on_ping(self) -> None:
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.pinged_at)
+        self.pinged_at = now
+        self.pings += 1
 
     def on_subscribed(self, result: Mapping[str, Any]) -> None:
         self.position = {"offset": result.get("offset", 0), "epoch": result["epoch"]}
@@ -73,6 +92,15 @@ class _Crowd:
                 return await self._dial(None)
 
         self._clients = list(await asyncio.gather(*(one() for _ in range(count))))
+
+    async def idle(self, seconds: float) -> Idled:
+        for client in self._clients:
+            client.pings, client.longest, client.pinged_at = 0, 0.0, time.monotonic()
+        await asyncio.sleep(seconds)
+        now = time.monotonic()
+        waited = [max(client.longest, now - client.pinged_at) for client in self._clients]
+        still_there = sum(not client.lost.done() for client in self._clients)
+        return Idled(still_there, sum(client.pings for client in self._clients), max(waited))
 
     async def cut(self) -> None:
         for client in self._clients:
@@ -142,6 +170,8 @@ async def _main(url: str, token: str, channel: str, count: str) -> None:
         if line[0] == "cut":
             await crowd.cut()
             print("cut", flush=True)
+        elif line[0] == "idle":
+            print(orjson.dumps(await crowd.idle(float(line[1]))).decode(), flush=True)
         else:
             print(orjson.dumps(await crowd.come_back(int(line[1]))).decode(), flush=True)
 

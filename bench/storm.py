@@ -43,16 +43,16 @@ class Result:
 async def measure(stage: Stage, clients: int) -> Result:
     url = stage.node.base_url
     async with (
-        _returners(stage, clients) as crowd,
+        open_returners(stage, clients) as crowd,
         Poster(url, stage.shop) as poster,
         Poster(url, stage.shop, lines=0) as reader,
     ):
         calm = await reader.run(RATE, CALM_SECONDS)
         memory = resident_bytes(stage.node.pid)
-        await _tell(crowd, "cut")
+        await tell(crowd, "cut")
         await poster.run(MISSED, 1.0)
         async with asyncio.TaskGroup() as tasks:
-            returning = tasks.create_task(_tell(crowd, f"return {MISSED}"))
+            returning = tasks.create_task(tell(crowd, f"return {MISSED}"))
             storm: list[Posted] = []
             while not returning.done():
                 storm += await reader.run(RATE, 1.0)
@@ -65,7 +65,7 @@ def _replies(posted: Iterable[Posted]) -> Spread:
 
 
 @asynccontextmanager
-async def _returners(stage: Stage, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def open_returners(stage: Stage, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
     arguments = (stage.node.base_url, stage.shop.staff_token, ORDERS_FEED, str(count))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.returners", *arguments),
@@ -82,7 +82,7 @@ async def _returners(stage: Stage, count: int) -> AsyncIterator[asyncio.subproce
         await process.wait()
 
 
-async def _tell(process: asyncio.subprocess.Process, order: str) -> str:
+async def tell(process: asyncio.subprocess.Process, order: str) -> str:
     assert process.stdin is not None
     process.stdin.write(f"{order}\n".encode())
     return await _line(process)

@@ -48,6 +48,9 @@ class Subscriber(asyncio.Protocol):
     def on_subscribed(self, result: Mapping[str, Any]) -> None:
         self.joined.set_result(result.get("offset", 0))
 
+    def on_ping(self) -> None:
+        """It is answered already."""
+
     def subscription(self) -> dict[str, object]:
         """What is asked for."""
         return {"channel": self._channel}
@@ -115,6 +118,7 @@ class Subscriber(asyncio.Protocol):
         elif end - start == 2:
             assert self.transport is not None
             self.transport.write(text_frame(PING))
+            self.on_ping()
         else:
             self._on_replies(data[start:end])
 
