@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -39,6 +38,22 @@ class Link:
     transport: str
     is_routed: bool = False
     is_one_way: bool = False
+
+
+class Opened:
+    """A connection while it is open. Small, unlike a generator: there is one for each client."""
+
+    __slots__ = ("_connection", "_connections")
+
+    def __init__(self, connections: Connections, connection: Connection) -> None:
+        self._connections = connections
+        self._connection = connection
+
+    def __enter__(self) -> Connection:
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connections.forget(self._connection)
 
 
 class Connections:
@@ -105,9 +120,8 @@ class Connections:
     def find(self, session: str) -> Connection | None:
         return self._by_session.get(session)
 
-    @contextmanager
-    def open(self, wire: Wire, encoding: ClientEncoding, codec: Codec, link: Link) -> Iterator[Connection]:
-        """A connection for as long as the block lasts; afterwards nothing of it is left."""
+    def open(self, wire: Wire, encoding: ClientEncoding, codec: Codec, link: Link) -> Opened:
+        """`with` it: a connection for as long as the block lasts."""
         session = Session(
             str(uuid4()),
             self._version,
@@ -126,16 +140,17 @@ class Connections:
         self._none_left.clear()
         self._shared.metrics.connections.inc()
         self._schedule(connection)
-        try:
-            yield connection
-        finally:
-            connection.gone()
-            self._unschedule(connection)
-            del self._open[connection]
-            self._by_session.pop(connection.session, None)
-            self._shared.metrics.connections.dec()
-            if not self._open:
-                self._none_left.set()
+        return Opened(self, connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Nothing of it is left."""
+        connection.gone()
+        self._unschedule(connection)
+        del self._open[connection]
+        self._by_session.pop(connection.session, None)
+        self._shared.metrics.connections.dec()
+        if not self._open:
+            self._none_left.set()
 
     async def run(self) -> None:
         """Turn the wheel and own the tasks of all connections, until cancelled. None is taken before it runs."""

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
 
 import structlog
@@ -60,7 +60,11 @@ class HttpMetrics:
 
 
 def middlewares(metrics: HttpMetrics, *, allowed_hosts: Iterable[str], body_timeout: float) -> list[Middleware]:
-    """In the order in which requests pass them. No allowed host means: any."""
+    """In the order in which requests pass them. No allowed host means: any.
+
+    One that has nothing to do afterwards hands on what the handler returns instead of awaiting it: else it would stay
+    in memory for as long as a client is connected.
+    """
     return [observe(metrics), render_problems, check_host(allowed_hosts), receive_body(body_timeout)]
 
 
@@ -74,15 +78,17 @@ def observe(metrics: HttpMetrics) -> Middleware:
         request[REQUEST_ID], request[TRACEPARENT] = request_id, traceparent
         started = time.perf_counter()
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR
-        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id):
-            try:
-                response = await handler(request)
-                status = response.status
-            except asyncio.CancelledError:
-                status = _CLIENT_GONE
-                raise
-            finally:
-                _report(metrics, request, status, time.perf_counter() - started)
+        # Not structlog's context manager: it would live, and take memory, as long as a client is connected.
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
+        try:
+            response = await handler(request)
+            status = response.status
+        except asyncio.CancelledError:
+            status = _CLIENT_GONE
+            raise
+        finally:
+            _report(metrics, request, status, time.perf_counter() - started)
+            structlog.contextvars.reset_contextvars(**bound)
         return response
 
     return middleware
@@ -113,12 +119,12 @@ def check_host(allowed_hosts: Iterable[str]) -> Middleware:
     allowed = frozenset(host.lower() for host in allowed_hosts)
 
     @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         if allowed and not request.path.startswith("/health/"):
             hosts = request.headers.getall(hdrs.HOST, [])
             if len(hosts) != 1 or _without_port(hosts[0]) not in allowed:
                 raise web.HTTPMisdirectedRequest
-        return await handler(request)
+        return handler(request)
 
     return middleware
 
@@ -127,13 +133,17 @@ def receive_body(seconds: float) -> Middleware:
     """Refuse with 408 what has not come whole after so long: handlers find the body there, and wait for nobody."""
 
     @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         if request.can_read_body and request.match_info.http_exception is None:
-            try:
-                async with asyncio.timeout(seconds):
-                    await request.read()
-            except TimeoutError:
-                raise web.HTTPRequestTimeout from None
+            return received(request, handler)
+        return handler(request)
+
+    async def received(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(seconds):
+                await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         return await handler(request)
 
     return middleware
