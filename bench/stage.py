@@ -67,6 +67,7 @@ async def open_stage(settings: str = "") -> AsyncIterator[Stage]:
             "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
             "ORDERWIRE_HTTP_API__KEY": API_KEY,
             "ORDERWIRE_LOG__LEVEL": "warning",
+            "ORDERWIRE_SERVER__KEEPALIVE_TIMEOUT": "3600",  # a pool's connections may be unused for long
         }
         folder = stack.enter_context(reachable_folder())
         config = folder / "config.toml"
@@ -103,7 +104,7 @@ class Listeners:
         assert self._process.stdin is not None
         self._offset += published
         self._process.stdin.write(f"finish {self._offset} {self._file}\n".encode())
-        await _line(self._process)
+        await line_of(self._process)
         found = orjson.loads(await asyncio.to_thread(self._file.read_bytes))
         return Findings(found["heard"], [(order, time, moment) for order, time, moment in found["samples"]])
 
@@ -112,24 +113,31 @@ class Listeners:
 async def open_listeners(stage: Stage, count: int, *, samples: int = 40) -> AsyncIterator[Listeners]:
     """`count` subscribers of the feed, all joined; `samples` of them take times."""
     arguments = (stage.node.base_url, stage.shop.staff_token, ORDERS_FEED, str(count), str(samples))
+    async with spawned("bench.listeners", *arguments) as (process, ready):
+        yield Listeners(process, int(ready.split()[1]), stage.node.folder / "findings.json")
+
+
+@asynccontextmanager
+async def spawned(module: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """`python -m MODULE ARGUMENTS`, and the first line that it said."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.listeners", *arguments),
+        *(sys.executable, "-m", module, *arguments),
         cwd=CHECKOUT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        offset = int((await _line(process)).split()[1])
-        yield Listeners(process, offset, stage.node.folder / "findings.json")
+        yield process, await line_of(process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-async def _line(process: asyncio.subprocess.Process) -> str:
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    """The next that it says. Raises RuntimeError when it has ended."""
     assert process.stdout is not None
     line = await process.stdout.readline()
     if not line:
-        raise RuntimeError("the listeners ended")
+        raise RuntimeError("a process of the benchmark ended")
     return line.decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from bench.measure import Spread, spread
 from bench.poster import Posted, Poster
 from bench.processes import resident_bytes
 from bench.returners import Returned
-from bench.stage import CHECKOUT, Stage
+from bench.stage import Stage, line_of, spawned
 from tests.torture.records import ORDERS_FEED
 
 CLIENTS, MISSED = 5_000, 100
@@ -67,30 +66,11 @@ def _replies(posted: Iterable[Posted]) -> Spread:
 @asynccontextmanager
 async def open_returners(stage: Stage, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
     arguments = (stage.node.base_url, stage.shop.staff_token, ORDERS_FEED, str(count))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.returners", *arguments),
-        cwd=CHECKOUT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        await _line(process)
+    async with spawned("bench.returners", *arguments) as (process, _):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def tell(process: asyncio.subprocess.Process, order: str) -> str:
     assert process.stdin is not None
     process.stdin.write(f"{order}\n".encode())
-    return await _line(process)
-
-
-async def _line(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    line = await process.stdout.readline()
-    if not line:
-        raise RuntimeError("the clients ended")
-    return line.decode()
+    return await line_of(process)

@@ -115,12 +115,14 @@ class RedisBus:
     async def _send(self) -> None:
         try:
             while self._outgoing:
-                together = self._next()
-                # What waits behind one that was not sent is not sent either: it would wait as long.
-                is_sent = not self._is_doubted and await self._send_together(together)
-                for each in together:
-                    if not each.is_sent.done():
-                        each.is_sent.set_result(is_sent)
+                together, is_sent = self._next(), False
+                try:
+                    # What waits behind one that was not sent is not sent either: it would wait as long.
+                    is_sent = not self._is_doubted and await self._send_together(together)
+                finally:
+                    for each in together:
+                        if not each.is_sent.done():
+                            each.is_sent.set_result(is_sent)
         finally:
             self._sending = None
 
