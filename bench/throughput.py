@@ -21,6 +21,9 @@ from bench.stage import API_KEY, Stage
 from bench.wire import host_and_port
 
 SETTINGS = """
+[client]
+ping_interval = 300.0
+
 [[channel.namespaces]]
 name = "bench"
 history_size = 1000

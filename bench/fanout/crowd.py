@@ -1,8 +1,8 @@
 """`python -m bench.fanout.crowd PORT DIALECT TOKEN COUNT`: everyone who hears the channel, in one process.
 
-It counts bytes and parses nothing, but for some of the connections: of what those hear it notes each publication's
-time of arrival. It looks every half millisecond and does not wait for data: that would make each write the server's to
-wake it up, which clients on other machines do not cost a server either.
+It answers no pings, counts bytes and parses nothing, but for some of the connections: of what those hear it notes each
+publication's time of arrival. It looks every half millisecond and does not wait for data: that would make each write
+the server's to wake it up, which clients on other machines do not cost a server either.
 
 Says "ready" when all hear the channel; for each line "report" on standard input it prints, as JSON, what was heard
 since the last.
