@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Final
 
 from aiohttp.abc import AbstractStreamWriter
@@ -82,7 +83,9 @@ class SocketWire:
             if sent == len(data):
                 return True
             data = data[sent:]
-        transport.write(data)
+        # uvloop's transport raises once it is closed, and one client's end must not end everybody's round.
+        with suppress(RuntimeError):
+            transport.write(data)
         return True
 
     async def drain(self) -> None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from handlers.ports.domain import Position
-from realtime.bus_memory import MemoryExchange
-from realtime.flusher import Flusher
 from realtime.hub import Hub
-from realtime.metrics import RealtimeMetrics
 from realtime.protocol.messages import Subscribed
-from tests.integration.test_hub_openings import Joiner
-from tests.realtime_options import HUB
-from tests.unit.realtime.test_shared_reads import CountedStreams
+from tests.integration.test_hub_openings import Joiner, running
+from tests.unit.realtime.test_shared_reads import CountedStreams, three_published
 
 
 class Returner(Joiner):
@@ -30,21 +23,7 @@ class Returner(Joiner):
 
 @pytest.fixture
 def streams() -> CountedStreams:
-    streams = CountedStreams()
-    for _ in range(3):
-        streams.publish("a")
-    return streams
-
-
-@asynccontextmanager
-async def running(streams: CountedStreams) -> AsyncIterator[Hub]:
-    metrics = RealtimeMetrics(CollectorRegistry())
-    hub = Hub(streams, MemoryExchange().bus(), Flusher(metrics), metrics, HUB)
-    async with asyncio.TaskGroup() as tasks:
-        upkeep = tasks.create_task(hub.run())
-        await asyncio.sleep(0)
-        yield hub
-        upkeep.cancel()
+    return three_published()
 
 
 async def test_those_who_come_together_share_a_read_and_those_who_come_later_need_none(

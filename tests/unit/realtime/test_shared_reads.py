@@ -24,12 +24,16 @@ class CountedStreams(ModelStreams):
         return await super().read(channel, after=after, limit=limit, max_bytes=max_bytes)
 
 
-@pytest.fixture
-def streams() -> CountedStreams:
+def three_published() -> CountedStreams:
     streams = CountedStreams()
     for _ in range(3):
         streams.publish("a")
     return streams
+
+
+@pytest.fixture
+def streams() -> CountedStreams:
+    return three_published()
 
 
 @asynccontextmanager

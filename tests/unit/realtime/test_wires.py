@@ -117,6 +117,26 @@ async def test_a_number_that_was_given_back_is_not_written_to() -> None:
                     each.recv(1)
 
 
+async def test_a_transport_that_raises_is_no_error_either() -> None:
+    class Closed:
+        """uvloop's, in the moment in which it is closed."""
+
+        def get_extra_info(self, name: str) -> object:
+            return name == "ssl_object"
+
+        def is_closing(self) -> bool:
+            return False
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def write(self, data: bytes) -> None:
+            raise RuntimeError(data)
+
+    wire = SocketWire(cast("asyncio.Transport", Closed()), cast("AbstractStreamWriter", None), MOST)
+    assert wire.write(b"late")
+
+
 async def test_a_client_that_went_is_no_error() -> None:
     async with line() as it:
         it.client.close()
