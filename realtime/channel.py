@@ -97,6 +97,7 @@ class Channel:
     `epoch` and `last` mean nothing before it `is_open`; what the bus says until then is `early`, the newest of it.
 
     `heard` is the highest offset that the bus or a head spoke of.
+    `held`: what the bus said since the last hand-out, `write_delay` seconds ago at most; None: nothing has to wait.
     `clearings`: how often its history was removed, while somebody was here.
     `opening` is pending while somebody waits for the channel to open; False means that the streams are away.
     `is_suspect`: something spoke of another epoch; only the stream itself can tell.
@@ -107,8 +108,8 @@ class Channel:
 
     __slots__ = (
         "_ring", "_ring_bytes", "awaits_repair", "base", "clearings", "deltas", "early", "epoch", "filters", "heard",
-        "is_conflated", "is_gone", "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name", "opening",
-        "publishers", "sends_deltas", "watching",
+        "held", "is_conflated", "is_gone", "is_open", "is_stream", "is_suspect", "joining", "last", "live", "name",
+        "opening", "publishers", "sends_deltas", "watching", "write_delay",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_stream: bool = True) -> None:
@@ -117,6 +118,8 @@ class Channel:
         self.epoch = ""
         self.last = 0
         self.heard = 0
+        self.held: list[Published] | None = None
+        self.write_delay = 0.0
         self.clearings = 0
         self.is_open = False
         self.is_gone = False

@@ -19,6 +19,7 @@ from realtime.flusher import Flusher
 from realtime.history import read_history
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
+from realtime.pacing import Pacing
 from realtime.protocol.filters import Filter
 from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
@@ -55,8 +56,10 @@ class Hub:
         self._streams = streams
         self._bus = bus
         self._channels = Channels(flusher, metrics, recent_bytes=options.recent_bytes)
+        self._pacing = Pacing(self._channels.hear)
         self._repairs = Repairs(
             self._channels,
+            self._pacing,
             streams,
             bus,
             metrics,
@@ -79,7 +82,8 @@ class Hub:
                 for item in run:
                     self._channels.tell(channel, cast("Membership", item))
             else:
-                self._channels.hear(channel, cast("Iterable[Published]", run))
+                hear = self._pacing.hear if channel.write_delay else self._channels.hear
+                hear(channel, cast("Iterable[Published]", run))
                 if channel.is_behind:
                     self._repairs.want(channel)
 
@@ -128,6 +132,7 @@ class Hub:
         """A node removed the history of the channel of this name."""
         channel = self._channels.get(body.decode())
         if channel is not None:
+            self._pacing.release(channel)  # it was published before
             self._channels.clear(channel)
 
     async def history(self, channel: str, span: Span) -> HistoryPage | None:
@@ -164,6 +169,12 @@ class Hub:
         channel = self._channels.get(name)
         if channel is not None:
             channel.is_conflated = True
+
+    def pace(self, name: str, write_delay: float) -> None:
+        """Hand out what is published in the channel together, once in so many seconds at most."""
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.write_delay = write_delay
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Nothing is delivered from now on. Idempotent."""

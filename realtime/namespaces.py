@@ -26,6 +26,7 @@ class ChannelOptions:
 
     `is_cache`: a channel is its latest publication, and a subscriber is given that one, not what it missed.
     `conflate`: a subscriber that falls behind is sent the latest publication only, and not closed.
+    `write_delay`: seconds; what is published within it is handed out together.
     `exclude_publisher`: a client is not sent what it publishes itself.
     `takes_deltas`: subscribers may ask for differences. `delta_publish`: every publication is sent to them as one, not
     only those whose publisher wants that.
@@ -44,6 +45,7 @@ class ChannelOptions:
     takes_deltas: bool = False
     delta_publish: bool = False
     conflate: bool = False
+    write_delay: float = 0.0
     exclude_publisher: bool = False
     allow_tags_filter: bool = False
     allow_user_limited_channels: bool = False

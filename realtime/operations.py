@@ -127,6 +127,8 @@ class Operations:
                 self._hub.spare(subscriber, channel, client)
             if options.conflate:
                 self._hub.conflate(channel)
+            if options.write_delay:
+                self._hub.pace(channel, options.write_delay)
             joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl))
             reply(self._narrowed(subscriber, question, joined))
 

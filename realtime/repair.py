@@ -16,6 +16,7 @@ from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.channels import Channels
 from realtime.metrics import RealtimeMetrics
+from realtime.pacing import Pacing
 from realtime.shared_reads import PAGE_BYTES, PAGE_LENGTH
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ class Repairs:
     def __init__(
         self,
         channels: Channels,
+        pacing: Pacing,
         streams: Streams,
         bus: Bus,
         metrics: RealtimeMetrics,
@@ -42,6 +44,7 @@ class Repairs:
         interval_without_bus: float,
     ) -> None:
         self._channels = channels
+        self._pacing = pacing
         self._streams = streams
         self._bus = bus
         self._metrics = metrics
@@ -62,6 +65,7 @@ class Repairs:
         True if it read what had not come by the bus.
         """
         has_missed = False
+        self._pacing.release(channel)
         while not channel.is_gone:
             heard = channel.heard
             page = await self._streams.read(channel.name, after=channel.last, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
@@ -107,6 +111,8 @@ class Repairs:
             return
         if head.epoch != before.epoch:
             channel.is_suspect = True
+        if head.offset > channel.last:
+            self._pacing.release(channel)
         channel.heard = max(channel.heard, head.offset)
         if channel.is_behind:
             self.want(channel)

@@ -144,6 +144,11 @@ Rates = Annotated[
     Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
     Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
 ]
+Delay = Annotated[
+    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 1, or a duration like "50ms"'),
+]
 Pattern = Annotated[str, AfterValidator(_is_pattern), Field(description="a regular expression")]
 Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
 
@@ -286,6 +291,7 @@ class ChannelOptions(Section):
     ] = ()
     delta_publish: Switch = False
     conflate: Switch = False
+    write_delay: Delay = 0.0
     exclude_publisher: Switch = False
     allow_tags_filter: Switch = False
     allow_user_limited_channels: Switch = False

@@ -31,6 +31,7 @@ from tests.property.streams_model import ModelStreams
 from tests.realtime_options import HUB
 
 CHANNELS = ["a", "b"]
+PACED = "b"
 CLIENTS = range(3)
 NODES = range(2)
 RECOVERY_LIMIT = 12
@@ -291,6 +292,8 @@ class LossyPath(RuleBasedStateMachine):
         def reply(joined: Subscribed) -> None:
             assert client.joins.get(channel) is attempt, "a reply to a join that was left"
             client.replied(channel, since, joined)
+            if channel == PACED:
+                client.node.hub.pace(channel, 0.2)
 
         try:
             await client.node.hub.join(client, channel, since, reply)

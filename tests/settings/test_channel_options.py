@@ -183,6 +183,21 @@ async def test_who_falls_behind_is_sent_the_latest_only(deploy: Deploy) -> None:
         assert await heard("without:a") == list(range(1, MANY + 1))
 
 
+@pytest.mark.shows("write_delay")
+async def test_what_comes_close_together_is_handed_out_together(deploy: Deploy) -> None:
+    async with deploy(two_kinds('write_delay = "300ms"', *OPEN)) as node:
+        for channel, is_delayed in (("with:a", True), ("without:a", False)):
+            async with node.client(channel) as client:
+                times: list[float] = []
+                for text in ("first", "second", "third"):
+                    await node.publish(channel, text)
+                for text in ("first", "second", "third"):
+                    assert (await client.hear())["push"]["pub"]["data"] == text
+                    times.append(asyncio.get_running_loop().time())
+            assert (times[1] - times[0] > 0.15) is is_delayed
+            assert times[2] - times[1] < 0.1
+
+
 @pytest.mark.shows("exclude_publisher")
 async def test_who_publishes_does_not_hear_it(deploy: Deploy) -> None:
     async with deploy(two_kinds("exclude_publisher = true", *OPEN)) as node, node.client("with:a", "without:a") as me:

@@ -16,6 +16,7 @@ from realtime.channel import Channel, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
+from realtime.pacing import Pacing
 from realtime.repair import Repairs
 from tests import virtual_time
 from tests.property.streams_model import ModelStreams
@@ -77,6 +78,13 @@ class Silent:
         raise NotImplementedError
 
 
+def repairs_of(channels: Channels, streams: Streams, bus: Bus, metrics: RealtimeMetrics) -> Repairs:
+    pacing = Pacing(channels.hear)
+    return Repairs(
+        channels, pacing, streams, bus, metrics, interval=INTERVAL, interval_without_bus=INTERVAL_WITHOUT_BUS
+    )
+
+
 async def watched(count: int, bus: Bus, streams: Streams, work: float) -> None:
     """Look at so many open channels for `work` seconds; then the bus goes, and as long again."""
     metrics = RealtimeMetrics(CollectorRegistry())
@@ -84,7 +92,7 @@ async def watched(count: int, bus: Bus, streams: Streams, work: float) -> None:
     heads = await streams.open([f"c{number}" for number in range(count)])
     for name in heads:
         channels.begin(channels.enter(name, Ticket(Silent(), None, lambda _: None)), heads[name])
-    repairs = Repairs(channels, streams, bus, metrics, interval=INTERVAL, interval_without_bus=INTERVAL_WITHOUT_BUS)
+    repairs = repairs_of(channels, streams, bus, metrics)
     streams.looks.clear()
     upkeep = asyncio.create_task(repairs.run())
     await asyncio.sleep(work)
@@ -129,7 +137,7 @@ async def repaired(*, brings: int) -> Channel:
     """A channel that is to be brought up while the bus brings so many of what the stream has no longer."""
     metrics, streams = RealtimeMetrics(CollectorRegistry()), Short()
     channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
-    repairs = Repairs(channels, streams, Bus(), metrics, interval=INTERVAL, interval_without_bus=INTERVAL_WITHOUT_BUS)
+    repairs = repairs_of(channels, streams, Bus(), metrics)
     head = (await streams.open(["c"]))["c"]
     channel = channels.enter("c", Ticket(Silent(), None, lambda _: None))
     channels.begin(channel, head)
