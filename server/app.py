@@ -54,7 +54,7 @@ from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, server_api_routes
 from server.settings import ClientToken, Settings
-from server.telemetry import OutboxMetrics, new_registry
+from server.telemetry import PolledMetrics, new_registry
 from server.transports import WEBSOCKET_PATH, transport_routes
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
@@ -139,7 +139,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             vital={"postgresql": _answers(postgres), "schema": _fits(postgres)},
             helpful={"rabbitmq" if settings.broker.url else "broker": broker.is_reachable, "redis": _is_connected(bus)},
         )
-        metrics_page = MetricsPage(registry, OutboxMetrics(registry, outbox.backlog), berth)
+        metrics_page = MetricsPage(registry, PolledMetrics(registry, outbox.backlog), berth)
         # In a thread: it looks into the folder of the web page.
         transports = transport_routes(options.wanted_transports(settings), connections, emulation)
         app = await asyncio.to_thread(_application, settings, health, transports, registry, metrics_page)
@@ -212,7 +212,7 @@ def _application(
         middlewares=middlewares(HttpMetrics(registry), allowed_hosts=hosts, body_timeout=settings.server.body_timeout),
         client_max_size=settings.server.max_body_bytes,
     )
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.extend((add_headers, health.let_go))
     broker = settings.broker
     contract = asyncapi.document(broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)
     app.add_routes(

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, ge
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from server.telemetry import OutboxMetrics
+from server.telemetry import PolledMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +47,9 @@ class Berth:
 class MetricsPage:
     """`GET /metrics`."""
 
-    def __init__(self, registry: CollectorRegistry, outbox: OutboxMetrics, berth: Berth | None) -> None:
+    def __init__(self, registry: CollectorRegistry, polled: PolledMetrics, berth: Berth | None) -> None:
         self._registry = registry
-        self._outbox = outbox
+        self._polled = polled
         self._berth = berth
 
     async def handle(self, _request: web.Request) -> web.Response:
@@ -76,7 +76,7 @@ class MetricsPage:
         return _page(await self._own())
 
     async def _own(self) -> bytes:
-        await self._outbox.refresh()
+        await self._polled.refresh()
         return await asyncio.to_thread(generate_latest, self._registry)  # reads /proc, and grows with the routes
 
     async def _of_all(self, berth: Berth) -> bytes:

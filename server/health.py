@@ -67,6 +67,13 @@ class Health:
     async def _live(self, _request: web.Request) -> web.Response:
         return web.Response(text="fine\n")
 
+    async def let_go(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """For `on_response_prepare`: while the node drains, no connection is kept for another request. A balancer that
+        keeps some for reuse would send the next one into a connection that is just being closed."""
+        if self._draining and not isinstance(response, web.WebSocketResponse):
+            response.force_close()
+            response.headers["Connection"] = "close"
+
     async def _ready(self, _request: web.Request) -> web.Response:
         worst, states = await self.report()
         lines = [worst.value, *(f"{name}: {state}" for name, state in states.items())]

@@ -6,6 +6,7 @@ asyncpg, aio-pika) comes out in the same form. Request, event and trace ids are 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
@@ -96,16 +97,18 @@ def _dumps(event: EventDict, **_: object) -> str:
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-class OutboxMetrics:
-    """How much waits for the broker; asked of PostgreSQL when the figures are read."""
+class PolledMetrics:
+    """What is looked up when the figures are read: how much waits for the broker, and how many tasks there are."""
 
     def __init__(self, registry: CollectorRegistry, backlog: Callable[[], Awaitable[tuple[int, float]]]) -> None:
         self._backlog = backlog
         self._rows = Gauge("orderwire_outbox_rows", "Events that wait for the broker.", registry=registry)
+        self._tasks = Gauge("orderwire_tasks", "Tasks of the event loop.", registry=registry)
         self._age = Gauge("orderwire_outbox_age_seconds", "Age of the oldest of them.", registry=registry)
 
     async def refresh(self) -> None:
-        """While PostgreSQL is away the figures are NaN: nobody knows."""
+        """While PostgreSQL is away the outbox's figures are NaN: nobody knows."""
+        self._tasks.set(len(asyncio.all_tasks()))
         try:
             rows, age = await self._backlog()
         except Unavailable:

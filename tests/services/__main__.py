@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
-from tests.services import chromium, node, postgres, rabbitmq, redis
+from tests.services import chromium, nginx, node, postgres, rabbitmq, redis
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
@@ -24,6 +24,7 @@ _NEEDED: Mapping[str, Callable[[], object]] = {
     "Redis": redis.program,
     "RabbitMQ": rabbitmq.installation,
     "Chromium": chromium.find,
+    "nginx": nginx.program,
     "JavaScript clients": lambda: node.modules(node.executable()),
 }
 

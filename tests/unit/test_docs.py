@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from realtime.metrics import RealtimeMetrics
 from server.cli import app
 from server.middlewares import HttpMetrics
-from server.telemetry import OutboxMetrics
+from server.telemetry import PolledMetrics
 
 CHECKOUT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
@@ -28,7 +28,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     registry = CollectorRegistry(auto_describe=True)
     RealtimeMetrics(registry)
     HttpMetrics(registry)
-    OutboxMetrics(registry, nobody_asks)
+    PolledMetrics(registry, nobody_asks)
     ours = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name
         for metric in registry.collect()

@@ -67,6 +67,16 @@ async def test_a_node_that_drains_is_not_ready() -> None:
         assert (ready.status, await ready.text()) == (503, "red\npostgresql: fine\ndraining: red\n")
 
 
+async def test_a_node_that_drains_keeps_no_connection_for_another_request() -> None:
+    watched = Health(vital={"postgresql": yes}, helpful={})
+    async with _client(watched) as client:
+        before = await client.get("/health/live")
+        watched.start_draining()
+        while_draining = await client.get("/health/live")
+    said = [answer.headers.get("Connection") for answer in (before, while_draining)]
+    assert said == [None, "close"]
+
+
 async def test_who_asks_at_the_same_time_gets_the_same_answer() -> None:
     asked = 0
 
@@ -96,4 +106,5 @@ async def test_an_answer_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -
 def _client(watched: Health) -> TestClient[web.Request, web.Application]:
     app = web.Application()
     app.add_routes(watched.routes())
+    app.on_response_prepare.append(watched.let_go)
     return TestClient(TestServer(app))

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import BadStatusLine
 from prometheus_client import CollectorRegistry
 
 from handlers.errors import Unavailable
-from server.telemetry import LogFormat, OutboxMetrics, configure_logging
+from server.telemetry import LogFormat, PolledMetrics, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ async def test_outbox_figures_are_unknown_while_the_database_is_away() -> None:
             raise Unavailable
         return answers.pop()
 
-    metrics = OutboxMetrics(registry, backlog)
+    metrics = PolledMetrics(registry, backlog)
     await metrics.refresh()
     assert registry.get_sample_value("orderwire_outbox_rows") == 3
     assert registry.get_sample_value("orderwire_outbox_age_seconds") == 1.5
