@@ -4,7 +4,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 
-.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture proto contract lock clean
+.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture soak proto contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ bench-quick: setup  ## the main figures in under 2 minutes; nothing is written
 
 torture: setup  ## kill every part at random moments and prove that nothing is lost; KILLS=20 SEED=n
 	@$(BIN)/python -m tests.torture --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup  ## hours of clients that come and go, and nothing may grow; MINUTES=120 SEED=n
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 proto: setup  ## generate the Protobuf codec's messages from realtime/protocol/client.proto
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. realtime/protocol/client.proto

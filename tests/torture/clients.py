@@ -63,6 +63,10 @@ class Client:
     def logs(self) -> list[Log]:
         return self._conversation.logs()
 
+    def take_logs(self) -> list[Log]:
+        """What was heard since the last time; it is not kept."""
+        return self._conversation.take_logs()
+
     async def _live(self) -> None:
         transport, connection = await ws_connect(
             lambda: _Connection(self._conversation, self._rng), self._rng.choice(self._urls)

@@ -103,6 +103,13 @@ class Conversation:
     def logs(self) -> list[Log]:
         return [Log(self.name, each.channel, tuple(each.entries)) for each in self._subscriptions.values()]
 
+    def take_logs(self) -> list[Log]:
+        """The same, and begin them anew."""
+        logs = self.logs()
+        for subscription in self._subscriptions.values():
+            subscription.entries = []
+        return logs
+
     def _command(self, channel: str, method: str, request: Payload) -> bytes:
         self._last_id += 1
         self.pending[self._last_id] = channel

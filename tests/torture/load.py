@@ -58,7 +58,8 @@ class _Request:
 class Load:
     """Run `run`; `stop` ends the placing, and `run` returns when the last request has its answer.
 
-    `in_flight` maps the key of each request now waiting for a reply to the node it waits for.
+    `in_flight` maps the key of each request now waiting for a reply to the node it waits for. `name` begins the keys:
+    another load on the same shop needs another.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Load:
         rng: random.Random,
         rate: float,
         on_placed: Callable[[str, str], None],
+        *,
+        name: str = "request",
     ) -> None:
         self.replies: list[Reply] = []
         self.unanswered: list[str] = []
@@ -80,6 +83,7 @@ class Load:
         self._rng = rng
         self._rate = rate
         self._on_placed = on_placed
+        self._name = name
         self._stopped = asyncio.Event()
         self._patience = float("inf")
         self._asking = 0
@@ -141,7 +145,7 @@ class Load:
 
     def _key(self) -> str:
         self._sent += 1
-        return f"request-{self._sent}"
+        return f"{self._name}-{self._sent}"
 
     async def _ask(self, request: _Request) -> Reply | None:
         """Repeat `request` until it has a definite answer; None when it was refused."""

@@ -90,7 +90,7 @@ class _Run:
         self._settings = settings
         self._nodes = stage.nodes
         self._ledger = Ledger(stage.database_url)
-        self._clients = list(_clients(settings, stage.shop))
+        self._clients = list(clients_of(settings.seed, settings.clients, stage.shop))
         customers = stage.shop.customers[:SPEAKERS]
         self._chat = Chat(session, _sockets(stage.shop), customers, settings.seed)
         self._database_url = stage.database_url
@@ -184,12 +184,12 @@ def _sockets(shop: Shop) -> list[str]:
     return [f"{url.replace('http', 'ws', 1)}/connection/websocket" for url in shop.urls]
 
 
-def _clients(settings: Settings, shop: Shop) -> Iterator[Client]:
+def clients_of(seed: int, number_of_clients: int, shop: Shop) -> Iterator[Client]:
     """Two of five are staff on the feed; of the customers every second one watches its orders too."""
     urls = _sockets(shop)
     roles = Counter[str]()
-    for number in range(settings.clients):
-        rng = random.Random(f"{settings.seed}/client/{number}")
+    for number in range(number_of_clients):
+        rng = random.Random(f"{seed}/client/{number}")
         if number % 5 < 2:
             conversation = Conversation(f"staff-{number}", shop.staff_token, [ORDERS_FEED])
             yield Client(conversation, "", urls, rng, watches=False)
