@@ -63,7 +63,7 @@ lock: setup  ## write requirements/*.txt anew; UPGRADE=--upgrade for newer versi
 	@$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt
 	@$(COMPILE) $(LOCKED) --output-file requirements/run.txt
 	@$(COMPILE) --group peers --output-file requirements/peers.txt
-	@$(COMPILE) $(LOCKED) --group test --group lint --constraints requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE) $(LOCKED) --group test --group lint --group bench --constraints requirements/run.txt --output-file requirements/dev.txt
 
 clean:  ## remove what was made here: .venv, caches, node_modules (not the data in .orderwire)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tests/node_modules

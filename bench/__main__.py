@@ -14,6 +14,7 @@ import uvloop
 
 from bench import idle, latency, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
+from bench.charts import draw_fan_out
 from bench.fanout import compare
 from bench.fanout.measure import OURS
 from bench.stage import Stage, open_stage
@@ -45,7 +46,8 @@ async def _slow_client(stage: Stage, *, quick: bool) -> Findings:
 async def _fan_out(stage: Stage, *, quick: bool) -> Findings:
     runs = await compare.compare(stage, quick=quick)
     is_good = all(run.keeps_up for run in runs if run.server == OURS)
-    return Findings(report.fan_out_table(runs), [report.numbers_of(run) for run in runs], is_good, report.peers())
+    table = report.fan_out_table(runs) if quick else f"{report.fan_out_table(runs)}\n\n{draw_fan_out(runs)}"
+    return Findings(table, [report.numbers_of(run) for run in runs], is_good, report.peers())
 
 
 async def _throughput(stage: Stage, *, quick: bool) -> Findings:
