@@ -41,7 +41,7 @@ services: setup  ## PostgreSQL, Redis and RabbitMQ in the foreground; prints the
 migrate: setup  ## bring the configured database up to date
 	@$(BIN)/orderwire migrate
 
-bench: setup  ## measure on real servers and beside others, and write docs/benchmarks.md (25 minutes); ARGS=storm for a part
+bench: setup  ## measure on real servers and beside others, and write docs/benchmarks.md (half an hour); ARGS=storm for a part
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-quick: setup  ## the main figures in under 2 minutes; nothing is written

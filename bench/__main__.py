@@ -1,6 +1,6 @@
-"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle and throughput on the production
-parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless --quick.
-Exit code 1 when something was lost or a delay grew."""
+"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput and growth on the
+production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless
+--quick. Exit code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from bench import idle, latency, report, slow_client, storm, throughput
+from bench import growth, idle, latency, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
 from bench.charts import draw_fan_out
 from bench.fanout import compare
@@ -56,6 +56,11 @@ async def _throughput(stage: Stage, *, quick: bool) -> Findings:
     return Findings(report.throughput_table(results), numbers, all(each.is_good for each in results))
 
 
+async def _growth(stage: Stage, *, quick: bool) -> Findings:
+    results = await growth.measure(stage, quick=quick)
+    return Findings(report.growth_table(results), [report.numbers_of(each) for each in results], is_good=True)
+
+
 async def _idle(stage: Stage, *, quick: bool) -> Findings:
     clients, seconds = (2_000, 30.0) if quick else (idle.CLIENTS, idle.SECONDS)
     result = await idle.measure(stage, clients, seconds)
@@ -75,8 +80,9 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "storm": _storm,
     "idle": _idle,
     "throughput": _throughput,
+    "growth": _growth,
 }
-_SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS}
+_SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS, "growth": growth.SETTINGS}
 
 
 def main() -> int:

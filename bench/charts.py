@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from xml.etree.ElementTree import Element
 
 import pygal
 from pygal.style import DefaultStyle
@@ -25,6 +26,13 @@ def draw_fan_out(runs: Sequence[Run]) -> str:
     )
 
 
+def _without_scripts(root: Element) -> Element:
+    for parent in list(root.iter()):
+        for script in parent.findall("script"):
+            parent.remove(script)
+    return root
+
+
 def _draw(file: str, title: str, runs: Sequence[Run], figure: str) -> str:
     rates = sorted({run.rate for run in runs})
     servers = sorted({run.server for run in runs}, key=lambda name: (name != OURS, name))
@@ -41,6 +49,7 @@ def _draw(file: str, title: str, runs: Sequence[Run], figure: str) -> str:
     chart.x_labels = [f"{rate:,}" for rate in rates]
     figures = [getattr(run, figure) for run in runs]
     chart.y_labels = [step for step in _STEPS if min(figures) / 2.5 < step < max(figures) * 2.5]
+    chart.add_xml_filter(_without_scripts)
     for server in servers:
         by_rate = {run.rate: getattr(run, figure) for run in runs if run.server == server}
         width = 4 if server == OURS else 2

@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 
 from bench.fanout.measure import OURS, Run
+from bench.growth import Result as Growth
 from bench.idle import Result as Idle
 from bench.latency import Result
 from bench.measure import Spread
@@ -127,6 +128,16 @@ def throughput_table(results: Sequence[Throughput]) -> str:
     return "\n".join([head, *rows])
 
 
+def growth_table(results: Sequence[Growth]) -> str:
+    head = "| what | 1 worker, a second | 2 workers | ratio | CPU of 1, of 2 |\n|" + "---|" * 5
+    rows = [
+        f"| {each.name} | {each.one:,.0f} | {each.two:,.0f} | {each.ratio:.2f} "
+        f"| {each.one_cpu:.0%}, {each.two_cpu:.0%} |"
+        for each in results
+    ]
+    return "\n".join([head, *rows])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -137,7 +148,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Idle) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle) -> dict[str, object]:
     return asdict(result)
 
 

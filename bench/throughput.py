@@ -87,7 +87,7 @@ def calls() -> Sequence[Calls]:
 async def measure(stage: Stage, *, quick: bool) -> list[Result]:
     part = 0.2 if quick else 1.0
     events = await asyncio.to_thread(_events, stage, EVENT_SECONDS * part)
-    return [events, *[await _call(stage, each, CALL_SECONDS * part) for each in calls()]]
+    return [events, *[await call(stage, each, CALL_SECONDS * part) for each in calls()]]
 
 
 def _events(stage: Stage, seconds: float) -> Result:
@@ -113,7 +113,8 @@ def _thirds(reports: Sequence[Heard]) -> tuple[float, float]:
     return 1e3 * percentile(delays[:third], 50), 1e3 * percentile(delays[-third:], 50)
 
 
-async def _call(stage: Stage, what: Calls, seconds: float) -> Result:
+async def call(stage: Stage, what: Calls, seconds: float) -> Result:
+    """Raises ConnectionError for an answer that is an error."""
     host, port = host_and_port(stage.node.base_url)
     head = (
         f"POST /api/{what.method} HTTP/1.1",

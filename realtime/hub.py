@@ -120,6 +120,8 @@ class Hub:
 
     def listen(self, subscriber: Subscriber, name: str) -> None:
         """Subscribe to a channel without history: from now on, whatever comes, at most once."""
+        if (channel := self._channels.get(name)) is not None:
+            self._pacing.release(channel)  # it came before
         self._channels.listen(name, subscriber)
 
     async def remove_history(self, channel: str) -> None:

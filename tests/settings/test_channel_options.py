@@ -198,6 +198,16 @@ async def test_what_comes_close_together_is_handed_out_together(deploy: Deploy) 
             assert times[2] - times[1] < 0.1
 
 
+async def test_who_comes_while_something_waits_is_not_sent_what_was_published_before(deploy: Deploy) -> None:
+    async with deploy(namespace("slow", 'write_delay = "300ms"', *OPEN)) as node, node.client("slow:a") as client:
+        await node.publish("slow:a", "first", "second")
+        async with node.client("slow:a") as late:
+            await node.publish("slow:a", "third")
+            assert (await late.hear())["push"]["pub"]["data"] == "third"
+        heard = [(await client.hear())["push"]["pub"]["data"] for _ in range(3)]
+    assert heard == ["first", "second", "third"]
+
+
 @pytest.mark.shows("exclude_publisher")
 async def test_who_publishes_does_not_hear_it(deploy: Deploy) -> None:
     async with deploy(two_kinds("exclude_publisher = true", *OPEN)) as node, node.client("with:a", "without:a") as me:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_a_flame_graph_is_of_the_loops_thread_and_adds_up() -> None:
 
 def test_its_picture_is_svg_without_scripts_or_folders() -> None:
     text = svg(tree(STACKS), "title & more")
-    titles = [element.text for element in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}title")]
+    titles = [element.text for element in fromstring(text).iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["Flusher._slice (flusher.py): 80.0%", "SocketWire.write (wires.py): 60.0%", "<b> (odd.py): 20.0%"]
     assert "script" not in text
     assert "somewhere" not in text
