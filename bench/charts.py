@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from xml.etree.ElementTree import Element
-
-import pygal
-from pygal.style import DefaultStyle
 
 from bench.fanout.measure import OURS, Run
 
@@ -26,6 +24,16 @@ def draw_fan_out(runs: Sequence[Run]) -> str:
     )
 
 
+def _line_chart(colours: Sequence[str], **options: object) -> Any:
+    import pygal
+    from pygal.style import DefaultStyle
+
+    # The library leaves an import hook of the old kind behind, for which every later import of the process is warned.
+    sys.meta_path[:] = [hook for hook in sys.meta_path if not isinstance(hook, pygal.PluginImportFixer)]
+    style = DefaultStyle(background="#ffffff", plot_background="#ffffff", colors=colours)
+    return pygal.Line(style=style, **options)
+
+
 def _without_scripts(root: Element) -> Element:
     for parent in list(root.iter()):
         for script in parent.findall("script"):
@@ -36,7 +44,8 @@ def _without_scripts(root: Element) -> Element:
 def _draw(file: str, title: str, runs: Sequence[Run], figure: str) -> str:
     rates = sorted({run.rate for run in runs})
     servers = sorted({run.server for run in runs}, key=lambda name: (name != OURS, name))
-    chart: Any = pygal.Line(
+    chart = _line_chart(
+        (_OURS_COLOUR, *_OTHERS),
         title=title,
         x_title="publications a second, to 1,000 subscribers",
         logarithmic=True,
@@ -44,7 +53,6 @@ def _draw(file: str, title: str, runs: Sequence[Run], figure: str) -> str:
         disable_xml_declaration=True,
         width=900,
         height=480,
-        style=DefaultStyle(background="#ffffff", plot_background="#ffffff", colors=(_OURS_COLOUR, *_OTHERS)),
     )
     chart.x_labels = [f"{rate:,}" for rate in rates]
     figures = [getattr(run, figure) for run in runs]
