@@ -25,7 +25,7 @@ from realtime.cloudevents import STRUCTURED
 from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_link import Link, broker_errors, close_within
 from realtime.rabbitmq_publish import Outgoing, publish_together
-from realtime.rabbitmq_topology import RabbitMQOptions, Topology
+from realtime.rabbitmq_topology import PARTITION_KEY, RabbitMQOptions, Topology
 
 log = structlog.get_logger(__name__)
 
@@ -129,6 +129,7 @@ class RabbitMQ:
 
     def _outgoing(self, message: Message) -> Outgoing:
         properties = Basic.Properties(
+            headers={PARTITION_KEY: message.subject},
             message_id=message.id,
             message_type=message.type,
             content_type=STRUCTURED,

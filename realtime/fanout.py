@@ -2,6 +2,9 @@
 
 A batch is acknowledged once its effect is durable. It is never given back: while PostgreSQL is away it is tried again
 in place, because everything else reorders.
+
+One consumer of a queue is active, whichever came first: of several partitions that would be the same node for all. So
+each partition is some node's, and another that is active on it leaves, and queues up again behind the others.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,7 +21,7 @@ import structlog
 from handlers.audience import UnknownChannel, channels_for
 from handlers.clock import utc_now
 from handlers.events import SOURCE, Event
-from handlers.ports.broker import Broker, BrokerAway, Delivery
+from handlers.ports.broker import Broker, BrokerAway, Deliveries, Delivery
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.backoff import Backoff
 from realtime.bus import Bus, encode
@@ -33,12 +36,14 @@ BATCH_BYTES = 1024 * 1024  # of event bodies appended together; the prefetch bou
 
 @dataclass(frozen=True, slots=True)
 class FanOutOptions:
-    """`prefetch` bounds what is unacknowledged; `configured_channels` maps other services' types to channels."""
+    """`prefetch` bounds what is unacknowledged; `configured_channels` maps other services' types to channels. Who is
+    active where another should be stays for `tenure` seconds at least, and then away for `absence` seconds."""
 
-    queue: str
     prefetch: int
     configured_channels: Mapping[str, str]
     namespaces: Namespaces
+    tenure: float = 10.0
+    absence: float = 1.5  # longer than any consumer looks for its chance
 
 
 @dataclass(slots=True)
@@ -50,22 +55,50 @@ class _Sorted:
     bad: list[tuple[Delivery, BadEvent]] = field(default_factory=list)
 
 
+def _always() -> bool:
+    return True
+
+
 class FanOut:
+    """Of one queue, while `is_mine`."""
+
     def __init__(
-        self, broker: Broker, streams: Streams, bus: Bus, metrics: RealtimeMetrics, options: FanOutOptions
+        self,
+        queue: str,
+        broker: Broker,
+        streams: Streams,
+        bus: Bus,
+        metrics: RealtimeMetrics,
+        options: FanOutOptions,
+        *,
+        is_mine: Callable[[], bool] = _always,
     ) -> None:
+        self._queue = queue
         self._broker = broker
         self._streams = streams
         self._bus = bus
         self._metrics = metrics
         self._options = options
+        self._is_mine = is_mine
 
     async def run(self) -> None:
-        async with self._broker.consume(self._options.queue, prefetch=self._options.prefetch) as deliveries:
-            while True:
-                for batch in batches(await deliveries.receive()):
-                    await self._move(batch)
-                    await deliveries.acknowledge(batch)
+        while True:
+            async with self._broker.consume(self._queue, prefetch=self._options.prefetch) as deliveries:
+                await self._serve(deliveries)
+            log.info("fanout_left_to_another", queue=self._queue)
+            await asyncio.sleep(self._options.absence)
+
+    async def _serve(self, deliveries: Deliveries) -> None:
+        """Until it is another's."""
+        loop, until = asyncio.get_running_loop(), 0.0
+        while True:
+            received = await deliveries.receive()
+            until = until or loop.time() + self._options.tenure
+            for batch in batches(received):
+                await self._move(batch)
+                await deliveries.acknowledge(batch)
+            if loop.time() > until and not self._is_mine():
+                return
 
     async def _move(self, batch: Sequence[Delivery]) -> None:
         """The good ones first: a bad event delays nobody."""

@@ -59,6 +59,11 @@ class Nodes:
         self._others = {uid: known for uid, known in self._others.items() if known[0] > oldest}
         return frozenset({self._uid, *self._others})
 
+    def is_mine(self, duty: int) -> bool:
+        """Duties, which are numbered, are dealt out among the nodes: who knows of the same ones deals the same way."""
+        uids = sorted(self.uids())
+        return uids[duty % len(uids)] == self._uid
+
     def hear(self, body: bytes) -> None:
         """Another node, or this one itself, says hello."""
         said = orjson.loads(body)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from socket import gethostname
 from uuid import uuid4
@@ -96,7 +97,6 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         namespaces = options.namespaces(settings)
-        fan_out = FanOut(broker, streams, bus, metrics, options.fan_out_options(settings, namespaces))
         flusher = Flusher(metrics)
         hub = Hub(streams, bus, flusher, metrics, options.hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
@@ -131,6 +131,16 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         control = Control(bus, lambda: connections)
         census = Census(uid, _name(settings, berth), VERSION, lambda: connections)
         nodes = Nodes(uid, bus, census.node)
+        fan_out_options = options.fan_out_options(settings, namespaces)
+        queues = options.fan_out_queues(settings)
+
+        def is_mine(partition: int) -> bool:
+            return len(queues) == 1 or nodes.is_mine(partition)  # what is one stays where it is
+
+        fan_outs = [
+            FanOut(queue, broker, streams, bus, metrics, fan_out_options, is_mine=partial(is_mine, number))
+            for number, queue in enumerate(queues)
+        ]
         emulation = Emulation(uid, bus, nodes, connections.find)
         survey = Survey(uid, bus, nodes, census.answers)
         inbox = Inbox(hub, control, nodes, survey, emulation, metrics)
@@ -159,9 +169,9 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             "survey": survey.run,
             "relay": relay.run,
             "outbox": outbox.run,
-            "fan_out": fan_out.run,
             "retention": retention.run,
         }
+        endless |= {f"fan_out {number}": fan_out.run for number, fan_out in enumerate(fan_outs)}
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}
         async with metrics_page.shared():
             yield Node(app, postgres, connections, health, endless)
@@ -173,11 +183,16 @@ async def _open_broker(
 ) -> AsyncIterator[Broker]:
     names = settings.broker
     if names.url is None:
-        queues = PostgresBrokerOptions((names.fanout_queue,), names.dead_letter_queue)
+        queues = PostgresBrokerOptions(options.fan_out_queues(settings), names.dead_letter_queue)
         yield PostgresBroker(places.database_url, postgres.pool, postgres.reserve, queues)
         return
     rabbitmq_options = RabbitMQOptions(
-        names.url.get_secret_value(), names.exchange, names.fanout_queue, names.dead_letter_queue, names.heartbeat
+        names.url.get_secret_value(),
+        names.exchange,
+        names.fanout_queue,
+        names.dead_letter_queue,
+        names.heartbeat,
+        names.fanout_partitions,
     )
     async with open_rabbitmq(rabbitmq_options, metrics) as rabbitmq:
         yield rabbitmq

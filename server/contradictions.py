@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 from handlers.audience import DOMAIN_NAMESPACES
+from handlers.ports.broker import MOST_PARTITIONS, partitions
 from server.settings import (
+    MOST_AMQP_BYTES,
     NAMES,
     SECRET_FILE_SUFFIX,
     ChannelOptions,
@@ -42,7 +44,9 @@ def contradictions(settings: Settings, where: Where) -> Iterator[str]:
             f"{where('streams', 'head_check_interval_without_bus')}: expected at most streams.head_check_interval"
             f" ({streams.head_check_interval:g}), not {streams.head_check_interval_without_bus:g}"
         )
-    if broker.fanout_queue == broker.dead_letter_queue:
+    if len(partitions(broker.fanout_queue, broker.fanout_partitions)[-1].encode()) > MOST_AMQP_BYTES:
+        yield f"{where('broker', 'fanout_queue')}: expected a name with room for the number of a partition"
+    if broker.dead_letter_queue in partitions(broker.fanout_queue, MOST_PARTITIONS):
         yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
     if settings.events.life_cycle and broker.url is None:
         yield f"{where('events', 'life_cycle')}: expected broker.url, because without RabbitMQ nobody hears them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from handlers.ports.broker import partitions
 from realtime.client_tokens import ClientTokenOptions
 from realtime.fanout import FanOutOptions
 from realtime.hub import HubOptions
@@ -35,7 +36,11 @@ def presence_options(settings: Settings, places: Places) -> RedisPresenceOptions
 
 def fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:
     given = settings.broker
-    return FanOutOptions(given.fanout_queue, given.prefetch, settings.events.channels, namespaces)
+    return FanOutOptions(given.prefetch, settings.events.channels, namespaces)
+
+
+def fan_out_queues(settings: Settings) -> tuple[str, ...]:
+    return partitions(settings.broker.fanout_queue, settings.broker.fanout_partitions)
 
 
 def namespaces(settings: Settings) -> Namespaces:

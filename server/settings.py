@@ -13,6 +13,7 @@ from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from handlers.ports.broker import MOST_PARTITIONS
 from realtime.protocol.messages import COMMAND_NAMES
 from realtime.rate_limits import TOTAL
 
@@ -62,8 +63,11 @@ def _is_key(value: SecretStr) -> SecretStr:
     return value
 
 
+MOST_AMQP_BYTES = 255
+
+
 def _is_amqp_name(value: str) -> str:
-    if value.startswith("amq.") or len(value.encode()) > 255:
+    if value.startswith("amq.") or len(value.encode()) > MOST_AMQP_BYTES:
         raise ValueError
     return value
 
@@ -194,6 +198,9 @@ class Broker(Section):
     ] = None
     exchange: AmqpName = "orderwire.events"
     fanout_queue: AmqpName = "orderwire.fanout"
+    fanout_partitions: Annotated[
+        int, Field(ge=1, le=MOST_PARTITIONS, description=f"a whole number from 1 to {MOST_PARTITIONS}")
+    ] = 1
     dead_letter_queue: AmqpName = "orderwire.dead"
     heartbeat: AmqpShort = 5
     prefetch: AmqpShort = 400

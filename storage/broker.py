@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ COMMAND_TIMEOUT = 5.0  # seconds: then the server is taken for gone
 
 @dataclass(frozen=True, slots=True)
 class PostgresBrokerOptions:
-    """Every event goes to each of `queues`; nobody consumes `dead_letter_queue`."""
+    """An event goes to one of `queues`, by its subject; nobody consumes `dead_letter_queue`."""
 
     queues: tuple[str, ...]
     dead_letter_queue: str
@@ -59,10 +60,11 @@ class PostgresBroker:
         """All or none."""
         if not messages:
             return 0
+        queues = [self._queue_of(message.subject) for message in messages]
         bodies = [message.body for message in messages]
         with raising(BrokerAway):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(SQL["publish"], self._options.queues, bodies, CONTENT_TYPE)
+                await connection.execute(SQL["publish"], queues, bodies, CONTENT_TYPE)
                 if not self._arrivals:  # the active consumer is in another process; here it is told for nothing
                     await connection.execute(SQL["tell"], NOTIFY_CHANNEL)
         for arrival in self._arrivals:
@@ -79,6 +81,10 @@ class PostgresBroker:
                     delivery.body,
                     orjson.dumps(headers, default=str).decode(),
                 )
+
+    def _queue_of(self, subject: str) -> str:
+        queues = self._options.queues
+        return queues[zlib.crc32(subject.encode()) % len(queues)]
 
     @asynccontextmanager
     async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[PostgresDeliveries]:

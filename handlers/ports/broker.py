@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+MOST_PARTITIONS: Final = 16
 
 
 class BrokerAway(Exception):
@@ -16,7 +18,8 @@ class BrokerAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event on its way: `body` is a CloudEvent, `subject` its ordering key, `type` what queues bind to."""
+    """An event on its way: `body` is a CloudEvent, `type` what queues bind to. `subject` is its ordering key: messages
+    that share it go to one partition."""
 
     id: str
     type: str
@@ -36,6 +39,11 @@ class Delivery:
     content_type: str | None
     headers: Mapping[str, object] = field(default_factory=dict)
     trusted: bool = False
+
+
+def partitions(queue: str, count: int) -> tuple[str, ...]:
+    """The queues that a partitioned queue consists of; the first has its name."""
+    return (queue, *(f"{queue}.{number}" for number in range(1, count)))
 
 
 class Deliveries(Protocol):
@@ -58,7 +66,10 @@ class Deliveries(Protocol):
 
 
 class Broker(Protocol):
-    """Delivery is at least once; order is kept per publisher and queue, also across redelivery."""
+    """Delivery is at least once; order is kept per publisher and queue, also across redelivery.
+
+    The fan-out's queue may have partitions: a message goes to one of them, always the same for one subject.
+    """
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """Publish in order; return how many of the leading messages are durable in every bound queue.

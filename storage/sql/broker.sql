@@ -1,9 +1,8 @@
 -- name: publish
--- One row for each message ($2 bodies, in order) and queue ($1): ids of one queue are in that order.
+-- One row for each message: its queue ($1) and its body ($2). Ids of one queue are in that order.
 INSERT INTO broker_messages (queue, body, headers)
 SELECT queue, body, jsonb_build_object('content_type', $3::text)
-FROM unnest($2::bytea[]) WITH ORDINALITY AS message (body, position)
-CROSS JOIN unnest($1::text[]) AS queue
+FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS message (queue, body, position)
 ORDER BY position;
 
 -- name: dead_letter

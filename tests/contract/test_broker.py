@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from handlers.ports.broker import Broker, BrokerAway, Deliveries, Delivery, Message
+from handlers.ports.broker import Broker, BrokerAway, Deliveries, Delivery, Message, partitions
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_topology import RabbitMQOptions
@@ -28,31 +29,39 @@ class Deployment:
     connect_nowhere: Callable[[], AbstractAsyncContextManager[Broker]]
 
 
-def on_rabbitmq(url: str, name: str) -> Deployment:
+def on_rabbitmq(url: str, name: str, count: int) -> Deployment:
     def connect(to: str) -> AbstractAsyncContextManager[Broker]:
-        options = RabbitMQOptions(to, f"{name}.events", f"{name}.fanout", f"{name}.dead", heartbeat=2)
+        options = RabbitMQOptions(to, f"{name}.events", f"{name}.fanout", f"{name}.dead", 2, count)
         return open_rabbitmq(options, RealtimeMetrics(CollectorRegistry()))
 
     nowhere = "amqp://orderwire@127.0.0.1:1/"
     return Deployment(f"{name}.fanout", f"{name}.dead", lambda: connect(url), lambda: connect(nowhere))
 
 
-def on_postgresql(url: str, name: str) -> Deployment:
+def on_postgresql(url: str, name: str, count: int) -> Deployment:
     @asynccontextmanager
     async def connect(to: str) -> AsyncIterator[Broker]:
         pool_options = PoolOptions(to, "test", size=2, acquire_timeout=2, deadline=2.8)
         async with open_pool(pool_options) as pool:
-            yield PostgresBroker(to, pool, pool, PostgresBrokerOptions((f"{name}.fanout",), f"{name}.dead"))
+            yield PostgresBroker(
+                to, pool, pool, PostgresBrokerOptions(partitions(f"{name}.fanout", count), f"{name}.dead")
+            )
 
     nowhere = "postgresql://orderwire@127.0.0.1:1/orderwire"
     return Deployment(f"{name}.fanout", f"{name}.dead", lambda: connect(url), lambda: connect(nowhere))
 
 
 @pytest.fixture(params=["rabbitmq", "postgresql"])
-def deployment(request: pytest.FixtureRequest, unique_name: str) -> Deployment:
+def deploy(request: pytest.FixtureRequest, unique_name: str) -> Callable[[int], Deployment]:
+    """With so many partitions."""
     if request.param == "rabbitmq":
-        return on_rabbitmq(request.getfixturevalue("rabbitmq_url"), unique_name)
-    return on_postgresql(request.getfixturevalue("postgres_url"), unique_name)
+        return partial(on_rabbitmq, request.getfixturevalue("rabbitmq_url"), unique_name)
+    return partial(on_postgresql, request.getfixturevalue("postgres_url"), unique_name)
+
+
+@pytest.fixture
+def deployment(deploy: Callable[[int], Deployment]) -> Deployment:
+    return deploy(1)
 
 
 @pytest.fixture
@@ -145,6 +154,23 @@ async def test_of_two_consumers_one_is_active_and_the_other_takes_over(deploymen
             assert bodies(await waiting) == [0]
 
 
+async def test_what_shares_a_subject_shares_a_partition_and_keeps_its_order(
+    deploy: Callable[[int], Deployment],
+) -> None:
+    deployment = deploy(3)
+    sent = [Message(f"id-{n}", "order.created", f"subject-{n % 40}", b"%d" % n) for n in range(400)]
+    async with deployment.connect() as broker:
+        for at in range(0, 400, 40):
+            assert await broker.publish(sent[at : at + 40]) == 40
+        taken = [await all_of(broker, queue) for queue in partitions(deployment.queue, 3)]
+    subjects = [{number % 40 for number in numbers} for numbers in taken]
+    assert all(subjects)
+    assert sum(map(len, subjects)) == 40
+    assert sorted(number for numbers in taken for number in numbers) == list(range(400))
+    for numbers in taken:
+        assert sorted(numbers, key=lambda number: number % 40) == sorted(numbers, key=lambda n: (n % 40, n))
+
+
 async def test_a_dead_letter_keeps_the_message_and_says_why(deployment: Deployment, broker: Broker) -> None:
     bad = Delivery(1, b"\x00not an event", "text/plain", {"cloudEvents:id": "7", "odd": [1, {"deep": None}]})
     await broker.dead_letter(bad, reason="malformed")
@@ -178,6 +204,18 @@ async def test_it_opens_with_the_server_away_and_says_so_when_used(deployment: D
 
 async def test_it_is_reachable_when_the_server_is_there(broker: Broker) -> None:
     assert await broker.is_reachable()
+
+
+async def all_of(broker: Broker, queue: str) -> list[int]:
+    """What is in the queue, now that nothing more comes."""
+    found: list[int] = []
+    async with broker.consume(queue, prefetch=1000) as deliveries:
+        try:
+            while True:
+                async with asyncio.timeout(0.6):
+                    found += bodies(await deliveries.receive())
+        except TimeoutError:
+            return found
 
 
 async def waits(broker: Broker, queue: str) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import aio_pika
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from handlers.ports.broker import BrokerAway, Deliveries, Delivery, Message
 from realtime.broker_rabbitmq import RabbitMQ as Broker
@@ -166,6 +168,26 @@ async def test_a_connection_closed_by_an_operator_brings_back_what_was_not_ackno
         while len(again) < 10:
             again = [*again, *await deliveries.receive()]
         assert [int(delivery.body) for delivery in again] == list(range(10))
+
+
+async def test_without_the_plugin_for_partitions_it_is_said_how_to_get_it(
+    own_rabbitmq: RabbitMQ, options: RabbitMQOptions
+) -> None:
+    registry, kind = "rabbit_registry", 'exchange, <<"x-consistent-hash">>'
+    await asyncio.to_thread(own_rabbitmq.control, "eval", f"{registry}:unregister({kind}).")
+    try:
+        with capture_logs() as logs:
+            split = replace(options, partitions=2)
+            async with open_rabbitmq(split, RealtimeMetrics(CollectorRegistry())) as broker:
+                with pytest.raises(BrokerAway):
+                    await broker.publish([message(0)])
+    finally:
+        module = "rabbit_exchange_type_consistent_hash"
+        await asyncio.to_thread(own_rabbitmq.control, "eval", f"{registry}:register({kind}, {module}).")
+    [line] = [line for line in logs if line["event"] == "rabbitmq_has_no_partitions"]
+    assert line["advice"] == "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
+    async with open_rabbitmq(split, RealtimeMetrics(CollectorRegistry())) as broker:
+        assert await broker.publish([message(0)]) == 1
 
 
 async def test_a_node_starts_with_the_broker_away_and_consumes_when_it_comes(

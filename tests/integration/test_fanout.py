@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 import aio_pika
@@ -75,8 +76,8 @@ async def running(rabbitmq_url: str, postgres_url: str, name: str) -> AsyncItera
         asyncio.TaskGroup() as group,
     ):
         namespaces = Namespaces(retention=86_400)
-        fan_out_options = FanOutOptions(options.fanout_queue, 100, {"invoice.sent": "order:{subject}"}, namespaces)
-        fan_out = FanOut(broker, streams, bus, metrics, fan_out_options)
+        fan_out_options = FanOutOptions(100, {"invoice.sent": "order:{subject}"}, namespaces)
+        fan_out = FanOut(options.fanout_queue, broker, streams, bus, metrics, fan_out_options)
         tasks = [group.create_task(fan_out.run()), group.create_task(bus.run(receive))]
         yield Path(options, broker, streams, registry, heard)
         for task in tasks:
@@ -170,6 +171,48 @@ async def test_bad_events_are_put_aside_with_their_reason_and_the_next_good_one_
     assert dict(await path.dead_letters(len(bad))) == {reason: message.body for reason, message in bad.items()}
     for reason in bad:
         assert path.registry.get_sample_value("orderwire_dead_letters_total", {"reason": reason}) == 1
+
+
+async def test_partitions_move_to_the_node_whose_they_are_and_nothing_is_lost_or_doubled(
+    rabbitmq_url: str, postgres_url: str, unique_name: str
+) -> None:
+    name = unique_name
+    options = RabbitMQOptions(rabbitmq_url, f"{name}.events", f"{name}.fanout", f"{name}.dead", 2, partitions=2)
+    fan_out_options = FanOutOptions(100, {}, Namespaces(retention=86_400), tenure=0.2, absence=0.1)
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    bus = MemoryExchange().bus()
+
+    def moved() -> list[float]:
+        return [registry.get_sample_value("orderwire_appended_total") or 0.0 for registry in registries]
+
+    async with open_streams(StreamsOptions(postgres_url)) as streams, AsyncExitStack() as stack:
+        brokers = []
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks: list[asyncio.Task[None]] = []
+        sent = 0
+        for node, registry in enumerate(registries):
+            metrics = RealtimeMetrics(registry)
+            brokers.append(await stack.enter_async_context(open_rabbitmq(options, metrics)))
+            for number, queue in enumerate(options.fanout_queues):
+                is_mine = partial(int.__eq__, node, number)
+                fan_out = FanOut(queue, brokers[-1], streams, bus, metrics, fan_out_options, is_mine=is_mine)
+                tasks.append(group.create_task(fan_out.run()))
+            async with asyncio.timeout(20):
+                while not moved()[node]:
+                    sent += await brokers[0].publish([paid(sent + n, uuid4()) for n in range(10)])
+                    await asyncio.sleep(0.02)
+        settled = moved()
+        for _ in range(20):
+            sent += await brokers[0].publish([paid(sent + n, uuid4()) for n in range(10)])
+        async with asyncio.timeout(10):
+            while sum(moved()) < 3 * sent:  # noqa: ASYNC110 - a counter tells nobody
+                await asyncio.sleep(0.02)
+        assert all(after > before for after, before in zip(moved(), settled, strict=True))
+        page = await streams.read("orders:feed", after=0, limit=10_000, max_bytes=10_000_000)
+        heard = [orjson.loads(one.data)["id"] for one in page.publications]
+        assert sorted(heard) == sorted(f"e-{number}" for number in range(sent))
+        for task in tasks:
+            task.cancel()
 
 
 async def test_while_postgresql_is_away_the_batch_is_held_and_then_arrives_in_order(

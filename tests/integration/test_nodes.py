@@ -75,6 +75,12 @@ async def test_each_knows_all(parts: list[Part]) -> None:
         assert sorted(info.name for info in each.nodes.all()) == ["a", "b", "c"]
 
 
+async def test_duties_are_dealt_out_evenly_and_each_to_one(parts: list[Part]) -> None:
+    theirs = [[duty for duty in range(7) if each.nodes.is_mine(duty)] for each in parts]
+    assert sorted(duty for some in theirs for duty in some) == list(range(7))
+    assert sorted(map(len, theirs)) == [2, 2, 3]
+
+
 async def test_a_new_one_knows_the_others_at_once() -> None:
     exchange = MemoryExchange()
     async with part(exchange, "a") as one, part(exchange, "b") as other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import aio_pika
@@ -13,7 +14,7 @@ from pamqp.commands import Basic
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from handlers.ports.broker import Delivery, Message
+from handlers.ports.broker import Delivery, Message, partitions
 from realtime.broker_rabbitmq import RabbitMQ, open_rabbitmq
 from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_topology import RabbitMQOptions
@@ -112,6 +113,46 @@ async def test_a_time_past_the_calendar_does_not_stop_the_queue(options: RabbitM
 
     await publish_raw(options.url, options.exchange, b"late", FarFuture(timestamp=datetime.now(UTC)))
     assert [delivery.body for delivery in await take(broker, options.fanout_queue, 2)] == [b"own", b"late"]
+
+
+def numbered(start: int) -> list[Message]:
+    return [Message(f"id-{n}", "order.created", f"s-{n}", b"%d" % n) for n in range(start, start + 30)]
+
+
+async def counted(options: RabbitMQOptions, count: int, messages: int) -> list[int]:
+    """How many of so many messages are in each of the partitions that there may be; all of them are taken out."""
+    async with await aio_pika.connect(options.url) as connection, connection.channel() as channel, asyncio.timeout(5):
+        while True:
+            queues = [await channel.get_queue(name) for name in partitions(options.fanout_queue, count)]
+            found = [queue.declaration_result.message_count or 0 for queue in queues]
+            if sum(found) >= messages:
+                break
+        for queue in queues:
+            await queue.purge()
+    return found
+
+
+async def test_partitions_come_and_go_and_every_event_is_in_one_that_is_read(options: RabbitMQOptions) -> None:
+    for count, start in ((1, 0), (3, 30), (2, 60), (1, 90), (2, 120)):
+        changed = replace(options, partitions=count)
+        async with open_rabbitmq(changed, RealtimeMetrics(CollectorRegistry())) as broker:
+            assert await broker.publish(numbered(start)) == 30
+            found = await counted(options, 3 if start > 0 else 1, 30)
+            assert sum(found) == 30
+            assert all(found[:count])
+            assert not any(found[count:])
+
+
+async def test_another_service_says_by_which_key_its_events_keep_their_order(
+    options: RabbitMQOptions, rabbitmq_foreign_url: str
+) -> None:
+    options = replace(options, partitions=3)
+    async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as broker:
+        for key in ("a", "b", "c", "d"):
+            await broker.publish([Message("id-1", "order.created", key, b"ours")])
+            signed = Basic.Properties(headers={"cloudEvents:partitionkey": key})
+            await publish_raw(rabbitmq_foreign_url, options.exchange, b"theirs", signed)
+            assert sorted(await counted(options, 3, 2)) == [0, 0, 2]
 
 
 async def test_a_queue_that_is_there_with_other_arguments_is_used_and_warned_about_once(

@@ -89,7 +89,7 @@ class RabbitMQ(Server):
         cookie = home / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_consistent_hash_exchange].\n")
         (self.folder / "definitions.json").write_text(json.dumps(self._definitions()))
         settings = (
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",

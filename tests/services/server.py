@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,9 +126,11 @@ class Server(ABC):
         """SIGKILL to the process and all its descendants at once, as a power cut would; data stay as they are."""
         if self._process is None:
             return
-        for pid in _freeze(self._process.pid):
+        family = list(_freeze(self._process.pid))
+        for pid in family:
             _signal(pid, signal.SIGKILL)
         self._process.wait()
+        _wait_ended(family)
         self._process = None
         self._forget_frozen()
 
@@ -273,6 +275,22 @@ def _threads(pid: int) -> list[str]:
         return [thread.name for thread in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:  # the process has just ended, or there is no /proc
         return []
+
+
+def _wait_ended(pids: Iterable[int]) -> None:
+    """A killed process still has its memory, files and ports for a moment; the next start must not find them."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    for pid in pids:
+        while _is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
 
 
 def _signal(pid: int, which: signal.Signals) -> None:

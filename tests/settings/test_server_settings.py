@@ -22,7 +22,7 @@ import asyncpg
 import orjson
 import pytest
 import redis.asyncio
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue, HeadersType
 
 from handlers.ports.streams import Entry
 from storage.streams import StreamsOptions, open_streams
@@ -241,8 +241,8 @@ class Amqp:
     async def queue(self, key: str) -> AbstractQueue:
         return await self.channel.get_queue(f"{self.prefix}.{key}")
 
-    async def emit(self, body: bytes) -> None:
-        message = aio_pika.Message(body, content_type="application/cloudevents+json")
+    async def emit(self, body: bytes, headers: HeadersType | None = None) -> None:
+        message = aio_pika.Message(body, content_type="application/cloudevents+json", headers=headers)
         await (await self.exchange()).publish(message, "invoice.sent")
 
     async def until_consumed(self) -> None:
@@ -317,6 +317,20 @@ async def test_so_many_events_are_in_its_hands(
             await asyncio.sleep(0.3)
             assert (await queue.declare()).message_count == 3
         assert [(await client.hear())["push"]["pub"]["offset"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.shows("broker.fanout_partitions")
+async def test_the_fan_out_has_so_many_queues(deploy_with_broker: DeployWithBroker, amqp: Amqp) -> None:
+    kept = namespace("ns", *OPEN, *HISTORY)
+    async with deploy_with_broker("fanout_partitions = 3", sections=kept) as node, node.client("ns:a") as client:
+        keys = [str(number) for number in range(12)]
+        for number, key in enumerate(keys):
+            await amqp.emit(event(number, "ns:a"), {"cloudEvents:partitionkey": key})
+        heard = [(await client.hear())["push"]["pub"] for _ in keys]
+        assert [one["offset"] for one in heard] == list(range(1, 13))
+        assert sorted(one["data"]["data"] for one in heard) == list(range(12))
+        for key in ("fanout_queue", "fanout_queue.1", "fanout_queue.2"):
+            assert (await amqp.queue(key)).declaration_result.consumer_count == 1
 
 
 @pytest.mark.shows("broker.heartbeat")

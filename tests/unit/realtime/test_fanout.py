@@ -33,7 +33,7 @@ def event(type_: str = "invoice.sent", source: str = "/billing", channel: str | 
 
 def options(configured: dict[str, str] | None = None) -> FanOutOptions:
     named = {"news": ChannelOptions(history_size=5, history_ttl=60.0), "ticker": ChannelOptions()}
-    return FanOutOptions("queue", 400, configured or {}, Namespaces(retention=86_400, named=named))
+    return FanOutOptions(400, configured or {}, Namespaces(retention=86_400, named=named))
 
 
 def delivery(of: Event, *, trusted: bool) -> Delivery:
@@ -108,7 +108,7 @@ async def test_an_event_for_a_channel_without_history_goes_to_the_nodes_alone() 
         for item in decode(message):
             heard.put_nowait(item)
 
-    fan_out = FanOut(broker, streams, bus, RealtimeMetrics(CollectorRegistry()), options())
+    fan_out = FanOut("queue", broker, streams, bus, RealtimeMetrics(CollectorRegistry()), options())
     running = [
         asyncio.create_task(bus.run(receive)),
         asyncio.create_task(fan_out.run()),
@@ -176,7 +176,9 @@ async def test_an_event_can_be_followed_to_where_its_channels_have_it() -> None:
     broker = OneBatch(delivery(event(channel="orders:feed"), trusted=False), delivery(paid, trusted=True))
     metrics = RealtimeMetrics(CollectorRegistry())
     with capture_logs() as logs:
-        running = asyncio.create_task(FanOut(broker, ModelStreams(), MemoryExchange().bus(), metrics, options()).run())
+        running = asyncio.create_task(
+            FanOut("queue", broker, ModelStreams(), MemoryExchange().bus(), metrics, options()).run()
+        )
         await broker.is_through.wait()
         running.cancel()
         await asyncio.wait([running])
