@@ -41,6 +41,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="orders a second (50)")
     parser.add_argument("--clients", type=int, default=50, metavar="N", help="live clients (50)")
     parser.add_argument("--embedded", action="store_true", help="the embedded default instead of the production parts")
+    parser.add_argument("--partitions", type=int, default=1, metavar="N", help="of the fan-out (1)")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="leave the nodes' logs there")
     parser.add_argument("--selfcheck", action="store_true", help="plant each kind of fault afterwards; find them all")
     return parser.parse_args()

@@ -39,6 +39,7 @@ class Settings:
     rate: float = 50.0
     clients: int = 50
     embedded: bool = False
+    partitions: int = 1
     logs: Path | None = None
 
 
@@ -77,7 +78,7 @@ async def torture(settings: Settings) -> Outcome:
     """Raises Unavailable (tests.services) where a server cannot be had, NotReady when a node does not come back."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         stage_kind = embedded if settings.embedded else production
-        async with stage_kind(session, settings.seed) as stage:
+        async with stage_kind(session, settings.seed, settings.partitions) as stage:
             try:
                 return await _Run(settings, stage, session).run()
             finally:

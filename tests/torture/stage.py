@@ -44,7 +44,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator[Stage]:
+async def production(session: aiohttp.ClientSession, seed: int, partitions: int) -> AsyncIterator[Stage]:
     """Two nodes on PostgreSQL, RabbitMQ and Redis."""
     with ExitStack() as stack:
         postgres, redis, rabbitmq = (stack.enter_context(kind()) for kind in (Postgres, Redis, RabbitMQ))
@@ -53,8 +53,7 @@ async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator
             "ORDERWIRE_DATABASE__URL": postgres.url,
             "ORDERWIRE_REDIS__URL": redis.url,
             "ORDERWIRE_BROKER__URL": rabbitmq.url,
-            "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
-            **chat.SETTING,
+            **_settings(partitions),
         }
         nodes = []
         for _ in range(2):
@@ -90,11 +89,11 @@ async def production(session: aiohttp.ClientSession, seed: int) -> AsyncIterator
 
 
 @asynccontextmanager
-async def embedded(session: aiohttp.ClientSession, seed: int) -> AsyncIterator[Stage]:
+async def embedded(session: aiohttp.ClientSession, seed: int, partitions: int) -> AsyncIterator[Stage]:
     """One node with nothing configured."""
     with ExitStack() as stack:
         folder = stack.enter_context(reachable_folder())
-        node = Orderwire(folder, environment={"ORDERWIRE_AUTH__TOKEN_SECRET": SECRET, **chat.SETTING})
+        node = Orderwire(folder, environment=_settings(partitions))
         stack.callback(node.stop)
         node.spawn()
         await node.ready()
@@ -110,6 +109,14 @@ async def embedded(session: aiohttp.ClientSession, seed: int) -> AsyncIterator[S
         }
         url = _embedded_url(node)
         yield Stage([node], url, await furnish(url, [node], seed), victims, targets)
+
+
+def _settings(partitions: int) -> Mapping[str, str]:
+    return {
+        "ORDERWIRE_AUTH__TOKEN_SECRET": SECRET,
+        "ORDERWIRE_BROKER__FANOUT_PARTITIONS": str(partitions),
+        **chat.SETTING,
+    }
 
 
 def _embedded_url(node: Orderwire) -> str:
