@@ -37,9 +37,8 @@ class BusAway(Exception):
 
 
 class Bus(Protocol):
-    """Messages of one publisher arrive in order; any may be lost, none arrives twice by the bus's own doing. They are
-    what `encode` makes, of which several, one behind the other, are one: those that are published together may arrive
-    so.
+    """What one publisher sends of one channel, or of one kind of orders, arrives in order; any of it may be lost, none
+    arrives twice by the bus's own doing. Items travel in messages, which `encode` makes of them.
 
     Losing one is harmless: the hub notices and reads the stream.
     """
@@ -49,8 +48,8 @@ class Bus(Protocol):
         """Is the subscription confirmed, so that messages published from now on will arrive?"""
         ...
 
-    async def publish(self, message: bytes) -> bool:
-        """Send to every node, this one too. Never raises and never waits longer than a second. False: it is lost,
+    async def publish(self, items: Iterable[Item]) -> bool:
+        """Send to every node, this one too. Never raises and never waits longer than a second. False: some are lost,
         or nobody knows; that is counted."""
         ...
 
@@ -66,7 +65,8 @@ _PUBLISHED, _JOIN, _LEAVE, _ORDER, _PUBLISHED_AS_DELTA = range(5)
 
 
 def encode(items: Iterable[Item]) -> bytes:
-    """One bus message for one batch. Lengths are explicit, so payloads are never parsed on the way."""
+    """One bus message for one batch; two of them, one behind the other, are one too. Lengths are explicit, so payloads
+    are never parsed on the way."""
     parts: list[bytes] = []
     for item in items:
         if isinstance(item, Membership):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
-from realtime.bus import Receiver
+from realtime.bus import Item, Receiver, encode
 
 QUEUE_SIZE = 10_000  # messages that one receiver may be behind; beyond, they are lost, as a bus may lose them
 
@@ -40,9 +41,10 @@ class MemoryBus:
         if self._is_running:
             self._listening.add(self._queue)
 
-    async def publish(self, message: bytes) -> bool:
+    async def publish(self, items: Iterable[Item]) -> bool:
         if self._is_cut:
             return False
+        message = encode(items)
         for queue in self._listening:
             if not queue.full():
                 queue.put_nowait(message)

@@ -1,46 +1,96 @@
-"""The bus on Redis pub/sub. Variant of `realtime.bus.Bus`."""
+"""The bus on Redis pub/sub. Variants of `realtime.bus.Bus`: on one server by one channel of Redis, on a cluster by
+several, which the cluster spreads over its servers (sharded pub/sub)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+import zlib
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from realtime.backoff import Backoff
-from realtime.bus import Receiver
+from realtime.bus import Bus, Item, Order, Receiver, encode
 from realtime.metrics import RealtimeMetrics
-from realtime.redis_client import PATIENCE_SECONDS, end_if_cancelled, open_redis
+from realtime.redis_client import PATIENCE_SECONDS, end_if_cancelled, open_cluster, open_owner, open_redis
 
 log = structlog.get_logger(__name__)
 
 SILENCE_SECONDS = 2.0  # without a message: ask; as long without an answer: the connection is half-open
 _TOGETHER_BYTES = 256 * 1024  # of messages that travel as one
+_SHARDS: Final = 16  # of a cluster: the same for all nodes of a deployment, and more than it has servers
+
+Subscribe = Callable[[], AbstractAsyncContextManager[PubSub]]
+"""A subscription that has been asked for, and not confirmed yet. Raises what redis-py does."""
+
+Publish = Callable[[bytes], Awaitable[object]]
+"""The next message, after the one before was sent. Raises what redis-py does."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisBusOptions:
-    """`channel` is the deployment's own pub/sub channel."""
+    """`channel` is the deployment's own pub/sub channel; of a cluster, what the names of its channels begin with."""
 
     url: str = field(repr=False)
     channel: str
+    is_cluster: bool = False
 
 
 @asynccontextmanager
-async def open_redis_bus(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[RedisBus]:
+async def open_redis_bus(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[Bus]:
     """Connects when it is first needed, so that a node starts and serves with Redis away."""
+    async with AsyncExitStack() as stack:
+        if options.is_cluster:
+            cluster = await stack.enter_async_context(open_cluster(options.url))
+            names = [f"{options.channel}.{number}" for number in range(_SHARDS)]
+            yield ShardedBus([await stack.enter_async_context(_shard(options, cluster, n, metrics)) for n in names])
+        else:
+            yield await stack.enter_async_context(_whole(options, metrics))
+
+
+@asynccontextmanager
+async def _whole(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[RedisBus]:
     async with open_redis(options.url) as subscriber, open_redis(options.url) as publisher:
-        bus = RedisBus(subscriber, publisher, options.channel, metrics)
-        try:
+
+        @asynccontextmanager
+        async def subscribe() -> AsyncIterator[PubSub]:
+            async with aclosing(subscriber.pubsub()) as subscription:
+                await subscription.subscribe(options.channel)
+                yield subscription
+
+        async with _settled(
+            RedisBus(subscribe, lambda message: publisher.publish(options.channel, message), metrics)
+        ) as bus:
             yield bus
-        finally:
-            await bus.settle()
+
+
+@asynccontextmanager
+async def _shard(
+    options: RedisBusOptions, cluster: RedisCluster, channel: str, metrics: RealtimeMetrics
+) -> AsyncIterator[RedisBus]:
+    @asynccontextmanager
+    async def subscribe() -> AsyncIterator[PubSub]:
+        async with open_owner(options.url, cluster, channel) as redis, aclosing(redis.pubsub()) as subscription:
+            await subscription.ssubscribe(channel)
+            yield subscription
+
+    async with _settled(RedisBus(subscribe, lambda message: cluster.spublish(channel, message), metrics)) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def _settled(bus: RedisBus) -> AsyncIterator[RedisBus]:
+    try:
+        yield bus
+    finally:
+        await bus.settle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +102,40 @@ class _Outgoing:
     is_sent: asyncio.Future[bool]
 
 
+class ShardedBus:
+    """One bus for each shard. Of one channel, and of one kind of orders, all goes by the same."""
+
+    def __init__(self, shards: Sequence[RedisBus]) -> None:
+        self._shards = shards
+
+    @property
+    def is_connected(self) -> bool:
+        return all(shard.is_connected for shard in self._shards)
+
+    async def publish(self, items: Iterable[Item]) -> bool:
+        parts: defaultdict[int, list[Item]] = defaultdict(list)
+        for item in items:
+            name = item.kind if isinstance(item, Order) else item.channel
+            parts[zlib.crc32(name.encode()) % len(self._shards)].append(item)
+        sendings = [self._shards[number].publish(part) for number, part in parts.items()]
+        return await sendings[0] if len(sendings) == 1 else all(await asyncio.gather(*sendings))
+
+    async def run(self, receiver: Receiver) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for shard in self._shards:
+                    group.create_task(shard.run(receiver))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+
 class RedisBus:
     """Publishing goes by a connection of its own, one at a time: that keeps the order. What comes meanwhile goes
     together, in a task of its own: a publisher that is cancelled takes nobody's message with it."""
 
-    def __init__(self, subscriber: Redis, publisher: Redis, channel: str, metrics: RealtimeMetrics) -> None:
-        self._subscriber = subscriber
-        self._publisher = publisher
-        self._channel = channel
+    def __init__(self, subscribe: Subscribe, publish: Publish, metrics: RealtimeMetrics) -> None:
+        self._subscribe = subscribe
+        self._publish = publish
         self._metrics = metrics
         self._outgoing: deque[_Outgoing] = deque()
         self._sending: asyncio.Task[None] | None = None
@@ -70,10 +146,10 @@ class RedisBus:
     def is_connected(self) -> bool:
         return self._is_subscribed and not self._is_doubted
 
-    async def publish(self, message: bytes) -> bool:
+    async def publish(self, items: Iterable[Item]) -> bool:
         # Away as far as we know: waiting for a timeout with each batch would hold up the fan-out. The subscription
         # finds out when Redis is back, and hears a sign of life within SILENCE_SECONDS when it was never away.
-        is_sent = not self._is_doubted and await self._enqueue(message)
+        is_sent = not self._is_doubted and await self._enqueue(encode(items))
         if not is_sent:
             self._metrics.bus_lost.inc()
         return is_sent
@@ -89,8 +165,7 @@ class RedisBus:
         while True:
             end_if_cancelled()
             try:
-                async with aclosing(self._subscriber.pubsub()) as subscription:
-                    await subscription.subscribe(self._channel)
+                async with self._subscribe() as subscription:
                     await self._confirm(subscription)
                     backoff.reset()
                     log.info("bus_connected")
@@ -136,7 +211,7 @@ class RedisBus:
     async def _send_together(self, together: list[_Outgoing]) -> bool:
         try:
             async with asyncio.timeout_at(together[0].deadline):
-                await self._publisher.publish(self._channel, b"".join(each.message for each in together))
+                await self._publish(b"".join(each.message for each in together))
         except (RedisError, OSError):  # TimeoutError is an OSError
             self._is_doubted = True
             return False
@@ -161,5 +236,7 @@ class RedisBus:
                 asked = True
                 continue
             asked = self._is_doubted = False
-            if message["type"] == "message":
+            if message["type"] in {"message", "smessage"}:
                 receiver(message["data"])
+            elif message["type"] == "sunsubscribe":
+                raise ConnectionError("moved to another server of the cluster")

@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 from handlers.ports.domain import Position
-from realtime.bus import Bus, BusAway, Order, encode
+from realtime.bus import Bus, BusAway, Order
 from realtime.client_tokens import Grant
 from realtime.protocol.codes import Closing, Unsubscribed
 
@@ -104,7 +104,7 @@ class Control:
     async def tell(self, command: Command) -> None:
         """Every node, this one too. Raises BusAway."""
         body = orjson.dumps({"kind": _NAMES[type(command)], **asdict(command)})
-        if not await self._bus.publish(encode([Order(KIND, body)])):
+        if not await self._bus.publish([Order(KIND, body)]):
             raise BusAway
 
     def obey(self, body: bytes) -> None:

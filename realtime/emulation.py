@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from realtime.bus import Bus, BusAway, Order, encode
+from realtime.bus import Bus, BusAway, Order
 from realtime.nodes import Nodes
 
 KIND: Final = "emulation"
@@ -42,7 +42,7 @@ class Emulation:
             return
         if len(session) != _ID_LENGTH or not session.isascii() or node not in self._nodes.uids():
             raise SessionUnknown
-        if not await self._bus.publish(encode([Order(KIND, node.encode() + session.encode() + frame)])):
+        if not await self._bus.publish([Order(KIND, node.encode() + session.encode() + frame)]):
             raise BusAway
 
     def hear(self, body: bytes) -> None:

@@ -24,7 +24,7 @@ from handlers.events import SOURCE, Event
 from handlers.ports.broker import Broker, BrokerAway, Deliveries, Delivery
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.backoff import Backoff
-from realtime.bus import Bus, encode
+from realtime.bus import Bus
 from realtime.cloudevents import BadEvent, Reason, parse, publication_data
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
@@ -110,7 +110,7 @@ class FanOut:
             self._metrics.appended.inc(len(appended))
             published = [*appended.values(), *found.passing]
         if published:
-            await self._bus.publish(encode(published))
+            await self._bus.publish(published)
         if found.bad:
             await self._put_aside(found.bad)
 

@@ -12,7 +12,7 @@ import structlog
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Published, Streams, StreamsAway
-from realtime.bus import Bus, BusAway, Membership, Order, encode
+from realtime.bus import Bus, BusAway, Membership, Order
 from realtime.channel import Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
@@ -127,7 +127,7 @@ class Hub:
     async def remove_history(self, channel: str) -> None:
         """On all nodes. Raises StreamsAway, and BusAway when other nodes may still remember some of it."""
         await self._streams.clear(channel)
-        if not await self._bus.publish(encode([Order(FORGET, channel.encode())])):
+        if not await self._bus.publish([Order(FORGET, channel.encode())]):
             raise BusAway
 
     def forget(self, body: bytes) -> None:

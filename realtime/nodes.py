@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from realtime.bus import Bus, Order, encode
+from realtime.bus import Bus, Order
 
 KIND: Final = "hello"
 _SILENT_INTERVALS: Final = 2.5
@@ -79,7 +79,7 @@ class Nodes:
         asks = True
         while True:
             body = orjson.dumps({"info": asdict(self._describe()), "asks": asks})
-            asks = not await self._bus.publish(encode([Order(KIND, body)]))
+            asks = not await self._bus.publish([Order(KIND, body)])
             self._asked.clear()
             try:
                 async with asyncio.timeout(self._interval):

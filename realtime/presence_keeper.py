@@ -15,7 +15,7 @@ import structlog
 
 from handlers.events import LifeCycleType
 from realtime.backoff import Backoff
-from realtime.bus import Bus, Membership, encode
+from realtime.bus import Bus, Membership
 from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
@@ -165,7 +165,7 @@ class PresenceKeeper:
     async def _announce(self, steps: Sequence[_Step]) -> None:
         if steps:
             changes = [step.change for step in steps]
-            await self._bus.publish(encode([Membership(it.channel, it.member.info, it.is_there) for it in changes]))
+            await self._bus.publish([Membership(it.channel, it.member.info, it.is_there) for it in changes])
 
     async def _renew(self) -> None:
         """Some at a time, and between them who came and went meanwhile."""

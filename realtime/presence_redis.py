@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from realtime.presence import TTL_SECONDS, Change, Member, Outcome, PresenceAway, Stats
-from realtime.redis_client import end_if_cancelled, open_redis
+from realtime.redis_client import end_if_cancelled, open_cluster, open_redis
 
 DEADLINE: Final = 1.0  # seconds
 
@@ -98,17 +98,18 @@ class RedisPresenceOptions:
     prefix: str
     ttl: float = TTL_SECONDS
     watches: bool = False
+    is_cluster: bool = False
 
 
 @asynccontextmanager
 async def open_redis_presence(options: RedisPresenceOptions) -> AsyncIterator[RedisPresence]:
     """Connects when it is first needed."""
-    async with open_redis(options.url) as redis:
+    async with open_cluster(options.url) if options.is_cluster else open_redis(options.url) as redis:
         yield RedisPresence(redis, options)
 
 
 class RedisPresence:
-    def __init__(self, redis: Redis, options: RedisPresenceOptions) -> None:
+    def __init__(self, redis: Redis | RedisCluster, options: RedisPresenceOptions) -> None:
         self._redis = redis
         self._prefix = options.prefix
         self._ttl = str(round(1000 * options.ttl))

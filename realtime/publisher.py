@@ -15,7 +15,7 @@ from typing import Final
 from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
-from realtime.bus import Bus, BusAway, encode
+from realtime.bus import Bus, BusAway
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
 
@@ -102,7 +102,7 @@ class Publisher:
         return await outcome
 
     async def _send(self, channel: str, publication: Publication) -> None:
-        if not await self._bus.publish(encode([Published(channel, "", publication)])):
+        if not await self._bus.publish([Published(channel, "", publication)]):
             raise BusAway
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class Publisher:
         appended = await self._written(batch)
         if appended:
             self._metrics.appended.inc(len(appended))
-            await self._bus.publish(encode(_wanted(item, batch[index]) for index, item in appended.items()))
+            await self._bus.publish(_wanted(item, batch[index]) for index, item in appended.items())
         for index, waiting in enumerate(batch):
             item = appended.get(index)
             _settle(waiting, await self._found(waiting.entry) if item is None else _position(item))

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import orjson
 
-from realtime.bus import Bus, Order, encode
+from realtime.bus import Bus, Order
 from realtime.nodes import Nodes
 
 QUESTION: Final = "question"
@@ -93,5 +93,5 @@ class Survey:
             return  # so is the one who asked
 
     async def _send(self, kind: str, body: Mapping[str, object]) -> None:
-        if not await self._bus.publish(encode([Order(kind, orjson.dumps(body))])):
+        if not await self._bus.publish([Order(kind, orjson.dumps(body))]):
             raise NodesSilent

@@ -21,7 +21,7 @@ from handlers.ports.broker import Broker
 from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
-from realtime.bus_redis import RedisBusOptions, open_redis_bus
+from realtime.bus_redis import open_redis_bus
 from realtime.census import Census
 from realtime.client_tokens import ClientTokens
 from realtime.connections import Connections
@@ -86,7 +86,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
     async with (
         open_postgres(options.postgres_options(settings, places)) as postgres,
         open_streams(StreamsOptions(places.database_url)) as streams,
-        open_redis_bus(RedisBusOptions(places.redis_url, settings.redis.bus_channel), metrics) as bus,
+        open_redis_bus(options.bus_options(settings, places), metrics) as bus,
         open_redis_presence(options.presence_options(settings, places)) as presence,
         _open_broker(settings, places, postgres, metrics) as broker,
         _open_client_tokens(settings.client.token) as connecting,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from handlers.audience import DOMAIN_NAMESPACES
 from handlers.ports.broker import MOST_PARTITIONS, partitions
@@ -48,6 +51,8 @@ def contradictions(settings: Settings, where: Where) -> Iterator[str]:
         yield f"{where('broker', 'fanout_queue')}: expected a name with room for the number of a partition"
     if broker.dead_letter_queue in partitions(broker.fanout_queue, MOST_PARTITIONS):
         yield f"{where('broker', 'dead_letter_queue')}: expected another name than broker.fanout_queue has"
+    if settings.redis.cluster and not _is_of_cluster(settings.redis.url):
+        yield f"{where('redis', 'cluster')}: expected a redis.url of a server of the cluster, without a database number"
     if settings.events.life_cycle and broker.url is None:
         yield f"{where('events', 'life_cycle')}: expected broker.url, because without RabbitMQ nobody hears them"
     yield from _token_contradictions("client.token", client.token, where)
@@ -95,6 +100,13 @@ def _channel_contradictions(given: Channels, where: Where) -> Iterator[str]:
             yield f"{place}: expected no allowed_delta_types, because conflate and exclude_publisher leave some out"
         if not has_history and (options.force_recovery or options.force_positioning):
             yield f"{place}: expected history_size and history_ttl, because recovery or positioning is forced"
+
+
+def _is_of_cluster(url: SecretStr | None) -> bool:
+    if url is None:
+        return False
+    place = urlsplit(url.get_secret_value())
+    return place.scheme != "unix" and place.path in {"", "/", "/0"} and not place.query
 
 
 def _url_variables() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handlers.ports.broker import partitions
+from realtime.bus_redis import RedisBusOptions
 from realtime.client_tokens import ClientTokenOptions
 from realtime.fanout import FanOutOptions
 from realtime.hub import HubOptions
@@ -29,9 +30,15 @@ def wanted_transports(settings: Settings) -> set[str]:
     return {name for name in OPTIONAL if getattr(settings, name).enabled}
 
 
+def bus_options(settings: Settings, places: Places) -> RedisBusOptions:
+    return RedisBusOptions(places.redis_url, settings.redis.bus_channel, settings.redis.cluster)
+
+
 def presence_options(settings: Settings, places: Places) -> RedisPresenceOptions:
     watches = "channel" in settings.events.life_cycle
-    return RedisPresenceOptions(places.redis_url, settings.redis.bus_channel, watches=watches)
+    return RedisPresenceOptions(
+        places.redis_url, settings.redis.bus_channel, watches=watches, is_cluster=settings.redis.cluster
+    )
 
 
 def fan_out_options(settings: Settings, namespaces: Namespaces) -> FanOutOptions:

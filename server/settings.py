@@ -189,6 +189,7 @@ class Redis(Section):
         Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
     ] = None
     bus_channel: Name = "orderwire.bus"
+    cluster: bool = False
 
 
 class Broker(Section):

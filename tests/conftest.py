@@ -41,7 +41,7 @@ from tests.services.person import Person
 from tests.services.postgres import Postgres
 from tests.services.proxy import Proxy, open_proxy
 from tests.services.rabbitmq import RabbitMQ
-from tests.services.redis import Redis
+from tests.services.redis import Redis, RedisCluster
 from tests.services.server import Server, Unavailable
 
 _LEFT_OUT = "left out: "
@@ -211,6 +211,22 @@ def own_redis(mortal_redis: Redis) -> Redis:
     mortal_redis.revive()
     _emptied(mortal_redis.url)
     return mortal_redis
+
+
+@pytest.fixture(scope="session")
+def mortal_redis_cluster() -> Iterator[RedisCluster]:
+    try:
+        with RedisCluster() as cluster:
+            yield cluster
+    except Unavailable as missing:
+        pytest.skip(f"{_LEFT_OUT}{missing}")
+
+
+@pytest.fixture
+def own_redis_cluster(mortal_redis_cluster: RedisCluster) -> RedisCluster:
+    """A running cluster of Redis that this test alone uses: kill or freeze its servers. Use `unique_name` on it."""
+    mortal_redis_cluster.revive()
+    return mortal_redis_cluster
 
 
 @pytest.fixture(scope="session")

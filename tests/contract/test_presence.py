@@ -21,11 +21,14 @@ BOB = Member("b1", "bob", b"{}")
 NOBODY = Member("n1", "", b'{"user":""}')
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "redis cluster"])
 def open_node(request: pytest.FixtureRequest, unique_name: str) -> OpenNode:
     if request.param == "redis":
         options = RedisPresenceOptions(request.getfixturevalue("redis_url"), unique_name)
         return lambda: open_redis_presence(options)
+    if request.param == "redis cluster":
+        url = request.getfixturevalue("own_redis_cluster").url
+        return lambda: open_redis_presence(RedisPresenceOptions(url, unique_name, is_cluster=True))
     store = MemoryPresence()
 
     @asynccontextmanager

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
-from realtime.bus_redis import RedisBus, RedisBusOptions, open_redis_bus
+from realtime.bus import Bus, Order, decode
+from realtime.bus_redis import RedisBusOptions, open_redis_bus
 from realtime.metrics import RealtimeMetrics
-from tests.services.redis import Redis
+from tests.services.redis import Redis, RedisCluster
 
 
 @dataclass
 class Node:
-    bus: RedisBus
+    bus: Bus
     registry: CollectorRegistry
     heard: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
 
@@ -30,10 +31,18 @@ class Node:
             await asyncio.sleep(0.01)
 
     async def hears_again(self) -> bool:
-        await self.bus.publish(b"again")
+        await self.say("again")
         while await self.heard.get() != b"again":
             pass
         return True
+
+    async def say(self, text: str, kind: str = "test") -> bool:
+        return await self.bus.publish([Order(kind, text.encode())])
+
+    def hear(self, message: bytes) -> None:
+        for item in decode(message):
+            assert isinstance(item, Order)
+            self.heard.put_nowait(item.body)
 
 
 @pytest.fixture
@@ -45,11 +54,12 @@ async def node(own_redis: Redis, unique_name: str) -> AsyncIterator[Node]:
 
 
 @asynccontextmanager
-async def running_node(server: Redis, channel: str) -> AsyncIterator[Node]:
+async def running_node(server: Redis | RedisCluster, channel: str) -> AsyncIterator[Node]:
     registry = CollectorRegistry()
-    async with open_redis_bus(RedisBusOptions(server.url, channel), RealtimeMetrics(registry)) as bus:
+    options = RedisBusOptions(server.url, channel, is_cluster=isinstance(server, RedisCluster))
+    async with open_redis_bus(options, RealtimeMetrics(registry)) as bus:
         started = Node(bus, registry)
-        task = asyncio.create_task(bus.run(started.heard.put_nowait))
+        task = asyncio.create_task(bus.run(started.hear))
         yield started
         task.cancel()
         await asyncio.wait([task])
@@ -70,11 +80,11 @@ async def test_publishing_to_a_frozen_redis_waits_once_and_then_not_at_all(own_r
     await asyncio.to_thread(own_redis.pause)
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await asyncio.gather(*(node.bus.publish(b"lost") for _ in range(50)))
+    await asyncio.gather(*(node.say("lost") for _ in range(50)))
     assert loop.time() - started < 1.5
     assert not node.bus.is_connected
     started = loop.time()
-    await node.bus.publish(b"lost too")
+    await node.say("lost too")
     assert loop.time() - started < 0.1
     assert node.lost == 51
     await asyncio.to_thread(own_redis.resume)
@@ -95,10 +105,54 @@ async def test_a_half_open_subscription_is_found_within_five_seconds(own_redis: 
 async def test_a_node_starts_with_redis_away_and_joins_when_it_comes(own_redis: Redis, unique_name: str) -> None:
     await asyncio.to_thread(own_redis.stop)
     async with running_node(own_redis, unique_name) as node:
-        await node.bus.publish(b"lost")
+        await node.say("lost")
         assert not node.bus.is_connected
         assert node.lost == 1
         await asyncio.to_thread(own_redis.start)
         async with asyncio.timeout(5):
             await node.until_connected()
             assert await node.hears_again()
+
+
+KINDS = [f"kind {number}" for number in range(60)]
+
+
+async def test_of_a_cluster_one_server_dies_and_what_goes_by_the_others_arrives(
+    own_redis_cluster: RedisCluster, unique_name: str
+) -> None:
+    async with running_node(own_redis_cluster, unique_name) as node, asyncio.timeout(30):
+        await node.until_connected()
+        assert all([await node.say(kind, kind) for kind in KINDS])
+        assert {await node.heard.get() for _ in KINDS} == {kind.encode() for kind in KINDS}
+        victim = own_redis_cluster.servers[1]
+        await asyncio.to_thread(victim.kill)
+        await node.until_connected(False)
+        await asyncio.gather(*(node.say(kind, kind) for kind in KINDS))  # one of them may find out
+        sent = [kind.encode() for kind in KINDS if await node.say(kind, kind)]
+        assert 0 < len(sent) < len(KINDS)
+        while node.heard.qsize() < len(sent):  # noqa: ASYNC110 - what was said before may be among it
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(victim.start)
+        await node.until_connected()
+        while not node.heard.empty():
+            node.heard.get_nowait()
+        assert all([await node.say(kind, kind) for kind in KINDS])
+        assert {await node.heard.get() for _ in KINDS} == {kind.encode() for kind in KINDS}
+
+
+async def test_a_shard_that_moves_to_another_server_of_the_cluster_is_followed(
+    own_redis_cluster: RedisCluster, unique_name: str
+) -> None:
+    shard = f"{unique_name}.3"
+    old = own_redis_cluster.owner_of(shard)
+    new = next(server for server in own_redis_cluster.servers if server is not old)
+    async with running_node(own_redis_cluster, unique_name) as node, asyncio.timeout(20):
+        await node.until_connected()
+        try:
+            await asyncio.to_thread(own_redis_cluster.move, shard, new)
+            await node.until_connected(False)
+            await node.until_connected()
+            assert all([await node.say(kind, kind) for kind in KINDS])
+            assert {await node.heard.get() for _ in KINDS} == {kind.encode() for kind in KINDS}
+        finally:
+            await asyncio.to_thread(own_redis_cluster.move, shard, old)

@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from handlers.ports.streams import Entry, Streams
-from realtime.bus import encode
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.session_effects import ClientOptions
@@ -120,7 +119,7 @@ async def test_a_subscriber_with_a_filter_is_sent_what_matches_live_and_when_it_
             Entry("tagged:a", "", "", orjson.dumps(language), 0, tags=b'{"lang":"%b"}' % language.encode())
             for language in languages
         ]
-        await node.bus.publish(encode((await node.streams.append(entries)).values()))
+        await node.bus.publish((await node.streams.append(entries)).values())
 
     english = {"key": "lang", "cmp": "eq", "val": "en"}
     async with node.client() as client, node.client("tagged:a") as all_of_it, node.client() as back:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from realtime.bus import Order, encode
+from realtime.bus import Order
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
 from realtime.control import Control, Enroll, Expel, Kick, Renew, Whose
 from realtime.metrics import RealtimeMetrics
@@ -114,9 +114,9 @@ async def test_an_order_of_another_version_is_passed_over(nodes: list[Node], con
     with_less = b'{"kind":"kick"}'
     async with connected(node) as (client, _):
         with capture_logs() as logs:
-            await node.bus.publish(encode([Order("unheard of", b"")]))
+            await node.bus.publish([Order("unheard of", b"")])
             for body in (of_newer_kind, with_more, with_less):
-                await node.bus.publish(encode([Order("control", body)]))
+                await node.bus.publish([Order("control", body)])
             await control.tell(Enroll(Whose(USER), "plain:a"))
             assert (await client.hear())["push"]["channel"] == "plain:a"
 

@@ -20,7 +20,6 @@ from handlers.audience import may_join as may_join_channel
 from handlers.audience import parse_channel, personal_channel
 from handlers.clock import utc_now
 from handlers.ports.streams import Entry, Streams
-from realtime import bus as wire
 from realtime.bus import Bus
 from realtime.census import Census
 from realtime.client_tokens import ClientTokenOptions, ClientTokens
@@ -162,7 +161,7 @@ class Node:
         entries = [Entry(channel, "/tests", str(uuid4()), data, int(utc_now().timestamp() * 1000)) for data in payloads]
         published = list((await self.streams.append(entries)).values())
         if not lose:
-            await self.bus.publish(wire.encode(published))
+            await self.bus.publish(published)
 
     async def epoch(self, channel: str) -> str:
         return (await self.streams.open([channel]))[channel].epoch

@@ -8,7 +8,7 @@ begin anew; clients join, leave, stall and come back with any position.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
-from realtime.bus import Receiver
+from realtime.bus import Item, Receiver
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
@@ -56,7 +56,7 @@ class SilentBus:
 
     is_connected = True
 
-    async def publish(self, message: bytes) -> bool:
+    async def publish(self, items: Iterable[Item]) -> bool:
         raise NotImplementedError
 
     async def run(self, receiver: Receiver) -> None:

@@ -7,11 +7,20 @@ import platform
 import secrets
 import shutil
 import socket
+import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final, Self
+
+from redis import Redis as Client
+from redis.crc import key_slot
 
 from tests.services import debian
-from tests.services.server import Launch, Server, Unavailable
+from tests.services.server import Launch, Server, StartFailed, Unavailable, free_port
+
+_SLOTS: Final = 16_384
+_WHOLE_WITHIN: Final = 20.0  # seconds
 
 
 class Redis(Server):
@@ -29,7 +38,16 @@ class Redis(Server):
 
     def _prepare(self) -> Launch:
         executable, environment = program()
-        settings = {
+        arguments = [argument for key, value in self._settings().items() for argument in (f"--{key}", value)]
+        return Launch([executable, *arguments], environment)
+
+    def ask(self, *command: str) -> str:
+        """The answer to a command, as text. Raises what redis-py does."""
+        with Client.from_url(self.url, decode_responses=True) as client:
+            return str(client.execute_command(*command))
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "port": str(self.port),
             "bind": "127.0.0.1",
             "dir": str(self.folder),
@@ -37,14 +55,92 @@ class Redis(Server):
             "appendonly": "yes",
             "save": "",
         }
-        arguments = [argument for key, value in settings.items() for argument in (f"--{key}", value)]
-        return Launch([executable, *arguments], environment)
 
     def _is_ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
             connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
             connection.settimeout(1)
             return connection.makefile("rb").read(12) == b"+OK\r\n+PONG\r\n"
+
+
+class RedisCluster:
+    """Three servers that share the slots; none has a replica. Started in a second.
+
+    Use as a context manager, as a server.
+    """
+
+    name = "redis cluster"
+
+    def __init__(self) -> None:
+        password = secrets.token_hex(8)
+        self.servers = [_Member(password) for _ in range(3)]
+
+    @property
+    def url(self) -> str:
+        """Of the first server."""
+        return self.servers[0].url
+
+    def owner_of(self, key: str) -> Redis:
+        """The server that has the key, as they began."""
+        return self.servers[key_slot(key.encode()) * len(self.servers) // _SLOTS]
+
+    def move(self, key: str, target: Redis) -> None:
+        """Give the key's slot, in which nothing is, to another of the servers."""
+        slot, owner = key_slot(key.encode()), target.ask("CLUSTER", "MYID")
+        for server in sorted(self.servers, key=lambda server: server is not target):  # the new owner first
+            server.ask("CLUSTER", "SETSLOT", str(slot), "NODE", owner)
+
+    def revive(self) -> None:
+        for server in self.servers:
+            server.revive()
+        self._until_whole()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            for number, server in enumerate(self.servers):
+                first, end = (-(-_SLOTS * at // len(self.servers)) for at in (number, number + 1))
+                server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1))
+                server.ask("CLUSTER", "MEET", "127.0.0.1", *map(str, self.servers[0].ports))
+            self._until_whole()
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def _until_whole(self) -> None:
+        deadline = time.monotonic() + _WHOLE_WITHIN
+        while not all(server.is_whole for server in self.servers):
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{self.name} did not get together")
+            time.sleep(0.02)
+
+
+class _Member(Redis):
+    def __init__(self, password: str) -> None:
+        super().__init__()
+        self._password = password
+        self._gossip_port = free_port()
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            **super()._settings(),
+            "cluster-enabled": "yes",
+            "cluster-port": str(self._gossip_port),
+            "cluster-node-timeout": "2000",
+            "cluster-require-full-coverage": "no",
+        }
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        return self.port, self._gossip_port
+
+    @property
+    def is_whole(self) -> bool:
+        about = self.ask("CLUSTER", "INFO")
+        return "cluster_state:ok" in about and "cluster_slots_ok:16384" in about and "cluster_known_nodes:3" in about
 
 
 def program() -> tuple[Path, dict[str, str]]:

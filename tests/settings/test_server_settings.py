@@ -35,10 +35,12 @@ from tests.deployment import (
     Deployment,
     namespace,
     of_account,
+    signed,
 )
 from tests.integration.websocket_node import Client
 from tests.services.orderwire import orderwire
 from tests.services.proxy import open_proxy
+from tests.services.redis import RedisCluster
 from tests.services.server import free_port
 
 BEARER = {"Authorization": f"Bearer {of_account()}"}
@@ -166,6 +168,28 @@ async def test_its_parts_are_where_it_is_told(
         async with redis.asyncio.Redis.from_url(redis_url) as bus:
             [(_, listeners)] = await bus.pubsub_numsub(f"{unique_name}.bus")
             assert listeners == 1
+
+
+@pytest.mark.shows("redis.cluster")
+async def test_nodes_meet_in_a_cluster_of_redis(
+    deploy: Deploy, own_redis_cluster: RedisCluster, unique_name: str
+) -> None:
+    watched = ("presence = true", "allow_presence_for_client = true")
+    settings = f'[redis]\ncluster = true\nbus_channel = "{unique_name}"\n' + namespace("ns", *OPEN, *watched)
+    place = {"REDIS__URL": own_redis_cluster.url}
+    async with deploy(settings, place) as one, deploy(settings, place) as other:
+        while len((await one.api("info"))["nodes"]) < 2:  # noqa: ASYNC110 - they say hello by the bus
+            await asyncio.sleep(0.02)
+        channels = [f"ns:{number}" for number in range(20)]
+        async with one.client(*channels) as near, other.client(*channels, token=signed(sub="43")):
+            for channel in channels:
+                await other.publish(channel, channel)
+            heard = [(await near.hear())["push"] for _ in channels]
+            assert {push["channel"]: push["pub"]["data"] for push in heard} == {name: name for name in channels}
+            for channel in channels:
+                assert (await one.api("presence_stats", channel=channel)) == {"num_clients": 2, "num_users": 2}
+        shards = [server.ask("PUBSUB", "SHARDCHANNELS", f"{unique_name}.*") for server in own_redis_cluster.servers]
+        assert all(shards)
 
 
 @asynccontextmanager

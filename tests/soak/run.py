@@ -53,7 +53,7 @@ class Outcome:
 
 async def soak(settings: Settings) -> Outcome:
     """Raises Unavailable (tests.services) where a server cannot be had."""
-    async with aiohttp.ClientSession() as session, production(session, settings.seed) as stage:
+    async with aiohttp.ClientSession() as session, production(session, settings.seed, partitions=1) as stage:
         return await _Soak(settings, stage, session).run()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from realtime.bus_redis import RedisBus
@@ -23,10 +25,6 @@ class DeafSubscription:
     is_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     has_confirmed: bool = False
 
-    async def subscribe(self, channel: str) -> None: ...
-
-    async def aclose(self) -> None: ...
-
     async def get_message(self, timeout: float | None) -> dict[str, Any]:  # noqa: ARG002 - redis-py's
         if not self.has_confirmed:
             self.has_confirmed = True
@@ -40,22 +38,21 @@ class DeafSubscription:
         return {"type": "message", "data": b"news"}
 
 
-@dataclass
-class DeafRedis:
-    subscription: DeafSubscription
-
-    def pubsub(self) -> DeafSubscription:
-        self.subscription.has_confirmed = False
-        return self.subscription
-
-
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_cancellation_that_was_lost_below_ends_the_run_all_the_same(fails: bool) -> None:
-    redis = DeafRedis(DeafSubscription(fails))
-    client = cast("Redis", redis)
-    bus = RedisBus(client, client, "channel", RealtimeMetrics(CollectorRegistry()))
+    subscription = DeafSubscription(fails)
+
+    @asynccontextmanager
+    async def subscribe() -> AsyncIterator[PubSub]:
+        subscription.has_confirmed = False
+        yield cast("PubSub", subscription)
+
+    async def publish(_: bytes) -> None:
+        raise NotImplementedError
+
+    bus = RedisBus(subscribe, publish, RealtimeMetrics(CollectorRegistry()))
     running = asyncio.create_task(bus.run(lambda _: None))
-    await redis.subscription.is_waiting.wait()
+    await subscription.is_waiting.wait()
 
     running.cancel()
 

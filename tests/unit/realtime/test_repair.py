@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Page, Publication, Published
-from realtime.bus import Receiver
+from realtime.bus import Item, Receiver
 from realtime.channel import Channel, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
@@ -39,7 +39,7 @@ class Streams(ModelStreams):
 class Bus:
     is_connected: bool = True
 
-    async def publish(self, message: bytes) -> bool:
+    async def publish(self, items: Iterable[Item]) -> bool:
         raise NotImplementedError
 
     async def run(self, receiver: Receiver) -> None:

@@ -218,7 +218,12 @@ def test_other_variables_are_left_alone() -> None:
             "expected at most streams.head_check_interval (2), not 3",
         ),
         ("DATABASE__ACQUIRE_TIMEOUT", "3", "expected at most database.deadline (2.5), not 3"),
-        ("BROKER__DEAD_LETTER_QUEUE", "orderwire.fanout", "expected another name than broker.fanout_queue has"),
+        ("BROKER__DEAD_LETTER_QUEUE", "orderwire.fanout.3", "expected another name than broker.fanout_queue has"),
+        (
+            "REDIS__CLUSTER",
+            "true",
+            "expected a redis.url of a server of the cluster, without a database number",
+        ),
         (
             "AUTH__TOKEN_SECRET_FILE",
             "/no/such/file",
