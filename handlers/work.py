@@ -75,6 +75,8 @@ class Work:
         except asyncio.CancelledError:
             task.add_done_callback(_log_outcome)
             raise
+        finally:
+            del task  # what it raised holds this frame: a cycle, which only the garbage collector could free
 
 
 def _log_outcome(task: asyncio.Task[Any]) -> None:

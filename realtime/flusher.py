@@ -5,9 +5,7 @@ rises, with no setting for it. Rounds take at most half of the loop's time: wher
 waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what brings the publications.
 What answers a client waits for nothing.
 
-Others go first: after a slice the loop turns until a turn brought nothing else to do, at the latest until the others
-have had three times as long as the slice. An event passes some twenty awaits on its way to the hub; if each of them
-had to wait for a slice, a large channel would delay its next publication by many times what a round takes.
+Others go first, between two slices (`turns`): else a large channel would delay its own next publication.
 """
 
 from __future__ import annotations
@@ -19,14 +17,13 @@ from typing import Final
 
 from realtime.channel import Subscriber
 from realtime.metrics import RealtimeMetrics
+from realtime.turns import Turns
 
 _SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
 _CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
 _OTHERS_SHARE: Final = 3
 _ROUNDS_SHARE: Final = 2  # a round begins so many times later than the one before as that took
 _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
-# A turn of the loop that finds nothing ready takes some 20 us.
-_QUIET_TURN_SECONDS: Final = 0.00005
 
 
 class Flusher:
@@ -45,6 +42,7 @@ class Flusher:
     ) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._turns = Turns(self._slice, clock=clock)
         self._wall = wall
         self._dirty: dict[Subscriber, None] = {}
         self._round: dict[Subscriber, None] = {}
@@ -53,8 +51,6 @@ class Flusher:
         self._is_scheduled = False
         self._has_begun = False
         self._rest_until = 0.0
-        self._turn_began = 0.0
-        self._others_until = 0.0
         self._joined_of: list[bytes] = []
         self._joined = b""
         # Times of the publications that wait for a round, and of those that the present round writes.
@@ -142,25 +138,13 @@ class Flusher:
         now = self._clock()
         self._rest_until += _ROUNDS_SHARE * (now - began)
         if waiting:
-            self._others_until = now + _OTHERS_SHARE * (now - began)
-            self._let_others(now)
+            self._turns.let_others(now, at_most=_OTHERS_SHARE * (now - began))
             return
         self._end_round()
         if self._dirty:
             self._schedule()
         else:
             self._is_scheduled = False
-
-    def _let_others(self, now: float) -> None:
-        self._turn_began = now
-        asyncio.get_running_loop().call_soon(self._turned)
-
-    def _turned(self) -> None:
-        now = self._clock()
-        if now - self._turn_began < _QUIET_TURN_SECONDS or now > self._others_until:
-            self._slice()
-        else:
-            self._let_others(now)
 
     def _begin_round(self, now: float) -> None:
         self._has_begun = True

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Coroutine
 
 # A full collection stalled the loop for 122 ms at 2,000 sockets and 273 ms at 8,000, so there is hardly ever one; and
-# the young are looked at in portions of 50,000 objects, because a million, of a storm of clients, took 500 ms.
-_GC_THRESHOLDS = (5_000, 10, 2_000)
+# the young are looked at in portions of 4,000 objects, because a million, of a storm of clients, took 500 ms, and
+# 50,000 took 20 to 40.
+_GC_THRESHOLDS = (2_000, 2, 20_000)
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:

@@ -14,7 +14,7 @@ from server.app import Node, open_node
 from server.crew import Berth
 from server.demo import DemoAccounts, seed
 from server.lifespan import Places, open_places
-from server.listening import PortTaken, url_of
+from server.listening import Protocols, listening, url_of
 from server.options import postgres_options
 from server.passwords import Argon2Passwords
 from server.settings import Settings
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
 _CANCEL_AGAIN = 0.5  # seconds
-_BACKLOG = 1024  # connections that wait to be accepted: when all clients come back at once, they come within a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +108,22 @@ async def _listen(
     await runner.setup()
     try:
         host, port = settings.server.host, settings.server.port
-        site = web.TCPSite(runner, host, port, reuse_port=is_shared or None, backlog=_BACKLOG)
-        try:
-            await site.start()
-        except OSError as error:
-            raise PortTaken(f"{settings.server.host}:{settings.server.port}: {error.strerror}") from error
-        url = url_of(*runner.addresses[0][:2])
-        log.info("serving", url=url, version=VERSION)
-        announce(url)
-        await stop.wait()
-        log.info("draining", seconds=settings.server.shutdown_grace)
-        node.health.start_draining()
-        if not settings.is_embedded:
-            await asyncio.sleep(settings.server.shutdown_pause)
-        await site.stop()
+        async with listening(_protocols(runner), host, port, is_shared=is_shared) as place:
+            url = url_of(*place)
+            log.info("serving", url=url, version=VERSION)
+            announce(url)
+            await stop.wait()
+            log.info("draining", seconds=settings.server.shutdown_grace)
+            node.health.start_draining()
+            if not settings.is_embedded:
+                await asyncio.sleep(settings.server.shutdown_pause)
         await node.connections.drain(settings.server.shutdown_grace)
     finally:
         await runner.cleanup()
         log.info("stopped_serving")
+
+
+def _protocols(runner: web.AppRunner) -> Protocols:
+    if runner.server is None:
+        raise RuntimeError("the runner is not set up")
+    return runner.server

@@ -136,17 +136,20 @@ class WebSocketEndpoint:
     ) -> None:
         reading = asyncio.timeout(None)
         socket = _Socket(ws, transport, writer, self._connections.options.queue_max_size, reading, frames)
-        with self._connections.open(socket, frames, frames.codec, self._link) as connection:
-            try:
-                async with reading:
-                    if hello:
-                        connection.receive(hello)
-                    await self._read(ws, socket, connection, frames.kind, is_deaf=bool(hello))
-            except TimeoutError:
-                if socket.why is None:
-                    raise
-            connection.detach()
-            await socket.say_goodbye()
+        try:
+            with self._connections.open(socket, frames, frames.codec, self._link) as connection:
+                try:
+                    async with reading:
+                        if hello:
+                            connection.receive(hello)
+                        await self._read(ws, socket, connection, frames.kind, is_deaf=bool(hello))
+                except TimeoutError:
+                    if socket.why is None:
+                        raise
+                connection.detach()
+                await socket.say_goodbye()
+        finally:
+            ws.wire = None  # else each holds the other, and the garbage collector seldom comes
 
     async def _read(
         self,
