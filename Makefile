@@ -4,7 +4,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 
-.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture soak proto contract lock clean
+.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -53,8 +53,14 @@ torture: setup  ## kill every part at random moments and prove that nothing is l
 soak: setup  ## hours of clients that come and go, and nothing may grow; MINUTES=120 SEED=n
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+fuzz-api: setup  ## requests that nobody thought of, as each role: every answer has to be a documented one; MINUTES=10 SEED=n
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 proto: setup  ## generate the Protobuf codec's messages from realtime/protocol/client.proto
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. realtime/protocol/client.proto
+
+openapi: setup  ## write docs/schemas/openapi.json: the REST API, from its endpoints and models
+	@$(BIN)/python -m server.openapi docs/schemas/openapi.json
 
 contract: setup  ## write docs/schemas: JSON Schemas and TypeScript types of the events, from their models
 	@$(BIN)/python -m server.contract docs/schemas

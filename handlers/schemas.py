@@ -43,7 +43,7 @@ def _digits(text: object) -> object:
     return text
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 Digits = BeforeValidator(_digits)
 Moment = Annotated[
     datetime,
@@ -58,8 +58,8 @@ Moment = Annotated[
 class PageQuery(Body):
     """Which page of a list. Behind a question mark all is text: there `limit` is its digits."""
 
-    limit: Annotated[int, Digits, Field(ge=1, le=MAX_PAGE)] = 50
-    cursor: Annotated[str, Field(max_length=1000)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), Digits] = 50
+    cursor: Annotated[str, Field(max_length=500, json_schema_extra={"pattern": "^[A-Za-z0-9_-]+$"})] | None = None
 
 
 class ById(Body):

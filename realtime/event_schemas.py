@@ -60,7 +60,7 @@ def schemas() -> dict[str, Schema]:
     """All by name: the models and what they consist of, and for each model and for other services the envelopes."""
     models = tuple(dict.fromkeys(DATA.values()))
     _, made = models_json_schema([(model, "serialization") for model in models], ref_template=f"{REFERENCE}{{model}}")
-    found: dict[str, Schema] = {name.removesuffix("Body"): _published(schema) for name, schema in made["$defs"].items()}
+    found: dict[str, Schema] = {name.removesuffix("Body"): published(schema) for name, schema in made["$defs"].items()}
     for model in models:
         found.update(_own_envelopes(name_of(model), [kind.value for kind, data in DATA.items() if data is model]))
     found.update(_service_envelopes())
@@ -69,16 +69,18 @@ def schemas() -> dict[str, Schema]:
     return found
 
 
-def _published(node: Any) -> Any:
-    """As others read it: without pydantic's titles, our names, and the refusal of what is not known yet."""
+def published(node: Any, *, is_open: bool = True) -> Any:
+    """As others read it: without pydantic's titles, our names, and, if it `is_open`, the refusal of what is not known
+    yet."""
     if isinstance(node, list):
-        return [_published(item) for item in node]
+        return [published(item, is_open=is_open) for item in node]
     if not isinstance(node, dict):
         return node
     kept = {
-        key: _published(value)
+        key: published(value, is_open=is_open)
         for key, value in node.items()
-        if not (key == "title" and isinstance(value, str)) and not (key == "additionalProperties" and value is False)
+        if not (key == "title" and isinstance(value, str))
+        and not (is_open and key == "additionalProperties" and value is False)
     }
     return {**kept, "$ref": kept["$ref"].removesuffix("Body")} if isinstance(kept.get("$ref"), str) else kept
 

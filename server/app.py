@@ -46,14 +46,14 @@ from realtime.server_api import ServerApi
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
-from server import asyncapi, options
+from server import asyncapi, openapi, options
 from server.crew import Berth, MetricsPage
 from server.health import Health
 from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
 from server.problems import status_of
-from server.routes import build_commands, build_routes, identify_by, server_api_routes
+from server.routes import build_commands, build_routes, identify_by, page, server_api_routes
 from server.settings import ClientToken, Settings
 from server.telemetry import PolledMetrics, new_registry
 from server.transports import WEBSOCKET_PATH, transport_routes
@@ -229,11 +229,11 @@ def _application(
     )
     app.on_response_prepare.extend((add_headers, health.let_go))
     broker = settings.broker
-    contract = asyncapi.document(broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)
     app.add_routes(
         build_routes(
             transports=transports,
-            asyncapi=asyncapi.page(contract),
+            openapi=page(openapi.document()),
+            asyncapi=page(asyncapi.document(broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)),
             health=health.routes(),
             metrics=metrics_page.handle,
             web_folder=_web_folder(),

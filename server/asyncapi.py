@@ -11,10 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-import orjson
-from aiohttp import web
-from aiohttp.typedefs import Handler
-
 from handlers.audience import Kind, channels_for, parse_channel
 from handlers.events import SOURCE, Event, LifeCycleType, OwnType
 from realtime.cloudevents import BINARY_PREFIXES, STRUCTURED
@@ -53,15 +49,6 @@ def document(exchange: str, websocket_path: str, *, has_rabbitmq: bool) -> Node:
         "operations": {**{f"publish_{_key(kind)}": _publishing(kind) for kind in Kind}, **_operations()},
         "components": {"messages": _messages(), "schemas": schemas()},
     }
-
-
-def page(contract: Node) -> Handler:
-    body = orjson.dumps(contract)
-
-    async def send(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "max-age=300"})
-
-    return send
 
 
 def heard_in(kind: OwnType) -> frozenset[Kind]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Final
 
+import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -17,14 +19,22 @@ import handlers.products.commands
 import handlers.products.http
 from handlers.actor import Actor
 from handlers.commands import Command
+from handlers.endpoints import Endpoint
 from handlers.errors import InvalidToken
 from handlers.http import Identify
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
+
+REST: Final[Sequence[Endpoint]] = (
+    *handlers.accounts.http.ENDPOINTS,
+    *handlers.products.http.ENDPOINTS,
+    *handlers.orders.http.ENDPOINTS,
+)
 
 
 def build_routes(
     *,
     transports: Sequence[web.RouteDef],
+    openapi: Handler,
     asyncapi: Handler,
     health: Sequence[web.RouteDef],
     metrics: Handler,
@@ -32,15 +42,24 @@ def build_routes(
 ) -> list[web.RouteDef]:
     """All routes of a node. `web_folder` holds the page at `/`; without it there is none."""
     return [
-        *handlers.accounts.http.routes(),
-        *handlers.products.http.routes(),
-        *handlers.orders.http.routes(),
+        *(endpoint.route() for endpoint in REST),
         *transports,
+        web.get("/openapi.json", openapi),
         web.get("/asyncapi.json", asyncapi),
         *health,
         web.get("/metrics", metrics),
         *([] if web_folder is None else _page(web_folder)),
     ]
+
+
+def page(document: Mapping[str, Any]) -> Handler:
+    """A contract, as programs read it."""
+    body = orjson.dumps(document)
+
+    async def send(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "max-age=300"})
+
+    return send
 
 
 def build_commands() -> list[Command]:

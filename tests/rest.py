@@ -25,6 +25,7 @@ from server.passwords import Argon2Passwords
 from server.routes import build_routes, identify_by
 from storage.postgres import Postgres, PostgresOptions, open_postgres
 from tests.doubles import a_product
+from tests.openapi_document import check_answer
 
 PASSWORD = "a long enough password"  # of every account here
 MAX_BODY_BYTES = 64 * 1024
@@ -85,8 +86,11 @@ class Answered:
 
     @classmethod
     async def of(cls, response: ClientResponse) -> Answered:
+        """Raises what `check_answer` does: no test sees an answer that is not documented."""
         raw = await response.read()
-        return cls(response.status, response.headers, raw, await response.json(content_type=None) if raw else None)
+        body = await response.json(content_type=None) if raw else None
+        check_answer(response.method, response.url.path, response.status, response.headers, body)
+        return cls(response.status, response.headers, raw, body)
 
     @property
     def code(self) -> str:
@@ -142,7 +146,8 @@ async def serving_on(database: Database) -> AsyncIterator[Rest]:
         )
         app[SERVICES] = Services(work, passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
-        app.add_routes(build_routes(transports=(), asyncapi=_elsewhere, health=(), metrics=_elsewhere, web_folder=None))
+        elsewhere = {"openapi": _elsewhere, "asyncapi": _elsewhere, "metrics": _elsewhere}
+        app.add_routes(build_routes(transports=(), health=(), web_folder=None, **elsewhere))
         async with TestClient(TestServer(app)) as client:
             yield Rest(client, database, tokens, passwords)
 

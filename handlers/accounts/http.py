@@ -5,16 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from handlers.accounts import commands, service
-from handlers.accounts.schemas import LoginRequest, TokenBody
+from handlers.accounts.schemas import AccountBody, LoginRequest, TokenBody
 from handlers.clock import utc_now
+from handlers.endpoints import Endpoint
+from handlers.errors import WrongCredentials
 from handlers.http import caller_of, json_reply, read_body, services, signed_in, work
 from handlers.schemas import NoParameters
 
 PATH = "/api/v1/auth"
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.post(f"{PATH}/login", login), web.post(f"{PATH}/token", renew), web.get(f"{PATH}/me", me)]
 
 
 async def login(request: web.Request) -> web.Response:
@@ -33,3 +31,34 @@ async def renew(request: web.Request) -> web.Response:
 async def me(request: web.Request) -> web.Response:
     found = await commands.me(caller_of(request, signed_in(request)), NoParameters())
     return json_reply(found.encode())
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="auth.login",
+        method="POST",
+        path=f"{PATH}/login",
+        handler=login,
+        summary="Sign in",
+        body=LoginRequest,
+        reply=TokenBody,
+        refusals=(WrongCredentials,),
+        is_public=True,
+    ),
+    Endpoint(
+        name="auth.token",
+        method="POST",
+        path=f"{PATH}/token",
+        handler=renew,
+        summary="Get a fresh token for a valid one",
+        reply=TokenBody,
+    ),
+    Endpoint(
+        name="accounts.me",
+        method="GET",
+        path=f"{PATH}/me",
+        handler=me,
+        summary="Read whose token this is",
+        reply=AccountBody,
+    ),
+)

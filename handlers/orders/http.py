@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
+from handlers.endpoints import Endpoint
+from handlers.errors import Forbidden, IllegalTransition, KeyInFlight, KeyReused, OutOfStock
 from handlers.http import (
     caller_of,
     idempotency_key,
@@ -19,15 +21,10 @@ from handlers.http import (
 )
 from handlers.orders import commands
 from handlers.orders.model import Action
-from handlers.orders.schemas import PlaceOrder, PlaceOrderRequest
-from handlers.schemas import ById, PageQuery
+from handlers.orders.schemas import LiveOrderBody, OrderBody, PlaceOrder, PlaceOrderRequest
+from handlers.schemas import ById, LiveListing, PageQuery
 
 PATH = "/api/v1/orders"
-
-
-def routes() -> list[web.RouteDef]:
-    transitions = [web.post(f"{PATH}/{{id}}/{action}", _advance(action)) for action in Action]
-    return [web.post(PATH, place), web.get(PATH, page), web.get(f"{PATH}/{{id}}", get), *transitions]
 
 
 async def place(request: web.Request) -> web.Response:
@@ -59,3 +56,58 @@ def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]
         return json_reply(order.encode())
 
     return advance
+
+
+_ADVANCING = {
+    Action.PAY: "Note that a placed order is paid",
+    Action.SHIP: "Note that a paid order is on its way",
+    Action.DELIVER: "Note that a shipped order has arrived",
+    Action.CANCEL: "Cancel an order that is placed, as staff also one that is paid; its pieces go back to the stock",
+}
+
+ENDPOINTS = (
+    Endpoint(
+        name="orders.place",
+        method="POST",
+        path=PATH,
+        handler=place,
+        summary="Place an order",
+        body=PlaceOrderRequest,
+        reply=OrderBody,
+        status=201,
+        refusals=(OutOfStock, KeyInFlight, KeyReused),
+        takes_key=True,
+        has_location=True,
+    ),
+    Endpoint(
+        name="orders.list",
+        method="GET",
+        path=PATH,
+        handler=page,
+        summary="List one's own orders, newest first; for staff everybody's",
+        query=PageQuery,
+        reply=LiveListing[OrderBody],
+        has_position=True,
+    ),
+    Endpoint(
+        name="orders.get",
+        method="GET",
+        path=f"{PATH}/{{id}}",
+        handler=get,
+        summary="Read an order",
+        reply=LiveOrderBody,
+        has_position=True,
+    ),
+    *(
+        Endpoint(
+            name=f"orders.{action}",
+            method="POST",
+            path=f"{PATH}/{{id}}/{action}",
+            handler=_advance(action),
+            summary=_ADVANCING[action],
+            reply=OrderBody,
+            refusals=(Forbidden, IllegalTransition),
+        )
+        for action in Action
+    ),
+)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from handlers.endpoints import Endpoint
 from handlers.http import caller_of, json_reply, path_id, read_query, signed_in
 from handlers.products import commands
-from handlers.schemas import ById, PageQuery
+from handlers.products.schemas import ProductBody
+from handlers.schemas import ById, Listing, PageQuery
 
 PATH = "/api/v1/products"
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.get(PATH, page), web.get(f"{PATH}/{{id}}", get)]
 
 
 async def page(request: web.Request) -> web.Response:
@@ -23,3 +21,24 @@ async def page(request: web.Request) -> web.Response:
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
     return json_reply(found.encode())
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="products.list",
+        method="GET",
+        path=PATH,
+        handler=page,
+        summary="List products in order of SKU",
+        query=PageQuery,
+        reply=Listing[ProductBody],
+    ),
+    Endpoint(
+        name="products.get",
+        method="GET",
+        path=f"{PATH}/{{id}}",
+        handler=get,
+        summary="Read a product",
+        reply=ProductBody,
+    ),
+)

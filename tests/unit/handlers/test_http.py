@@ -174,7 +174,7 @@ async def test_a_body_over_the_limit_is_too_large_however_it_is_sent(rest: Rest)
         ("cursor=", [("/cursor", "bad_cursor")]),
         ("cursor=!!", [("/cursor", "bad_cursor")]),
         ("cursor=%FF%00", [("/cursor", "bad_cursor")]),
-        ("cursor=" + "x" * 1001, [("/cursor", "wrong_length")]),
+        ("cursor=" + "x" * 501, [("/cursor", "wrong_length")]),
         ("cursor=" + encode_cursor("\0"), [("/cursor", "bad_cursor")]),
     ],
 )
@@ -185,7 +185,7 @@ async def test_a_bad_query_is_malformed(rest: Rest, path: str, query: str, fault
     assert (answer.status, answer.code, answer.faults) == (400, "malformed", faults)
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", "٣", str(2**63), "9" * 500])
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", "٣", str(2**63), "9" * 300])
 async def test_a_cursor_of_orders_holds_a_number_that_an_order_can_have(rest: Rest, number: str) -> None:
     answer = await rest.call("GET", f"/api/v1/orders?cursor={encode_cursor(number)}", await rest.an_account())
 

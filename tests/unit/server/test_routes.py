@@ -23,6 +23,7 @@ async def here(_request: web.Request) -> web.StreamResponse:
 def routes(web_folder: Path | None = None) -> list[web.RouteDef]:
     return build_routes(
         transports=[web.get(WEBSOCKET_PATH, here)],
+        openapi=here,
         asyncapi=here,
         health=Health(vital={}, helpful={}).routes(),
         metrics=here,
