@@ -1,9 +1,9 @@
 """Writing what is pending: one joined write per client, in short slices between which the loop does other work.
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
-rises, with no setting for it. Rounds take at most half of the loop's time: where the next one would come too early it
-waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what brings the publications.
-What answers a client waits for nothing.
+rises, with no setting for it. Rounds take at most half of the loop's time, looked at over some of them: where the next
+one would come too early it waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what
+brings the publications. What answers a client waits for nothing.
 
 Others go first, between two slices (`turns`): else a large channel would delay its own next publication.
 """
@@ -22,7 +22,8 @@ from realtime.turns import Turns
 _SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
 _CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
 _OTHERS_SHARE: Final = 3
-_ROUNDS_SHARE: Final = 2  # a round begins so many times later than the one before as that took
+_ROUNDS_SHARE: Final = 2  # rounds take one second of so many
+_CREDIT_SECONDS: Final = 0.02  # by which they may be ahead: one that took long does not hold up the next
 _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
 
 
@@ -115,7 +116,7 @@ class Flusher:
 
     def _schedule(self) -> None:
         self._is_scheduled = True
-        rest = self._rest_until - self._clock()
+        rest = self._rest_until - _CREDIT_SECONDS - self._clock()
         if rest > _SHORTEST_REST:
             asyncio.get_running_loop().call_later(rest, self._slice)
         else:
@@ -148,7 +149,7 @@ class Flusher:
 
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
-        self._rest_until = now
+        self._rest_until = max(self._rest_until, now)
         if not self._round:
             self._round, self._dirty = self._dirty, {}
         self._round_times, self._waiting_times = self._waiting_times, []
