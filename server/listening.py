@@ -76,7 +76,8 @@ async def _listeners(host: str, port: int, *, is_shared: bool) -> Sequence[socke
 
 
 def _is_given_up(connection: socket.socket) -> bool:
-    """Has the other side closed it while it waited, for too long? Only Linux tells."""
+    """Has the other side closed it while it waited, for too long? Only Linux tells. (One that only says that it has no
+    more to say would not be served either: aiohttp lets go of it.)"""
     if sys.platform != "linux":
         return False
     state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
@@ -116,11 +117,10 @@ class _Door:
                 entered += self._accept()
         except BlockingIOError:
             pass  # that was all
-        except OSError as error:
-            if error.errno not in _EXHAUSTED:
-                raise
-            log.error("cannot_accept", reason=error.strerror)
-            rest = _PAUSE_SECONDS
+        except OSError as error:  # most are one connection's own (accept(2)): the next one may come
+            if error.errno in _EXHAUSTED:
+                log.error("cannot_accept", reason=error.strerror)
+                rest = _PAUSE_SECONDS
         self._loop.call_later(rest, self._let_others)
 
     def _let_others(self) -> None:
@@ -128,15 +128,10 @@ class _Door:
 
     def _accept(self) -> bool:
         """Did one come that is still there?"""
-        try:
-            connection, _ = self._listener.accept()
-        except (ConnectionAbortedError, InterruptedError):
-            return False
+        connection, _ = self._listener.accept()
         if _is_given_up(connection):
             connection.close()
             return False
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         entering = self._loop.create_task(self._enter(connection))
         self._entering.add(entering)
         entering.add_done_callback(self._entering.discard)
@@ -144,6 +139,8 @@ class _Door:
 
     async def _enter(self, connection: socket.socket) -> None:
         try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocols, connection)
         except OSError:
             connection.close()  # it went meanwhile
