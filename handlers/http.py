@@ -10,12 +10,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from handlers.actor import Actor
 from handlers.clock import utc_now
 from handlers.commands import Caller
-from handlers.errors import Fault, Malformed, NotFound, Unauthenticated
+from handlers.errors import AppError, Fault, Malformed, NotFound, Unauthenticated
 from handlers.events import Cause
 from handlers.idempotency import parse_key
 from handlers.ports.domain import Passwords, Tokens
@@ -38,6 +39,39 @@ class Services:
     passwords: Passwords
     tokens: Tokens
     identify: Identify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A REST endpoint: where it is, what answers, and what has to be known to call it. Routes and the OpenAPI document are
+    made of the same tables, one in each domain's http.py.
+
+    `name` is unique, and that of the command if there is one for clients of the socket. `reply` is the body of the
+    answer with `status`; `body` and `query` are what is read.
+
+    `refusals` are this endpoint's own. What follows from the rest is not among them: a body may be invalid, who is
+    nobody is unauthenticated, what an id names may not be there.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    reply: type[Body]
+    status: int = 200
+    body: type[Body] | None = None
+    query: type[Body] | None = None
+    refusals: tuple[type[AppError], ...] = ()
+    is_public: bool = False
+    takes_key: bool = False  # an Idempotency-Key
+    has_position: bool = False  # X-Stream-Offset and X-Stream-Epoch
+    has_location: bool = False
+
+    def route(self) -> web.RouteDef:
+        if self.method == "GET":
+            return web.get(self.path, self.handler)
+        return web.route(self.method, self.path, self.handler)
 
 
 SERVICES = web.AppKey("services", Services)

@@ -15,9 +15,8 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from handlers.endpoints import Endpoint
 from handlers.errors import AppError, Invalid, InvalidToken, Malformed, NotFound, Unauthenticated, Unavailable
-from handlers.http import FAULT_CODES
+from handlers.http import FAULT_CODES, Endpoint
 from handlers.idempotency import MAX_KEY_LENGTH
 from realtime.event_schemas import REFERENCE, published
 from server.problems import HTTP_CODES, Problem, problem_of

@@ -19,9 +19,8 @@ import handlers.products.commands
 import handlers.products.http
 from handlers.actor import Actor
 from handlers.commands import Command
-from handlers.endpoints import Endpoint
 from handlers.errors import InvalidToken
-from handlers.http import Identify
+from handlers.http import Endpoint, Identify
 from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 REST: Final[Sequence[Endpoint]] = (

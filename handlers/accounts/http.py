@@ -7,9 +7,8 @@ from aiohttp import web
 from handlers.accounts import commands, service
 from handlers.accounts.schemas import AccountBody, LoginRequest, TokenBody
 from handlers.clock import utc_now
-from handlers.endpoints import Endpoint
 from handlers.errors import WrongCredentials
-from handlers.http import caller_of, json_reply, read_body, services, signed_in, work
+from handlers.http import Endpoint, caller_of, json_reply, read_body, services, signed_in, work
 from handlers.schemas import NoParameters
 
 PATH = "/api/v1/auth"

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from handlers.endpoints import Endpoint
 from handlers.errors import Forbidden, IllegalTransition, KeyInFlight, KeyReused, OutOfStock
 from handlers.http import (
+    Endpoint,
     caller_of,
     idempotency_key,
     json_reply,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.endpoints import Endpoint
-from handlers.http import caller_of, json_reply, path_id, read_query, signed_in
+from handlers.http import Endpoint, caller_of, json_reply, path_id, read_query, signed_in
 from handlers.products import commands
 from handlers.products.schemas import ProductBody
 from handlers.schemas import ById, Listing, PageQuery
