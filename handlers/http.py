@@ -43,8 +43,8 @@ class Services:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A REST endpoint: where it is, what answers, and what has to be known to call it. Routes and the OpenAPI document are
-    made of the same tables, one in each domain's http.py.
+    """A REST endpoint: where it is, what answers, and what has to be known to call it. Routes and the OpenAPI document
+    are made of the same tables, one in each domain's http.py.
 
     `name` is unique, and that of the command if there is one for clients of the socket. `reply` is the body of the
     answer with `status`; `body` and `query` are what is read.
