@@ -14,12 +14,11 @@ from typing import Final
 import structlog
 from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from realtime.backoff import Backoff
 from realtime.bus import Bus, Item, Order, Receiver, encode
 from realtime.metrics import RealtimeMetrics
-from realtime.redis_client import PATIENCE_SECONDS, end_if_cancelled, open_cluster, open_owner, open_redis
+from realtime.redis_client import PATIENCE_SECONDS, REDIS_AWAY, end_if_cancelled, open_cluster, open_owner, open_redis
 
 log = structlog.get_logger(__name__)
 
@@ -173,7 +172,7 @@ class RedisBus:
                         self._metrics.reconnects.labels("redis").inc()
                     has_been_connected = True
                     await self._listen(subscription, receiver)
-            except (RedisError, OSError) as error:
+            except REDIS_AWAY as error:
                 log.warning("bus_lost", cause=type(error).__name__)
             finally:
                 self._is_subscribed = False
@@ -212,7 +211,7 @@ class RedisBus:
         try:
             async with asyncio.timeout_at(together[0].deadline):
                 await self._publish(b"".join(each.message for each in together))
-        except (RedisError, OSError):  # TimeoutError is an OSError
+        except REDIS_AWAY:
             self._is_doubted = True
             return False
         return True

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
 
 from realtime.presence import TTL_SECONDS, Change, Member, Outcome, PresenceAway, Stats
-from realtime.redis_client import end_if_cancelled, open_cluster, open_redis
+from realtime.redis_client import REDIS_AWAY, end_if_cancelled, open_cluster, open_redis
 
 DEADLINE: Final = 1.0  # seconds
 
@@ -185,5 +184,5 @@ def _raising() -> Iterator[None]:
     try:
         yield
         end_if_cancelled()
-    except (RedisError, OSError) as error:  # TimeoutError is an OSError
+    except REDIS_AWAY as error:
         raise PresenceAway from error

@@ -10,9 +10,14 @@ from typing import Any, Final
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 from yarl import URL
 
 PATIENCE_SECONDS: Final = 1.0
+
+REDIS_AWAY: Final = (RedisError, RedisClusterException, OSError)
+"""What is raised for a lost or refused connection, a time that ran out (an OSError) and a cluster that nobody answers
+for, whose exception is none of redis-py's errors."""
 
 
 def open_redis(url: str) -> Redis:

@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from realtime.bus import Bus, Order, decode
 from realtime.bus_redis import RedisBusOptions, open_redis_bus
 from realtime.metrics import RealtimeMetrics
+from realtime.presence import PresenceAway, Stats
+from realtime.presence_redis import RedisPresenceOptions, open_redis_presence
 from tests.services.redis import Redis, RedisCluster
 
 
@@ -138,6 +140,41 @@ async def test_of_a_cluster_one_server_dies_and_what_goes_by_the_others_arrives(
             node.heard.get_nowait()
         assert all([await node.say(kind, kind) for kind in KINDS])
         assert {await node.heard.get() for _ in KINDS} == {kind.encode() for kind in KINDS}
+
+
+async def test_a_cluster_that_is_gone_as_a_whole_is_away_and_comes_back(
+    own_redis_cluster: RedisCluster, unique_name: str
+) -> None:
+    presence_options = RedisPresenceOptions(own_redis_cluster.url, unique_name, is_cluster=True)
+    async with (
+        open_redis_presence(presence_options) as presence,
+        running_node(own_redis_cluster, unique_name) as node,
+        asyncio.timeout(40),
+    ):
+        await node.until_connected()
+        for server in own_redis_cluster.servers:
+            await asyncio.to_thread(server.kill)
+        await node.until_connected(False)
+        assert not await node.say("lost")
+        with pytest.raises(PresenceAway):
+            await presence.stats("c")
+        await asyncio.sleep(2.5)  # several tries to connect
+        await asyncio.to_thread(own_redis_cluster.revive)
+        await node.until_connected()
+        assert await node.hears_again()
+        assert await presence.stats("c") == Stats(0, 0)
+
+
+async def test_a_node_starts_with_the_cluster_away_and_joins_when_it_comes(
+    own_redis_cluster: RedisCluster, unique_name: str
+) -> None:
+    for server in own_redis_cluster.servers:
+        await asyncio.to_thread(server.kill)
+    async with running_node(own_redis_cluster, unique_name) as node, asyncio.timeout(40):
+        assert not await node.say("lost")
+        await asyncio.to_thread(own_redis_cluster.revive)
+        await node.until_connected()
+        assert await node.hears_again()
 
 
 async def test_a_shard_that_moves_to_another_server_of_the_cluster_is_followed(
