@@ -83,6 +83,13 @@ async def running(clients: Sequence[Client]) -> AsyncIterator[None]:
             life.cancel()
 
 
+async def until_more_are_placed(orders: Orders) -> None:
+    """For a second or so."""
+    enough = len(orders.ids) + ORDERS_A_SECOND
+    while len(orders.ids) < enough:  # noqa: ASYNC110 - each is placed by a task of its own
+        await asyncio.sleep(0.01)
+
+
 async def until_all_are_there(clients: Sequence[Client]) -> None:
     async with asyncio.timeout(20):
         for client in clients:
@@ -120,7 +127,7 @@ async def test_a_rolling_restart_loses_no_request_and_no_publication(
         await until_all_are_there(clients)
         placing = asyncio.create_task(orders.run())
         for node in deployment.nodes:
-            await asyncio.sleep(1.0)
+            await until_more_are_placed(orders)
             assert await asyncio.to_thread(node.stop) == 0
             node.spawn()
             await node.ready()

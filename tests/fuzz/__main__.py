@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import secrets
 import sys
 
 from tests.fuzz.run import ENVIRONMENT, ROLES, fuzz
+from tests.seeded import add_seed
 from tests.services.orderwire import orderwire
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, metavar="N", help="of all roles together (10)")
-    parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="of all that is drawn"
-    )
+    add_seed(parser)
     arguments = parser.parse_args()
     sys.stderr.write(f"seed {arguments.seed}\n")
     seconds = max(1, round(60 * arguments.minutes / len(ROLES)))

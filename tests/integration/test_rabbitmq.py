@@ -11,6 +11,7 @@ import aio_pika
 import aiormq
 import pytest
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -153,6 +154,19 @@ async def test_another_service_says_by_which_key_its_events_keep_their_order(
             signed = Basic.Properties(headers={"cloudEvents:partitionkey": key})
             await publish_raw(rabbitmq_foreign_url, options.exchange, b"theirs", signed)
             assert sorted(await counted(options, 3, 2)) == [0, 0, 2]
+
+
+async def test_events_of_other_services_without_a_key_keep_their_order_among_each_other(
+    options: RabbitMQOptions, rabbitmq_foreign_url: str
+) -> None:
+    options = replace(options, partitions=3)
+    async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as broker:
+        await broker.publish([Message("id-1", "order.created", "s", b"ours")])
+        await counted(options, 3, 1)
+        several: list[FieldTable | None] = [None, {}, {"another": "header"}]
+        for headers in several:
+            await publish_raw(rabbitmq_foreign_url, options.exchange, b"theirs", Basic.Properties(headers=headers))
+        assert sorted(await counted(options, 3, 3)) == [0, 0, 3]
 
 
 async def test_a_queue_that_is_there_with_other_arguments_is_used_and_warned_about_once(

@@ -4,11 +4,11 @@ anything, 1 otherwise, 2 where a server cannot be had."""
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 
 import uvloop
 
+from tests.seeded import add_seed
 from tests.services.server import Unavailable
 from tests.soak.run import Settings, soak
 
@@ -33,9 +33,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=120.0, metavar="N", help="of churn (120)")
-    parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="of all that is drawn"
-    )
+    add_seed(parser)
     parser.add_argument("--rate", type=float, default=40.0, metavar="N", help="orders a second (40)")
     parser.add_argument("--clients", type=int, default=60, metavar="N", help="clients that come and go (60)")
     return parser.parse_args()

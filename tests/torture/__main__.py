@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from pathlib import Path
 
 import uvloop
 
+from tests.seeded import add_seed
 from tests.services.server import Unavailable
 from tests.torture.plant import selfcheck
 from tests.torture.report import describe, describe_selfcheck
@@ -35,9 +35,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often something is killed (20)")
-    parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="of all that is drawn"
-    )
+    add_seed(parser)
     parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="orders a second (50)")
     parser.add_argument("--clients", type=int, default=50, metavar="N", help="live clients (50)")
     parser.add_argument("--embedded", action="store_true", help="the embedded default instead of the production parts")
