@@ -8,7 +8,7 @@ begin anew; clients join, leave, stall and come back with any position.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
 from realtime.bus import Item, Receiver
+from realtime.channel import Subscriber
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
@@ -155,12 +156,34 @@ class Client:
         self.last[channel] = Position(offset, epoch)
 
 
+class MortalFlusher(Flusher):
+    """Writes nothing any more once its node was killed, whatever timers of that node are left in this process."""
+
+    is_dead = False
+
+    def hand(self, subscribers: Mapping[Subscriber, None], data: bytes) -> None:
+        if not self.is_dead:
+            super().hand(subscribers, data)
+
+    def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
+        if not self.is_dead:
+            super().mark(subscribers)
+
+    def flush(self, subscriber: Subscriber) -> None:
+        if not self.is_dead:
+            super().flush(subscriber)
+
+    def _slice(self) -> None:
+        if not self.is_dead:
+            super()._slice()
+
+
 @dataclass
 class Node:
     """One that may die. `in_flight` is what the bus has for it."""
 
     hub: Hub
-    flusher: Flusher
+    flusher: MortalFlusher
     registry: CollectorRegistry
     upkeep: asyncio.Task[None]
     in_flight: list[Published] = field(default_factory=list)
@@ -190,7 +213,7 @@ class LossyPath(RuleBasedStateMachine):
     def new_node(self) -> Node:
         registry = CollectorRegistry()
         metrics = RealtimeMetrics(registry)
-        flusher = Flusher(metrics, clock=self.loop.time)
+        flusher = MortalFlusher(metrics, clock=self.loop.time)
         hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
         return Node(hub, flusher, registry, self.loop.create_task(hub.run()))
 
@@ -247,6 +270,7 @@ class LossyPath(RuleBasedStateMachine):
 
         async def die() -> None:
             dead.upkeep.cancel()
+            dead.flusher.is_dead = True
             self.buried.append(dead.upkeep)
             for number, client in enumerate(self.clients):
                 if client.node is dead:
@@ -259,9 +283,13 @@ class LossyPath(RuleBasedStateMachine):
     def history_is_removed(self, channel: str, *, is_lost: bool) -> None:
         """The nodes are told, unless the bus loses it."""
         self.streams.trim(channel, 0)
-        for node in self.nodes:
-            if not is_lost:
+
+        async def forget() -> None:
+            for node in self.nodes:
                 node.hub.forget(channel.encode())
+
+        if not is_lost:
+            self.spin(forget())
 
     def carry(self, node: Node, published: list[Published]) -> None:
         async def receive() -> None:
