@@ -150,8 +150,8 @@ class Flusher:
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
         self._rest_until = max(self._rest_until, now)
-        if not self._round:
-            self._round, self._dirty = self._dirty, {}
+        if not self._round:  # whoever was to get what is common may have been answered meanwhile, and have got it then
+            self._round, self._dirty, self._common = self._dirty, {}, b""
         self._round_times, self._waiting_times = self._waiting_times, []
 
     def _end_round(self) -> None:

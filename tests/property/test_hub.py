@@ -443,6 +443,16 @@ def test_a_position_that_retention_took_is_not_recovered(path: LossyPath) -> Non
     assert path.clients[0].last == {"a": path.streams.position("a")}
 
 
+def test_who_is_answered_before_a_round_hears_it_once(path: LossyPath) -> None:
+    path.begin(0, 0, {0, 1})
+    path.publish("b", 1, is_batch=False)
+    path.client_stalls(1)
+    path.join(1, "b", "start")
+    path.publish("a", 1, is_batch=False)
+    path.publish("b", 3, is_batch=False)
+    path.time_passes(0.3)
+
+
 def test_a_position_of_another_epoch_is_not_recovered(path: LossyPath) -> None:
     path.begin(8, 8, set())
     path.join(0, "a", "odd")

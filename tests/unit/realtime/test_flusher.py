@@ -238,6 +238,20 @@ async def test_one_round_that_took_long_does_not_hold_up_the_next(flusher: Flush
     assert {tuple(client.writes) for client in clients} == {(b"a", b"b")}
 
 
+async def test_what_was_for_one_who_was_answered_before_the_round_is_for_nobody_else(
+    flusher: Flusher, clock: Clock
+) -> None:
+    one, other = Recorder(clock), Recorder(clock)
+    hand(flusher, [one], b"for one")
+    one.pending.append(b"answer")
+    flusher.flush(one)
+    other.pending.append(b"for the other")
+    flusher.mark({one: None, other: None})
+    await turns(10)
+    assert one.writes == [b"for oneanswer"]
+    assert other.writes == [b"for the other"]
+
+
 async def test_after_a_quiet_while_nothing_waits(flusher: Flusher, clock: Clock) -> None:
     clients = [Recorder(clock) for _ in range(100)]
     for frame in (b"a", b"b"):
