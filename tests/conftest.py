@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ def no_descriptor_left() -> Iterator[None]:
     before = set(leftovers.descriptors().values())
     yield
     left = {number: target for number, target in leftovers.descriptors().items() if target not in before}
-    assert not left, f"descriptors left open: {left}"
+    assert not left, f"descriptors left open: {left}, of which connections: {_of_connections(left.values())}"
 
 
 @pytest.fixture(autouse=True)
@@ -127,8 +127,9 @@ def postgres_server() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
     made = Databases(os.environ.get("ORDERWIRE_TEST_POSTGRES_URL") or _server(request, Postgres, "postgres_server").url)
-    yield made
-    made.close()
+    with made.connected():
+        yield made
+        made.drop_template()
 
 
 @pytest.fixture
@@ -196,7 +197,8 @@ def mortal_databases(mortal_postgres: Postgres) -> Databases:
 @pytest.fixture
 def own_postgres_url(own_postgres: Postgres, mortal_databases: Databases) -> str:
     """Of a fresh, migrated database on `own_postgres`."""
-    return mortal_databases.create()
+    with mortal_databases.connected():
+        return mortal_databases.create()
 
 
 @pytest.fixture(scope="session")
@@ -258,6 +260,11 @@ def node_modules(node: Path) -> Path:
 def chromium() -> Chromium:
     """For playwright: `launch(executable_path=..., env=..., args=...)` takes its three fields."""
     return _or_left_out(chromium_service.find)
+
+
+def _of_connections(targets: Iterable[str]) -> Mapping[str, str]:
+    told = leftovers.connections()
+    return {target: told[target] for target in targets if target in told}
 
 
 def _is_coroutine(item: pytest.Item) -> bool:

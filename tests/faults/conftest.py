@@ -45,7 +45,9 @@ def standing(
 ) -> Iterator[Deployment]:
     for server in (mortal_postgres, mortal_redis, mortal_rabbitmq):
         server.revive()
-    database_url, name = mortal_databases.create(), f"test-{secrets.token_hex(6)}"
+    with mortal_databases.connected():
+        database_url = mortal_databases.create()
+    name = f"test-{secrets.token_hex(6)}"
     environment = {
         "ORDERWIRE_DATABASE__URL": database_url,
         "ORDERWIRE_REDIS__URL": mortal_redis.url,

@@ -21,21 +21,18 @@ async def tasks() -> list[str]:
 
 
 def descriptors() -> Mapping[str, str]:
-    """What is open in this process, as number -> target; empty where the system does not tell. Of a TCP socket its
-    ports and state are told, too, which are all there is to find its owner by."""
+    """What is open in this process, as number -> target; empty where the system does not tell."""
     found: dict[str, str] = {}
     if not _DESCRIPTORS.exists():
         return found
-    connections = _connections()
     for link in _DESCRIPTORS.iterdir():
         with suppress(OSError):  # the descriptor that lists the folder is gone
-            target = str(link.readlink())
-            found[link.name] = f"{target}{connections.get(target, '')}"
+            found[link.name] = str(link.readlink())
     return found
 
 
-def _connections() -> Mapping[str, str]:
-    """By the socket's name as a descriptor's target."""
+def connections() -> Mapping[str, str]:
+    """Ports and state of each TCP socket, which are all there is to find its owner by; by its descriptor's target."""
     found: dict[str, str] = {}
     for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
         _, near, far, state, *_, inode = line.split()[:10]
