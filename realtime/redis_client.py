@@ -15,9 +15,10 @@ from yarl import URL
 
 PATIENCE_SECONDS: Final = 1.0
 
-REDIS_AWAY: Final = (RedisError, RedisClusterException, OSError)
-"""What is raised for a lost or refused connection, a time that ran out (an OSError) and a cluster that nobody answers
-for, whose exception is none of redis-py's errors."""
+REDIS_AWAY: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
+"""What is raised for a lost or refused connection, a time that ran out (an OSError), a cluster that nobody answers for,
+whose exception is none of redis-py's errors, and a connection that ended in the turn of the loop in which it was made:
+uvloop's RuntimeError, which redis-py lets through."""
 
 
 def open_redis(url: str) -> Redis:

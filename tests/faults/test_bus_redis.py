@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -63,9 +63,12 @@ async def running_node(server: Redis | RedisCluster, channel: str) -> AsyncItera
     async with open_redis_bus(options, RealtimeMetrics(registry)) as bus:
         started = Node(bus, registry)
         task = asyncio.create_task(bus.run(started.hear))
-        yield started
-        task.cancel()
-        await asyncio.wait([task])
+        try:
+            yield started
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def test_a_restart_is_noticed_and_messages_arrive_again(own_redis: Redis, node: Node) -> None:

@@ -1,0 +1,59 @@
+"""What redis-py lets through when it connects."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import pytest
+
+from realtime.redis_client import REDIS_AWAY, open_redis
+
+ABORTS = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+
+
+@pytest.fixture
+def resetting() -> Iterator[str]:
+    """Of a server that accepts connections and resets them at once."""
+
+    def serve() -> None:
+        with suppress(OSError):  # until it is shut down
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTS)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield "redis://{}:{}".format(*listening.getsockname())
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.fixture
+async def busy_loop() -> AsyncIterator[None]:
+    """Each turn lasts so long that a connection is made and lost in one."""
+
+    async def keep_busy() -> None:
+        while True:
+            time.sleep(0.002)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(keep_busy())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.usefixtures("busy_loop")
+async def test_a_connection_that_ends_in_the_turn_in_which_it_is_made_is_away(resetting: str) -> None:
+    for _ in range(10):
+        async with open_redis(resetting) as redis:
+            with pytest.raises(REDIS_AWAY):
+                await redis.ping()
