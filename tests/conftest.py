@@ -25,11 +25,14 @@ import pytest
 import redis
 import uvloop
 from blockbuster import BlockBuster
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling
 
 from server.config import load
 from server.settings import Settings
 from tests.deployment import API_KEY, AUTH_SECRET, NOTHING, TOKEN_KEY, Deploy, Deployment, deployed
 from tests.peers import PEERS, Peer
+from tests.schedule import SharedServers
 from tests.services import chromium as chromium_service
 from tests.services import folders, leftovers
 from tests.services import node as node_service
@@ -62,6 +65,10 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": partial(new_loop, _timeout(item))}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return SharedServers(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

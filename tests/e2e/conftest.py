@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.served_channels import API_KEY, SETTINGS, TOKEN_KEY
-from tests.e2e.talking import Talk, javascript_talker, python_talker
+from tests.e2e.talking import JavaScript, Talk, javascript_talker, python_talker
 from tests.services.orderwire import Orderwire, orderwire
 from tests.services.person import Person
 
@@ -20,6 +20,12 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orderwire]:
     settings.write_text(SETTINGS)
     environment = {"ORDERWIRE_HTTP_API__KEY": API_KEY, "ORDERWIRE_CLIENT__TOKEN__HMAC_SECRET_KEY": TOKEN_KEY}
     with orderwire(environment=environment, arguments=["--demo", "--config", str(settings)]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def javascript(node: Path, node_modules: Path) -> Iterator[JavaScript]:
+    with JavaScript(node) as running:
         yield running
 
 
@@ -38,9 +44,7 @@ def talk(request: pytest.FixtureRequest) -> Talk:
     language, form, *transport = request.param.split()
     if language == "python":
         return partial(python_talker, form)
-    request.getfixturevalue("node_modules")
-    node: Path = request.getfixturevalue("node")
-    return partial(javascript_talker, node, form, *transport or [""])
+    return partial(javascript_talker, request.getfixturevalue("javascript"), form, *transport or [""])
 
 
 @pytest.fixture

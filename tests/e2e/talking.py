@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,6 +13,8 @@ from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import centrifuge  # type: ignore[import-untyped]
 import orjson
+
+from tests.services.server import Launch, Server
 
 SCRIPT = Path(__file__).parent / "js" / "talk.mjs"
 PATIENCE = 20.0
@@ -119,11 +122,9 @@ class Ears:
 
 
 class JavaScriptTalker(Ears):
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._says, self._reads = process.stdin, process.stdout
+        self._reads, self._says = reader, writer
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
     async def subscribe(self, channel: str, token: str = "", **wishes: Unpack[Wishes]) -> None:
@@ -309,31 +310,44 @@ class _ServerSide(centrifuge.ClientEventHandler):  # type: ignore[misc]
         self._talker.hear("disconnected", ctx.code)
 
 
+class JavaScript(Server):
+    """A process in which every JavaScript application of the tests lives: each start costs a quarter of a second."""
+
+    name = "javascript"
+
+    def __init__(self, node: Path) -> None:
+        super().__init__()
+        self._node = node
+
+    @property
+    def url(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def _prepare(self) -> Launch:
+        return Launch([self._node, "--experimental-eventsource", SCRIPT, str(self.port)])
+
+    def _is_ready(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+
+
 @asynccontextmanager
 async def javascript_talker(
-    node: Path, form: str, transport: str, url: str, token: str, *, renewed: str = ""
+    javascript: JavaScript, form: str, transport: str, url: str, token: str, *, renewed: str = ""
 ) -> AsyncIterator[Talker]:
     """`transport` is empty for the WebSocket."""
-    process = await asyncio.create_subprocess_exec(
-        node,
-        "--experimental-eventsource",
-        SCRIPT,
-        form,
-        url,
-        transport,
-        env={"TOKEN": token, "RENEWED": renewed},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    talker = JavaScriptTalker(process)
+    reader, writer = await asyncio.open_connection("127.0.0.1", javascript.port)
+    who = {"form": form, "address": url, "transport": transport, "token": token, "renewed": renewed}
+    writer.write(orjson.dumps(who) + b"\n")
+    talker = JavaScriptTalker(reader, writer)
     listening = asyncio.create_task(talker.listen())
     try:
         yield talker
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
+        writer.write_eof()
         await listening
-        assert await process.wait() == 0
+        writer.close()
+        await writer.wait_closed()
 
 
 @asynccontextmanager

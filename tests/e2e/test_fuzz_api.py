@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.run import ENVIRONMENT, ROLES, fuzz
 from tests.services.orderwire import Orderwire, orderwire
 
-SECONDS = 5
+SECONDS = 3
 
 
 @pytest.fixture(scope="module")

@@ -70,8 +70,8 @@ def exchange(unique_name: str) -> str:
 
 
 @pytest.fixture
-async def broker(rabbitmq_url: str, unique_name: str, exchange: str) -> AsyncIterator[RabbitMQ]:
-    options = RabbitMQOptions(rabbitmq_url, exchange, f"{unique_name}.fanout", f"{unique_name}.dead")
+async def broker(own_rabbitmq: Server, unique_name: str, exchange: str) -> AsyncIterator[RabbitMQ]:
+    options = RabbitMQOptions(own_rabbitmq.url, exchange, f"{unique_name}.fanout", f"{unique_name}.dead")
     async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as opened:
         await opened.publish([paid()])
         yield opened
@@ -92,18 +92,18 @@ async def published(broker: RabbitMQ, queue: str) -> Event:
 
 
 async def test_the_python_example_publishes(
-    broker: RabbitMQ, exchange: str, unique_name: str, rabbitmq_foreign_url: str
+    broker: RabbitMQ, exchange: str, unique_name: str, own_rabbitmq: Server
 ) -> None:
     [example] = blocks("python publish")
     command = [sys.executable, "-c", example.replace("orderwire.events", exchange)]
-    await asyncio.to_thread(subprocess.run, command, check=True, timeout=20, env={"AMQP_URL": rabbitmq_foreign_url})
+    await asyncio.to_thread(subprocess.run, command, check=True, timeout=20, env={"AMQP_URL": own_rabbitmq.foreign_url})
     event = await published(broker, f"{unique_name}.fanout")
     assert (event.type, event.channel) == ("invoice.sent", "orders:feed")
 
 
 @pytest.mark.timeout(120)  # the first time, the package is fetched
 async def test_the_command_line_publishes(
-    broker: RabbitMQ, exchange: str, unique_name: str, rabbitmq_foreign_url: str
+    broker: RabbitMQ, exchange: str, unique_name: str, own_rabbitmq: Server
 ) -> None:
     try:
         prefix = await asyncio.to_thread(debian.prefix_of, "amqp-tools")
@@ -111,7 +111,7 @@ async def test_the_command_line_publishes(
         pytest.skip(f"left out: {missing}")
     [example] = blocks("sh publish")
     environment = {
-        "AMQP_URL": rabbitmq_foreign_url.rstrip("/"),
+        "AMQP_URL": own_rabbitmq.foreign_url.rstrip("/"),
         "PATH": f"{prefix}/usr/bin:{os.defpath}",
         "LD_LIBRARY_PATH": debian.library_path(prefix),
     }
@@ -122,12 +122,12 @@ async def test_the_command_line_publishes(
 
 
 async def test_the_consumer_sees_our_events(
-    broker: RabbitMQ, exchange: str, unique_name: str, rabbitmq_foreign_url: str
+    broker: RabbitMQ, exchange: str, unique_name: str, own_rabbitmq: Server
 ) -> None:
     [example] = blocks("python consume")
     text = example.replace("orderwire.events", exchange).replace("billing.orders", f"{unique_name}.orders")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", text, stdout=asyncio.subprocess.PIPE, env={"AMQP_URL": rabbitmq_foreign_url}
+        sys.executable, "-c", text, stdout=asyncio.subprocess.PIPE, env={"AMQP_URL": own_rabbitmq.foreign_url}
     )
     assert process.stdout is not None
     try:
