@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.wire import PING, Subscriber, text_frame
@@ -35,6 +35,7 @@ class Wire(asyncio.Transport):
         self.sent.append(bytes(data))
 
 
+@settings(max_examples=30)  # of 70,000 bytes, some a byte at a time
 @given(sizes=st.lists(st.sampled_from([0, 60, 200, 70_000]), max_size=6), cut=st.integers(1, 5000))
 def test_every_publication_is_counted_however_the_bytes_arrive(sizes: list[int], cut: int) -> None:
     async def count() -> tuple[int, int]:
