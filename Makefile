@@ -18,7 +18,7 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 
 test: lint types  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
 	@$(BIN)/python -m tests.services fetch
-	@$(BIN)/pytest --numprocesses 3 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports
 	@$(BIN)/ruff check .
