@@ -62,7 +62,7 @@ proto: setup  ## generate the Protobuf codec's messages from realtime/protocol/c
 openapi: setup  ## write docs/schemas/openapi.json: the REST API, from its endpoints and models
 	@$(BIN)/python -m server.openapi docs/schemas/openapi.json
 
-contract: setup  ## write docs/schemas: JSON Schemas and TypeScript types of the events, from their models
+contract: setup  ## write docs/schemas: JSON Schemas and TypeScript types of the events, the life of an order, from the code
 	@$(BIN)/python -m server.contract docs/schemas
 
 lock: setup  ## write requirements/*.txt anew; UPGRADE=--upgrade for newer versions

@@ -18,6 +18,7 @@ from handlers.clock import utc_now
 from handlers.errors import AppError, Unauthenticated
 from handlers.events import Cause
 from handlers.reading import read_json
+from handlers.rules import Rules
 from handlers.schemas import Body
 from handlers.traceparent import continue_trace
 from handlers.work import Work
@@ -29,11 +30,12 @@ P = TypeVar("P", bound=Body)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who runs a command, what sets it off, and where its work is done."""
+    """Who runs a command, what sets it off, where its work is done, and what holds there."""
 
     actor: Actor
     cause: Cause
     work: Work
+    rules: Rules
 
 
 class Result(Protocol):
@@ -76,8 +78,11 @@ class CommandRefused(Exception):
 class Commands:
     """The table. `status_of` is what REST makes of the tree in handlers.errors."""
 
-    def __init__(self, work: Work, commands: Iterable[Command], status_of: Callable[[type[AppError]], int]) -> None:
+    def __init__(
+        self, work: Work, rules: Rules, commands: Iterable[Command], status_of: Callable[[type[AppError]], int]
+    ) -> None:
         self._work = work
+        self._rules = rules
         self._commands = {each.name: each for each in commands}
         self._status_of = status_of
 
@@ -102,7 +107,8 @@ class Commands:
         try:
             if actor is None:
                 raise Unauthenticated
-            answer = await command.answer(Caller(actor, cause, self._work), b"{}" if data in {b"", b"null"} else data)
+            caller = Caller(actor, cause, self._work, self._rules)
+            answer = await command.answer(caller, b"{}" if data in {b"", b"null"} else data)
             outcome = "done"
         except AppError as error:
             outcome = error.code

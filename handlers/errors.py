@@ -11,6 +11,7 @@
     ├── Conflict           understood and allowed, but the present state says no
     │   ├── OutOfStock
     │   ├── IllegalTransition
+    │   ├── VersionMismatch
     │   ├── KeyInFlight
     │   └── KeyReused
     └── Unavailable        a part we need is away; the same request may succeed later
@@ -109,6 +110,12 @@ class IllegalTransition(Conflict):
     """The order cannot go from its present status to the one asked for."""
 
     code = "illegal_transition"
+
+
+class VersionMismatch(Conflict):
+    """It has been changed since the version that you know."""
+
+    code = "version_mismatch"
 
 
 class KeyInFlight(Conflict):

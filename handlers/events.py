@@ -27,9 +27,11 @@ class OwnType(StrEnum):
 
     ORDER_CREATED = "order.created"
     ORDER_PAID = "order.paid"
+    ORDER_PACKED = "order.packed"
     ORDER_SHIPPED = "order.shipped"
     ORDER_DELIVERED = "order.delivered"
     ORDER_CANCELLED = "order.cancelled"
+    ORDER_EXPIRED = "order.expired"
 
 
 class LifeCycleType(StrEnum):

@@ -22,6 +22,7 @@ from handlers.idempotency import parse_key
 from handlers.ports.domain import Passwords, Tokens
 from handlers.reading import MAX_FAULTS as MAX_FAULTS
 from handlers.reading import SHAPE_CODES, faults_of, pointer, read_json
+from handlers.rules import Rules
 from handlers.schemas import Body, StreamBody
 from handlers.work import Work
 
@@ -36,6 +37,7 @@ class Services:
     """What the REST endpoints need of the rest of the process."""
 
     work: Work
+    rules: Rules
     passwords: Passwords
     tokens: Tokens
     identify: Identify
@@ -67,12 +69,15 @@ class Endpoint:
     takes_key: bool = False  # an Idempotency-Key
     has_position: bool = False  # X-Stream-Offset and X-Stream-Epoch
     has_location: bool = False
+    has_version: bool = False  # ETag; what is read is not sent again where it is known, what is changed may name it
 
     def route(self) -> web.RouteDef:
         if self.method == "GET":
             return web.get(self.path, self.handler)
         return web.route(self.method, self.path, self.handler)
 
+
+_MAX_VERSION_DIGITS = 10
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -89,7 +94,8 @@ def work(request: web.Request) -> Work:
 
 def caller_of(request: web.Request, actor: Actor) -> Caller:
     """`actor` on whose behalf this request runs a command, now."""
-    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), work(request))
+    part = services(request)
+    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), part.work, part.rules)
 
 
 def signed_in(request: web.Request) -> Actor:
@@ -138,6 +144,37 @@ def idempotency_key(request: web.Request) -> str | None:
     if not keys:
         return None
     return parse_key(keys[0] if len(keys) == 1 else "")
+
+
+def expected_version(request: web.Request) -> int | None:
+    """What the request's If-Match (RFC 9110) names: the version that it is to change; None where any will do.
+
+    Raises Malformed.
+    """
+    given = request.headers.getall("If-Match", [])
+    if given in ([], ["*"]):
+        return None
+    version = _version_of(given[0]) if len(given) == 1 else None
+    if version is None:
+        raise Malformed("If-Match is one ETag as it was given out, or *.")
+    return version
+
+
+def is_known(request: web.Request, version: int) -> bool:
+    """Does If-None-Match (RFC 9110) name this version, among others or by `*`?"""
+    given = ",".join(request.headers.getall("If-None-Match", []))
+    tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
+    return tags == ["*"] or etag(version) in tags
+
+
+def etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _version_of(tag: str) -> int | None:
+    digits = tag[1:-1]
+    is_version = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_VERSION_DIGITS
+    return int(digits) if is_version and digits[0] != "0" and tag == etag(int(digits)) else None
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

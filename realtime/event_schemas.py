@@ -23,9 +23,11 @@ REFERENCE: Final = "#/components/schemas/"
 DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_CREATED: OrderBody,
     OwnType.ORDER_PAID: OrderBody,
+    OwnType.ORDER_PACKED: OrderBody,
     OwnType.ORDER_SHIPPED: OrderBody,
     OwnType.ORDER_DELIVERED: OrderBody,
     OwnType.ORDER_CANCELLED: OrderBody,
+    OwnType.ORDER_EXPIRED: OrderBody,
 }
 """What the `data` of each of our own types is."""
 

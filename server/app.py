@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from handlers.admission import Admission
 from handlers.commands import Commands
 from handlers.http import SERVICES, Services
+from handlers.orders.expiry import Expiry
 from handlers.ports.broker import Broker
 from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
@@ -94,6 +95,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         Argon2Passwords() as passwords,
         Work(postgres) as work,
     ):
+        rules = options.rules(settings)
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         namespaces = options.namespaces(settings)
@@ -114,7 +116,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             subscribing,
             insecure=settings.client.insecure,
         )
-        commands = Commands(work, build_commands(), status_of)
+        commands = Commands(work, rules, build_commands(), status_of)
         uid = str(uuid4())
         connections = Connections(
             flusher,
@@ -157,7 +159,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             most = settings.client.history_max_publication_limit
             api = ServerApi(namespaces, publisher, hub, keeper, control, nodes, survey, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
-        app[SERVICES] = Services(work, passwords, authority, identify_by(authority))
+        app[SERVICES] = Services(work, rules, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(inbox.receive),
             "hub": hub.run,
@@ -170,6 +172,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             "relay": relay.run,
             "outbox": outbox.run,
             "retention": retention.run,
+            "expiry": Expiry(work, rules).run,
         }
         endless |= {f"fan_out {number}": fan_out.run for number, fan_out in enumerate(fan_outs)}
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}

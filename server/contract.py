@@ -1,4 +1,5 @@
-"""The contract as files: JSON Schemas and TypeScript types of the events. `python -m server.contract FOLDER` writes it.
+"""The contract as files: JSON Schemas and TypeScript types of the events, and the life of an order as a picture.
+`python -m server.contract FOLDER` writes it.
 
 The generator knows as much of JSON Schema as these schemas use, and refuses the rest.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from handlers.orders.model import TRANSITIONS, Action, By, Status, Transition
 from realtime.event_schemas import REFERENCE, schemas
 
 _DEFINITIONS: Final = "#/$defs/"
@@ -22,6 +24,12 @@ _JSON_HEAD: Final = {
     "title": "Orderwire's events",
     "description": "Made by `make contract`. Properties may be added; ignore those that you do not know.",
 }
+_ORDER_HEAD: Final = """# The life of an order
+
+Made by `make contract` from the table of transitions; [api.md](../api.md) tells how to move one on.
+
+"""
+_WHO: Final = {By.CUSTOMER: "its customer, staff", By.STAFF: "staff", By.TIME: "time"}
 _TYPESCRIPT_HEAD: Final = "// Orderwire's events. Made by `make contract`; properties may be added.\n"
 
 
@@ -32,7 +40,33 @@ def files() -> Mapping[str, str]:
     return {
         "events.json": orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode(),
         "events.d.ts": _TYPESCRIPT_HEAD + "".join(_declared(name, schema) for name, schema in schemas().items()),
+        "order-life.md": _ORDER_HEAD + _picture() + _table(),
     }
+
+
+def _picture() -> str:
+    """In Mermaid's language, which the usual viewers of Markdown draw."""
+    arrows = [f"    [*] --> {Status.PLACED}: {Action.PLACE}"]
+    arrows += [f"    {source} --> {each.target}: {action}" for action, each, source, _ in _transitions()]
+    sources = {source for _, _, source, _ in _transitions()}
+    arrows += [f"    {status} --> [*]" for status in Status if status not in sources]
+    return "\n".join(("```mermaid", "stateDiagram-v2", *arrows, "```", ""))
+
+
+def _table() -> str:
+    rows = [
+        f"| {source} | `{action}` | {_WHO[by]} | {each.target} | `{each.event}` | {'yes' if each.gives_back else ''} |"
+        for action, each, source, by in _transitions()
+    ]
+    return "\n".join(
+        ("", "| from | action | by | to | event | pieces go back |", "|---|---|---|---|---|---|", *rows, "")
+    )
+
+
+def _transitions() -> Iterator[tuple[Action, Transition, Status, By]]:
+    for action, each in TRANSITIONS.items():
+        for source, by in each.sources.items():
+            yield action, each, source, by
 
 
 def _declared(name: str, schema: Mapping[str, Any]) -> str:

@@ -15,7 +15,16 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from handlers.errors import AppError, Invalid, InvalidToken, Malformed, NotFound, Unauthenticated, Unavailable
+from handlers.errors import (
+    AppError,
+    Invalid,
+    InvalidToken,
+    Malformed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    VersionMismatch,
+)
 from handlers.http import FAULT_CODES, Endpoint
 from handlers.idempotency import MAX_KEY_LENGTH
 from realtime.event_schemas import REFERENCE, published
@@ -31,6 +40,8 @@ _OF_BODIES: Final = (408, 413, 415)  # what HTTP itself says of a body that does
 _LISTING: Final = re.compile(r"\b(Live)?Listing_(\w+?)Body_")
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 
+_IF_MATCH: Final = r'^("[1-9][0-9]{0,9}"|\*)$'
+
 _ID: Final[Node] = {"type": "string", "format": "uuid"}
 _HEADERS: Final[Mapping[str, Node]] = {
     "X-Request-Id": {"description": "The id of the request in all logs", "schema": {"type": "string"}},
@@ -38,6 +49,10 @@ _HEADERS: Final[Mapping[str, Node]] = {
     "Idempotency-Replayed": {
         "description": "This is the first answer again: the key was used before",
         "schema": {"const": "true"},
+    },
+    "ETag": {
+        "description": "The version of what the body is about",
+        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
     },
     "X-Stream-Offset": {"description": "`stream.offset` of the body", "schema": {"type": "string"}},
     "X-Stream-Epoch": {"description": "`stream.epoch` of the body", "schema": {"type": "string"}},
@@ -91,7 +106,7 @@ def _operation(endpoint: Endpoint) -> Node:
         told["requestBody"] = {"required": True, "content": {_JSON: {"schema": _reference(endpoint.body)}}}
     if endpoint.is_public:
         told["security"] = []
-    told["responses"] = {str(endpoint.status): _reply(endpoint), **_refusals(endpoint)}
+    told["responses"] = {str(endpoint.status): _reply(endpoint), **_known(endpoint), **_refusals(endpoint)}
     return told
 
 
@@ -104,13 +119,33 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
             is_required = name in schema.get("required", ())
             yield {"name": name, "in": "query", "required": is_required, "schema": _without_null(told)}
     if endpoint.takes_key:
-        yield {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "With the same key the same request gets the first answer again, for 24 hours",
-            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[\\x21-\\x7e]+$"},
-        }
+        yield _header(
+            "Idempotency-Key",
+            "With the same key the same request gets the first answer again, for 24 hours",
+            {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[\\x21-\\x7e]+$"},
+        )
+
+    if endpoint.has_version and endpoint.method == "GET":
+        yield _header("If-None-Match", "Send it unless it still has this ETag", {"type": "string"})
+    if _takes_version(endpoint):
+        tag = {"type": "string", "pattern": _IF_MATCH}
+        yield _header("If-Match", "Change it only if it still has this ETag", tag)
+
+
+def _header(name: str, description: str, schema: Node) -> Node:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+def _takes_version(endpoint: Endpoint) -> bool:
+    """Does it change something that is there?"""
+    return endpoint.has_version and endpoint.method != "GET" and bool(_IN_PATH.search(endpoint.path))
+
+
+def _known(endpoint: Endpoint) -> Node:
+    """The answer to who has it already."""
+    if not endpoint.has_version or endpoint.method != "GET":
+        return {}
+    return {"304": {"description": "It still has an ETag of If-None-Match", "headers": _headers(_names(endpoint))}}
 
 
 def _without_null(schema: Node) -> Node:
@@ -123,18 +158,25 @@ def _without_null(schema: Node) -> Node:
 
 
 def _reply(endpoint: Endpoint) -> Node:
+    return {
+        "description": "Done" if endpoint.method == "POST" else "Found",
+        "headers": _headers(_names(endpoint)),
+        "content": {_JSON: {"schema": _reference(endpoint.reply)}},
+    }
+
+
+def _names(endpoint: Endpoint) -> list[str]:
+    """Of the headers of a good answer."""
     names = ["X-Request-Id"]
     if endpoint.has_location:
         names.append("Location")
     if endpoint.takes_key:
         names.append("Idempotency-Replayed")
+    if endpoint.has_version:
+        names.append("ETag")
     if endpoint.has_position:
         names += ["X-Stream-Offset", "X-Stream-Epoch"]
-    return {
-        "description": "Done" if endpoint.method == "POST" else "Found",
-        "headers": _headers(names),
-        "content": {_JSON: {"schema": _reference(endpoint.reply)}},
-    }
+    return names
 
 
 def _refusals(endpoint: Endpoint) -> Node:
@@ -153,6 +195,8 @@ def _kinds(endpoint: Endpoint) -> Iterable[type[AppError]]:
         yield from (Malformed, Invalid)
     if endpoint.query is not None or endpoint.takes_key:
         yield Malformed
+    if _takes_version(endpoint):
+        yield from (Malformed, VersionMismatch)
     if not endpoint.is_public:
         yield from (Unauthenticated, InvalidToken)
     if _IN_PATH.search(endpoint.path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from handlers.ports.broker import partitions
+from handlers.rules import Rules
 from realtime.bus_redis import RedisBusOptions
 from realtime.client_tokens import ClientTokenOptions
 from realtime.fanout import FanOutOptions
@@ -23,6 +25,11 @@ from storage.postgres import PostgresOptions
 def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
     given = settings.database
     return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
+
+
+def rules(settings: Settings) -> Rules:
+    expiry = settings.orders.unpaid_expiry
+    return Rules(timedelta(seconds=expiry) if expiry else None)
 
 
 def wanted_transports(settings: Settings) -> set[str]:

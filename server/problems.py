@@ -26,6 +26,7 @@ from handlers.errors import (
     NotFound,
     Unauthenticated,
     Unavailable,
+    VersionMismatch,
 )
 
 # The nearest ancestor counts.
@@ -37,6 +38,7 @@ STATUSES: Mapping[type[AppError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    VersionMismatch: 412,
     KeyReused: 422,
     Unavailable: 503,
 }

@@ -330,6 +330,12 @@ class Channels(Section):
     ] = ()
 
 
+class Orders(Section):
+    unpaid_expiry: Annotated[float, Field(ge=0, le=10 * 366 * 86_400, description="seconds from 0 to ten years")] = (
+        86_400.0
+    )
+
+
 class Streams(Section):
     retention: Age = 86_400.0
     recovery_limit: Count = 10_000
@@ -375,6 +381,7 @@ class Settings(BaseSettings):
     uni_sse: Feature = Feature()
     http_api: HttpApi = HttpApi()
     channel: Channels = Channels()
+    orders: Orders = Orders()
     streams: Streams = Streams()
     events: Events = Events()
     log: Log = Log()

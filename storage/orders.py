@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from handlers.orders.model import Line, Order, Status
+from handlers.orders.model import Action, By, Change, Line, Order, Status
 from handlers.ports.domain import OrderFilter
 from storage.queries import load
 
@@ -24,7 +25,7 @@ _NEWEST = 2**63 - 1  # above every number
 class PostgresOrders:
     connection: Connection
 
-    async def add(self, order: Order) -> Order:
+    async def add(self, order: Order, change: Change) -> Order:
         number: int = await self.connection.fetchval(
             SQL["add"],
             order.id,
@@ -34,6 +35,10 @@ class PostgresOrders:
             order.currency,
             order.created_at,
             order.updated_at,
+            order.expires_at,
+            change.action,
+            change.by,
+            change.account_id,
             [line.product_id for line in order.lines],
             [line.sku for line in order.lines],
             [line.name for line in order.lines],
@@ -48,8 +53,24 @@ class PostgresOrders:
     async def lock(self, order_id: UUID) -> Order | None:
         return next(_orders(await self.connection.fetch(SQL["lock"], order_id)), None)
 
-    async def save(self, order: Order) -> None:
-        await self.connection.execute(SQL["save"], order.id, order.status, order.version, order.updated_at)
+    async def lock_due(self, now: datetime) -> Order | None:
+        return next(_orders(await self.connection.fetch(SQL["lock_due"], now)), None)
+
+    async def save(self, order: Order, change: Change) -> None:
+        await self.connection.execute(
+            SQL["save"],
+            order.id,
+            order.status,
+            order.version,
+            order.updated_at,
+            order.expires_at,
+            change.action,
+            change.by,
+            change.account_id,
+        )
+
+    async def changes(self, order_id: UUID) -> Sequence[Change]:
+        return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id)]
 
     async def page(self, which: OrderFilter) -> Sequence[Order]:
         before = _NEWEST if which.before is None else which.before
@@ -78,7 +99,19 @@ def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
             lines=tuple(_line(row) for row in lines if row["product_id"] is not None),
             created_at=first["created_at"],
             updated_at=first["updated_at"],
+            expires_at=first["expires_at"],
         )
+
+
+def _change(row: asyncpg.Record) -> Change:
+    return Change(
+        row["version"],
+        Action(row["action"]),
+        Status(row["status"]),
+        row["changed_at"],
+        By(row["changed_by"]),
+        row["account_id"],
+    )
 
 
 def _line(row: asyncpg.Record) -> Line:

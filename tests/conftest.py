@@ -14,7 +14,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -134,7 +134,9 @@ def postgres_server() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
     made = Databases(os.environ.get("ORDERWIRE_TEST_POSTGRES_URL") or _server(request, Postgres, "postgres_server").url)
-    with made.connected():
+    with ExitStack() as stack:
+        with leftovers.keeping():
+            stack.enter_context(made.connected())
         yield made
         made.drop_template()
 

@@ -13,7 +13,7 @@ from handlers.accounts.model import AccessToken, Account
 from handlers.actor import Actor, Role
 from handlers.errors import Conflict, Fault, KeyInFlight, NotFound, OutOfStock
 from handlers.events import Cause, Event
-from handlers.orders.model import Order
+from handlers.orders.model import Change, Order
 from handlers.ports.domain import Answer, OrderFilter, Position, Quantity
 from handlers.products.model import Product
 
@@ -85,9 +85,11 @@ class MemoryProducts:
 @dataclass
 class MemoryOrders:
     rows: dict[UUID, Order] = field(default_factory=dict)
+    history: dict[UUID, list[Change]] = field(default_factory=dict)
 
-    async def add(self, order: Order) -> Order:
+    async def add(self, order: Order, change: Change) -> Order:
         self.rows[order.id] = replace(order, number=len(self.rows) + 1)
+        self.history[order.id] = [change]
         return self.rows[order.id]
 
     async def get(self, order_id: UUID) -> Order | None:
@@ -96,8 +98,17 @@ class MemoryOrders:
     async def lock(self, order_id: UUID) -> Order | None:
         return self.rows.get(order_id)
 
-    async def save(self, order: Order) -> None:
+    async def lock_due(self, now: datetime) -> Order | None:
+        ends = [(order.expires_at, order.id) for order in self.rows.values() if order.expires_at is not None]
+        due = [order_id for end, order_id in sorted(ends) if end <= now]
+        return self.rows[due[0]] if due else None
+
+    async def save(self, order: Order, change: Change) -> None:
         self.rows[order.id] = order
+        self.history[order.id].append(change)
+
+    async def changes(self, order_id: UUID) -> Sequence[Change]:
+        return self.history[order_id]
 
     async def page(self, which: OrderFilter) -> Sequence[Order]:
         found = [

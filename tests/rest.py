@@ -18,6 +18,7 @@ from handlers.clock import utc_now
 from handlers.http import SERVICES, Services
 from handlers.ports.domain import Database
 from handlers.products.model import Product
+from handlers.rules import Rules
 from handlers.work import Work
 from realtime.tokens import TokenAuthority
 from server.middlewares import HttpMetrics, add_headers, middlewares
@@ -144,7 +145,7 @@ async def serving_on(database: Database) -> AsyncIterator[Rest]:
             middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0),
             client_max_size=MAX_BODY_BYTES,
         )
-        app[SERVICES] = Services(work, passwords, tokens, identify_by(tokens))
+        app[SERVICES] = Services(work, Rules(), passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
         elsewhere = {"openapi": _elsewhere, "asyncapi": _elsewhere, "metrics": _elsewhere}
         app.add_routes(build_routes(transports=(), health=(), web_folder=None, **elsewhere))

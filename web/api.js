@@ -7,10 +7,10 @@ import { fullJitter, pause } from "./timing.js";
  * @typedef {{access_token: string, expires_in: number, account: Account}} SignIn
  * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number}} Product
  * @typedef {{product_id: string, sku: string, name: string, unit_price: number, quantity: number}} Item
- * @typedef {"placed" | "paid" | "shipped" | "delivered" | "cancelled"} Status
+ * @typedef {"placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"} Status
  * @typedef {{
  *   id: string, number: number, customer_id: string, status: Status, version: number, currency: string,
- *   total: number, items: Item[], created_at: string, updated_at: string
+ *   total: number, items: Item[], created_at: string, updated_at: string, expires_at: string | null
  * }} Order
  * @typedef {{channel: string, offset: number, epoch: string}} Stream
  * @typedef {{items: Order[], next: string | null, stream: Stream}} OrderPage
@@ -133,7 +133,7 @@ export class Api {
     }
   }
 
-  /** @param {string} orderId @param {"pay" | "ship" | "deliver" | "cancel"} action @returns {Promise<Order>} */
+  /** @param {string} orderId @param {"pay" | "pack" | "ship" | "deliver" | "cancel"} action @returns {Promise<Order>} */
   act(orderId, action) {
     return this.#send("POST", `/orders/${orderId}/${action}`);
   }

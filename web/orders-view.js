@@ -3,7 +3,7 @@
  *
  * @typedef {import("./api.js").Account} Account
  * @typedef {import("./api.js").Order} Order
- * @typedef {"pay" | "ship" | "deliver" | "cancel"} Action
+ * @typedef {"pay" | "pack" | "ship" | "deliver" | "cancel"} Action
  */
 
 import { byId, element } from "./dom.js";
@@ -13,13 +13,15 @@ import { showProblem } from "./problem-view.js";
 const LIT = 2_500; // ms; the same as the animation in style.css
 const CONFIRM_WITHIN = 4_000;
 
-const LABELS = Object.freeze({ pay: "Mark paid", ship: "Ship", deliver: "Deliver", cancel: "Cancel" });
+const LABELS = Object.freeze({ pay: "Mark paid", pack: "Pack", ship: "Ship", deliver: "Deliver", cancel: "Cancel" });
 const STAFF_ACTIONS = Object.freeze({
   placed: ["pay", "cancel"],
-  paid: ["ship", "cancel"],
+  paid: ["pack", "cancel"],
+  packed: ["ship", "cancel"],
   shipped: ["deliver"],
   delivered: [],
   cancelled: [],
+  expired: [],
 });
 
 export class OrdersView {

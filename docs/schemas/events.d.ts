@@ -27,9 +27,11 @@ export type Order = {
   total: number;
   created_at: string;
   updated_at: string;
+  /** When it expires, unless it is paid before */
+  expires_at: string | null;
 };
 
-export type Status = "placed" | "paid" | "shipped" | "delivered" | "cancelled";
+export type Status = "placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired";
 
 /** An event on the exchange */
 export type OrderEvent = {
@@ -37,7 +39,7 @@ export type OrderEvent = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.shipped" | "order.delivered" | "order.cancelled";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -55,7 +57,7 @@ export type OrderPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.shipped" | "order.delivered" | "order.cancelled";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */

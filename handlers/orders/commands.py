@@ -7,11 +7,18 @@ from collections.abc import Awaitable, Callable
 from handlers.commands import Caller, command
 from handlers.idempotency import Claim, Reply, answer_once, fingerprint, parse_key
 from handlers.orders import service
-from handlers.orders.model import Action
-from handlers.orders.schemas import LiveOrderBody, OrderBody, PlaceOrder, PlaceOrderRequest
+from handlers.orders.model import REQUESTED, Action
+from handlers.orders.schemas import (
+    AdvanceOrder,
+    ChangeBody,
+    LiveOrderBody,
+    OrderBody,
+    PlaceOrder,
+    PlaceOrderRequest,
+)
 from handlers.ports.domain import UnitOfWork
 from handlers.reading import read_cursor
-from handlers.schemas import ById, LiveListing, PageQuery, StreamBody, encode_cursor
+from handlers.schemas import ById, Listing, LiveListing, PageQuery, StreamBody, encode_cursor
 
 _LAST_NUMBER = 2**63 - 1
 _PLACING = ("POST", "/api/v1/orders")
@@ -22,7 +29,8 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
     claim = _claim(caller, order)
 
     async def place_it(uow: UnitOfWork) -> Reply:
-        placed = await service.place(uow, caller.actor, order.quantities(), caller.cause)
+        expires_at = caller.rules.expiry_of(caller.cause.now)
+        placed = await service.place(uow, caller.actor, order.quantities(), caller.cause, expires_at)
         return Reply(201, OrderBody.of(placed).encode())
 
     return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))
@@ -43,9 +51,16 @@ async def page(caller: Caller, query: PageQuery) -> LiveListing[OrderBody]:
     )
 
 
-def advance(action: Action) -> Callable[[Caller, ById], Awaitable[OrderBody]]:
-    async def advance(caller: Caller, which: ById) -> OrderBody:
-        order = await caller.work.write(lambda uow: service.advance(uow, caller.actor, which.id, action, caller.cause))
+async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
+    changes = await caller.work.read(lambda uow: service.history(uow, caller.actor, which.id))
+    return Listing[ChangeBody](items=[ChangeBody.of(change) for change in changes], next=None)
+
+
+def advance(action: Action) -> Callable[[Caller, AdvanceOrder], Awaitable[OrderBody]]:
+    async def advance(caller: Caller, which: AdvanceOrder) -> OrderBody:
+        order = await caller.work.write(
+            lambda uow: service.advance(uow, caller.actor, which.id, action, caller.cause, which.version)
+        )
         return OrderBody.of(order)
 
     return advance
@@ -55,7 +70,8 @@ COMMANDS = (
     command("orders.place", PlaceOrder, place),
     command("orders.list", PageQuery, page),
     command("orders.get", ById, get),
-    *(command(f"orders.{action}", ById, advance(action)) for action in Action),
+    command("orders.history", ById, history),
+    *(command(f"orders.{action}", AdvanceOrder, advance(action)) for action in REQUESTED),
 )
 
 

@@ -11,7 +11,10 @@ from handlers.errors import Forbidden, IllegalTransition, KeyInFlight, KeyReused
 from handlers.http import (
     Endpoint,
     caller_of,
+    etag,
+    expected_version,
     idempotency_key,
+    is_known,
     json_reply,
     path_id,
     position_headers,
@@ -20,9 +23,16 @@ from handlers.http import (
     signed_in,
 )
 from handlers.orders import commands
-from handlers.orders.model import Action
-from handlers.orders.schemas import LiveOrderBody, OrderBody, PlaceOrder, PlaceOrderRequest
-from handlers.schemas import ById, LiveListing, PageQuery
+from handlers.orders.model import REQUESTED, Action
+from handlers.orders.schemas import (
+    AdvanceOrder,
+    ChangeBody,
+    LiveOrderBody,
+    OrderBody,
+    PlaceOrder,
+    PlaceOrderRequest,
+)
+from handlers.schemas import ById, Listing, LiveListing, PageQuery
 
 PATH = "/api/v1/orders"
 
@@ -32,7 +42,8 @@ async def place(request: web.Request) -> web.Response:
     body = await read_body(request, PlaceOrderRequest)
     order = PlaceOrder(items=body.items, idempotency_key=idempotency_key(request))
     reply = await commands.place(caller_of(request, actor), order)
-    headers = {"Location": f"{PATH}/{orjson.loads(reply.body)['id']}"}
+    placed = orjson.loads(reply.body)
+    headers = {"Location": f"{PATH}/{placed['id']}", "ETag": etag(placed["version"])}
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
     return json_reply(reply.body, status=reply.status, headers=headers)
@@ -40,7 +51,10 @@ async def place(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    return json_reply(found.encode(), headers=position_headers(found.stream))
+    headers = {"ETag": etag(found.version), **position_headers(found.stream)}
+    if is_known(request, found.version):
+        return web.Response(status=304, headers=headers)
+    return json_reply(found.encode(), headers=headers)
 
 
 async def page(request: web.Request) -> web.Response:
@@ -48,21 +62,29 @@ async def page(request: web.Request) -> web.Response:
     return json_reply(found.encode(), headers=position_headers(found.stream))
 
 
+async def history(request: web.Request) -> web.Response:
+    found = await commands.history(caller_of(request, signed_in(request)), ById(id=path_id(request)))
+    return json_reply(found.encode())
+
+
 def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
     run = commands.advance(action)
 
     async def advance(request: web.Request) -> web.Response:
-        order = await run(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-        return json_reply(order.encode())
+        caller = caller_of(request, signed_in(request))
+        which = AdvanceOrder(id=path_id(request), version=expected_version(request))
+        order = await run(caller, which)
+        return json_reply(order.encode(), headers={"ETag": etag(order.version)})
 
     return advance
 
 
 _ADVANCING = {
     Action.PAY: "Note that a placed order is paid",
-    Action.SHIP: "Note that a paid order is on its way",
+    Action.PACK: "Note that a paid order is packed",
+    Action.SHIP: "Note that a packed order is on its way",
     Action.DELIVER: "Note that a shipped order has arrived",
-    Action.CANCEL: "Cancel an order that is placed, as staff also one that is paid; its pieces go back to the stock",
+    Action.CANCEL: "Cancel an order that is placed, as staff also one that is paid or packed; the pieces go back",
 }
 
 ENDPOINTS = (
@@ -78,6 +100,7 @@ ENDPOINTS = (
         refusals=(OutOfStock, KeyInFlight, KeyReused),
         takes_key=True,
         has_location=True,
+        has_version=True,
     ),
     Endpoint(
         name="orders.list",
@@ -97,6 +120,15 @@ ENDPOINTS = (
         summary="Read an order",
         reply=LiveOrderBody,
         has_position=True,
+        has_version=True,
+    ),
+    Endpoint(
+        name="orders.history",
+        method="GET",
+        path=f"{PATH}/{{id}}/history",
+        handler=history,
+        summary="Who did what to an order and when, oldest first",
+        reply=Listing[ChangeBody],
     ),
     *(
         Endpoint(
@@ -107,7 +139,8 @@ ENDPOINTS = (
             summary=_ADVANCING[action],
             reply=OrderBody,
             refusals=(Forbidden, IllegalTransition),
+            has_version=True,
         )
-        for action in Action
+        for action in REQUESTED
     ),
 )

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from handlers.orders.model import Line, Order, Status
+from handlers.orders.model import Action, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
-from handlers.schemas import Body, Moment, StreamBody
+from handlers.schemas import Body, ById, Moment, StreamBody
 from handlers.snapshot import Snapshot
 
 MAX_LINES = 50
@@ -72,6 +72,7 @@ class OrderBody(Body):
     total: Money
     created_at: Moment
     updated_at: Moment
+    expires_at: Annotated[Moment | None, Field(description="When it expires, unless it is paid before")]
 
     @classmethod
     def of(cls, order: Order) -> OrderBody:
@@ -86,6 +87,35 @@ class OrderBody(Body):
             total=order.total,
             created_at=order.created_at,
             updated_at=order.updated_at,
+            expires_at=order.expires_at,
+        )
+
+
+class AdvanceOrder(ById):
+    """An order to move on, of this version where one is given; REST has that in the header If-Match."""
+
+    version: Annotated[int, Field(ge=1)] | None = None
+
+
+class ChangeBody(Body):
+    """What made a version of an order. Of what staff did, only staff are told whose `account_id` it was."""
+
+    version: Annotated[int, Field(ge=1)]
+    action: Action
+    status: Status
+    at: Moment
+    by: By
+    account_id: UUID | None
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        return cls(
+            version=change.version,
+            action=change.action,
+            status=change.status,
+            at=change.at,
+            by=change.by,
+            account_id=change.account_id,
         )
 
 

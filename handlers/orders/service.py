@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from handlers.actor import Actor
 from handlers.audience import order_channel, orders_feed, personal_channel
-from handlers.errors import Fault, IllegalTransition, Invalid, NotFound
+from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, VersionMismatch
 from handlers.events import SOURCE, Cause, Event, OwnType
 from handlers.ids import new_id
-from handlers.orders.model import TRANSITIONS, Action, Line, Order, Status
+from handlers.orders.model import TRANSITIONS, Action, By, Change, Line, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import OrderFilter, Quantity, UnitOfWork
 from handlers.products.model import Product
@@ -26,7 +27,9 @@ class OrderPage:
     next: int | None
 
 
-async def place(uow: UnitOfWork, actor: Actor, items: Sequence[Quantity], cause: Cause) -> Order:
+async def place(
+    uow: UnitOfWork, actor: Actor, items: Sequence[Quantity], cause: Cause, expires_at: datetime | None = None
+) -> Order:
     """Take the pieces out of stock at today's prices and order them for `actor`.
 
     Raises Invalid for a product named twice, one that does not exist, or products of several currencies, and
@@ -47,8 +50,9 @@ async def place(uow: UnitOfWork, actor: Actor, items: Sequence[Quantity], cause:
         lines=tuple(_line(product, item.quantity) for product, item in zip(products, items, strict=True)),
         created_at=cause.now,
         updated_at=cause.now,
+        expires_at=expires_at,
     )
-    order = await uow.orders.add(order)
+    order = await uow.orders.add(order, Change.of(order, Action.PLACE, actor))
     await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
     return order
 
@@ -71,15 +75,45 @@ async def page(uow: UnitOfWork, actor: Actor, *, before: int | None, limit: int)
     return Snapshot(OrderPage(shown, shown[-1].number if len(found) > limit else None), channel, position)
 
 
-async def advance(uow: UnitOfWork, actor: Actor, order_id: UUID, action: Action, cause: Cause) -> Order:
-    """Pay, ship, deliver or cancel. Raises NotFound, Forbidden, IllegalTransition."""
+async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Change]:
+    """Who did what when, oldest first. Customers learn what staff did, but not which of them. Raises NotFound."""
+    _visible(await uow.orders.get(order_id), actor)
+    changes = await uow.orders.changes(order_id)
+    if actor.is_staff:
+        return changes
+    return [each if each.account_id == actor.account_id else replace(each, account_id=None) for each in changes]
+
+
+async def advance(
+    uow: UnitOfWork, actor: Actor, order_id: UUID, action: Action, cause: Cause, version: int | None = None
+) -> Order:
+    """Take one of the actions that people may ask for, on this version of the order unless `version` is None.
+
+    Raises NotFound, VersionMismatch, Forbidden, IllegalTransition.
+    """
     before = _visible(await uow.orders.lock(order_id), actor)
+    if version not in {None, before.version}:
+        raise VersionMismatch(f"The order's version is {before.version}, not {version}.")
     _authorize(actor, before, action)
+    return await _change(uow, before, action, actor, cause)
+
+
+async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
+    """Let the order expire that should have done so first; False when none is due."""
+    due = await uow.orders.lock_due(cause.now)
+    if due is not None:
+        await _change(uow, due, Action.EXPIRE, None, cause)
+    return due is not None
+
+
+async def _change(uow: UnitOfWork, before: Order, action: Action, actor: Actor | None, cause: Cause) -> Order:
+    """Of a locked order. Raises IllegalTransition."""
+    transition = TRANSITIONS[action]
     order = before.after(action, cause.now)
-    await uow.orders.save(order)
-    if action is Action.CANCEL:
+    await uow.orders.save(order, Change.of(order, action, actor))
+    if transition.gives_back:
         await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
-    await uow.outbox.add(_event(TRANSITIONS[action].event, order, cause))
+    await uow.outbox.add(_event(transition.event, order, cause))
     return order
 
 
@@ -90,10 +124,13 @@ def _visible(order: Order | None, actor: Actor) -> Order:
 
 
 def _authorize(actor: Actor, order: Order, action: Action) -> None:
-    if TRANSITIONS[action].staff_only:
-        actor.require_staff()
-    elif order.status is Status.PAID and not actor.is_staff:
-        raise IllegalTransition("A paid order is cancelled by staff, who also see to the refund.")
+    if actor.is_staff:
+        return
+    sources = TRANSITIONS[action].sources
+    if By.CUSTOMER not in sources.values():
+        raise Forbidden
+    if sources.get(order.status) is By.STAFF:
+        raise IllegalTransition(f"Of an order that is {order.status}, '{action}' is for staff.")
 
 
 def _refuse_repetition(items: Iterable[Quantity]) -> None:

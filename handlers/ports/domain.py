@@ -11,7 +11,7 @@ from uuid import UUID
 
 from handlers.accounts.model import AccessToken, Account
 from handlers.events import Event
-from handlers.orders.model import Order
+from handlers.orders.model import Change, Order
 from handlers.products.model import Product
 
 
@@ -81,8 +81,8 @@ class Products(Protocol):
 
 
 class Orders(Protocol):
-    async def add(self, order: Order) -> Order:
-        """Insert; the order comes back with the `number` that it was given."""
+    async def add(self, order: Order, change: Change) -> Order:
+        """Insert, with the begin of its history; the order comes back with the `number` that it was given."""
         ...
 
     async def get(self, order_id: UUID) -> Order | None: ...
@@ -91,8 +91,17 @@ class Orders(Protocol):
         """Like `get`, and no other transaction changes the order until this one ends."""
         ...
 
-    async def save(self, order: Order) -> None:
-        """Write status, version and updated_at of a locked order."""
+    async def lock_due(self, now: datetime) -> Order | None:
+        """Like `lock`, of the order that should have expired first; None when no order is due, or those that are
+        belong to other transactions."""
+        ...
+
+    async def save(self, order: Order, change: Change) -> None:
+        """Write status, version, updated_at and expires_at of a locked order, and what has changed it."""
+        ...
+
+    async def changes(self, order_id: UUID) -> Sequence[Change]:
+        """An order's history, oldest first."""
         ...
 
     async def page(self, which: OrderFilter) -> Sequence[Order]: ...

@@ -34,7 +34,12 @@ async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: 
         await expect(customer_page.page.locator("#order-done")).to_contain_text("is placed")
         [(order_id, _, _), *_] = await customer_page.orders()
         order = {"id": order_id}
-        for button, status in (("pay", "paid"), ("ship", "shipped"), ("deliver", "delivered")):
+        for button, status in (
+            ("pay", "paid"),
+            ("pack", "packed"),
+            ("ship", "shipped"),
+            ("deliver", "delivered"),
+        ):
             await staff_page.row(order).locator(f"[data-action={button}]").click()
             await customer_page.shows(order, status)
             await staff_page.shows(order, status)

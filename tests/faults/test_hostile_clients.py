@@ -4,6 +4,7 @@ goes, the node's memory stays within what is allowed each of them, and a well-be
 from __future__ import annotations
 
 import asyncio
+import secrets
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -227,10 +228,10 @@ async def a_calm_client(node: Orderwire, session: aiohttp.ClientSession) -> Asyn
     heard: list[tuple[int, float]] = []
     loop = asyncio.get_running_loop()
     published = 0
-    token = signed(sub="42")
+    token, channel = signed(sub="42"), f"{CALM}-{secrets.token_hex(4)}"  # the one before may still be spoken in
     async with session.ws_connect(node.websocket_url) as socket:
         await socket.send_json({"id": 1, "connect": {"token": token}})
-        await socket.send_json({"id": 2, "subscribe": {"channel": CALM}})
+        await socket.send_json({"id": 2, "subscribe": {"channel": channel}})
 
         async def listen() -> None:
             async for message in socket:
@@ -247,7 +248,7 @@ async def a_calm_client(node: Orderwire, session: aiohttp.ClientSession) -> Asyn
             nonlocal published
             while True:
                 published += 1
-                await publish(session, node, CALM, {"n": published, "at": loop.time()})
+                await publish(session, node, channel, {"n": published, "at": loop.time()})
                 await asyncio.sleep(0.02)
 
         listening, speaking = asyncio.create_task(listen()), asyncio.create_task(speak())

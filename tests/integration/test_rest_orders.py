@@ -65,14 +65,17 @@ async def test_staff_take_an_order_through_its_states(rest: PostgresRest) -> Non
     customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
     order = (await rest.place(customer, await rest.a_product())).body["id"]
 
-    answers = [await rest.call("POST", f"/api/v1/orders/{order}/{step}", staff) for step in ("pay", "ship", "deliver")]
+    steps = ("pay", "pack", "ship", "deliver")
+    answers = [await rest.call("POST", f"/api/v1/orders/{order}/{step}", staff) for step in steps]
 
     assert [(answer.status, answer.body["status"], answer.body["version"]) for answer in answers] == [
         (200, "paid", 2),
-        (200, "shipped", 3),
-        (200, "delivered", 4),
+        (200, "packed", 3),
+        (200, "shipped", 4),
+        (200, "delivered", 5),
     ]
-    assert await rest.count("outbox") == 4
+    assert [answer.headers["ETag"] for answer in answers] == ['"2"', '"3"', '"4"', '"5"']
+    assert await rest.count("outbox") == 5
 
 
 async def test_a_cancelled_order_gives_its_pieces_back_once(rest: PostgresRest) -> None:
@@ -100,7 +103,7 @@ async def test_of_two_who_advance_an_order_at_once_one_is_refused(rest: Postgres
     assert await rest.count("outbox") == 2
 
 
-@pytest.mark.parametrize("action", [None, "pay", "ship", "deliver", "cancel"])
+@pytest.mark.parametrize("action", [None, "pay", "pack", "ship", "deliver", "cancel"])
 async def test_an_order_of_others_cannot_be_told_from_none(rest: PostgresRest, action: str | None) -> None:
     owner, stranger = await rest.an_account(), await rest.an_account()
     order = (await rest.place(owner, await rest.a_product())).body["id"]
@@ -113,7 +116,7 @@ async def test_an_order_of_others_cannot_be_told_from_none(rest: PostgresRest, a
     assert {**others.body, "request_id": ""} == {**none.body, "request_id": ""}
 
 
-@pytest.mark.parametrize("action", ["pay", "ship", "deliver"])
+@pytest.mark.parametrize("action", ["pay", "pack", "ship", "deliver"])
 async def test_customers_do_not_move_their_own_orders_on(rest: PostgresRest, action: str) -> None:
     customer = await rest.an_account()
     order = (await rest.place(customer, await rest.a_product())).body["id"]
@@ -176,3 +179,68 @@ async def test_buyers_of_the_same_products_in_opposite_order_do_not_block_each_o
     )
 
     assert {answer.status for answer in answers} == {201}
+
+
+async def test_who_has_the_version_that_there_is_is_not_sent_it_again(rest: PostgresRest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    placed = await rest.place(customer, await rest.a_product())
+    path, tag = placed.headers["Location"], placed.headers["ETag"]
+
+    known = [
+        await rest.call("GET", path, customer, headers={"If-None-Match": given})
+        for given in (tag, f"W/{tag}", f'"7", {tag}', "*")
+    ]
+    await rest.call("POST", f"{path}/pay", staff)
+    news = await rest.call("GET", path, customer, headers={"If-None-Match": tag})
+
+    assert {(answer.status, answer.raw, answer.headers["ETag"]) for answer in known} == {(304, b"", '"1"')}
+    assert {"X-Stream-Offset", "X-Stream-Epoch"} <= set(known[0].headers)
+    assert (news.status, news.headers["ETag"], news.body["status"]) == (200, '"2"', "paid")
+
+
+async def test_an_order_is_changed_only_if_it_still_is_what_the_one_who_changes_it_has_seen(rest: PostgresRest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    placed = await rest.place(customer, await rest.a_product())
+    path, seen = placed.headers["Location"], {"If-Match": placed.headers["ETag"]}
+
+    paid = await rest.call("POST", f"{path}/pay", staff, headers=seen)
+    refused = await rest.call("POST", f"{path}/cancel", staff, headers=seen)
+    whatever = await rest.call("POST", f"{path}/cancel", staff, headers={"If-Match": "*"})
+
+    assert (paid.status, paid.headers["ETag"]) == (200, '"2"')
+    assert (refused.status, refused.code) == (412, "version_mismatch")
+    assert (whatever.status, whatever.body["status"]) == (200, "cancelled")
+
+
+async def test_of_two_who_change_the_same_version_at_once_one_is_told(rest: PostgresRest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    placed = await rest.place(customer, await rest.a_product())
+    path, seen = placed.headers["Location"], {"If-Match": placed.headers["ETag"]}
+
+    async with rest.postgres.pool.connection() as other, other.transaction():
+        await other.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", placed.body["id"])
+        both = [
+            asyncio.create_task(rest.call("POST", f"{path}/{step}", staff, headers=seen)) for step in ("pay", "cancel")
+        ]
+        await rest.until_blocked(2)
+    answers = await asyncio.gather(*both)
+
+    assert Counter(answer.status for answer in answers) == {200: 1, 412: 1}
+
+
+async def test_the_history_tells_who_did_what_when(rest: PostgresRest) -> None:
+    customer, stranger, staff = await rest.an_account(), await rest.an_account(), await rest.an_account(Role.STAFF)
+    path = (await rest.place(customer, await rest.a_product())).headers["Location"]
+    paid = await rest.call("POST", f"{path}/pay", staff)
+
+    for_staff = await rest.call("GET", f"{path}/history", staff)
+    for_customer = await rest.call("GET", f"{path}/history", customer)
+
+    keys = ("version", "action", "status", "by", "account_id")
+    assert [[each[key] for key in keys] for each in for_staff.body["items"]] == [
+        [1, "place", "placed", "customer", str(customer.id)],
+        [2, "pay", "paid", "staff", str(staff.id)],
+    ]
+    assert for_staff.body["items"][1]["at"] == paid.body["updated_at"]
+    assert [each["account_id"] for each in for_customer.body["items"]] == [str(customer.id), None]
+    assert (await rest.call("GET", f"{path}/history", stranger)).code == "not_found"

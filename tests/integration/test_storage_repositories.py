@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from handlers.accounts.model import Account
-from handlers.actor import Role
+from handlers.actor import Actor, Role
 from handlers.errors import Conflict, KeyInFlight, NotFound, OutOfStock, Unavailable
 from handlers.events import SOURCE, Event
-from handlers.orders.model import Line, Order, Status
+from handlers.orders.model import Action, By, Change, Line, Order, Status
 from handlers.ports.domain import Answer, Database, OrderFilter, Position, Quantity, UnitOfWork
 from handlers.ports.streams import Entry
 from handlers.products.model import Product
@@ -65,13 +65,18 @@ def order_of(customer: Account, *products: Product) -> Order:
     return Order(uuid4(), 0, customer.id, Status.PLACED, 1, "EUR", lines, NOW, NOW)
 
 
+async def placed_by(unit: UnitOfWork, order: Order) -> Order:
+    customer = Actor(order.customer_id, Role.CUSTOMER)
+    return await unit.orders.add(order, Change.of(order, Action.PLACE, customer))
+
+
 def created(order: Order) -> Event:
     return Event(str(uuid4()), SOURCE, "order.created", str(order.id), NOW, {"version": order.version})
 
 
 async def buy(unit: UnitOfWork, customer: Account, product: Product) -> Order:
     await unit.products.take([Quantity(product.id, 1)])
-    order = await unit.orders.add(order_of(customer, product))
+    order = await placed_by(unit, order_of(customer, product))
     await unit.outbox.add(created(order))
     return order
 
@@ -160,7 +165,7 @@ async def test_an_order_comes_back_as_it_was_placed_with_its_number(database: Da
     order = order_of(customer, *products)
 
     async with database.transaction() as unit:
-        placed = await unit.orders.add(order)
+        placed = await placed_by(unit, order)
 
     assert placed == replace(order, number=placed.number)
     async with database.read() as unit:
@@ -172,31 +177,65 @@ async def test_an_order_comes_back_as_it_was_placed_with_its_number(database: Da
 
 async def test_a_saved_order_has_its_new_status_version_and_time(database: Database, customer: Account) -> None:
     async with database.transaction() as unit:
-        placed = await unit.orders.add(order_of(customer, *(await stocked(database, 1))))
+        placed = await placed_by(unit, order_of(customer, *(await stocked(database, 1))))
 
     async with database.transaction() as unit:
         locked = await unit.orders.lock(placed.id)
         assert locked == placed
         later = NOW + timedelta(hours=1)
         paid = replace(placed, status=Status.PAID, version=2, updated_at=later)
-        await unit.orders.save(paid)
+        await unit.orders.save(paid, Change.of(paid, Action.PAY, Actor(customer.id, Role.STAFF)))
 
     async with database.read() as unit:
         assert await unit.orders.get(placed.id) == paid
         assert await unit.orders.lock(uuid4()) is None
+        assert list(await unit.orders.changes(placed.id)) == [
+            Change(1, Action.PLACE, Status.PLACED, NOW, By.CUSTOMER, customer.id),
+            Change(2, Action.PAY, Status.PAID, later, By.STAFF, customer.id),
+        ]
+
+
+async def test_what_is_due_is_locked_by_one_transaction_each_the_longest_overdue_first(
+    database: Database, customer: Account
+) -> None:
+    product, *_ = await stocked(database, 9)
+    ends = [None, NOW + timedelta(hours=2), NOW + timedelta(hours=1), NOW + timedelta(hours=3)]
+    async with database.transaction() as unit:
+        placed = [await placed_by(unit, replace(order_of(customer, product), expires_at=end)) for end in ends]
+    now = NOW + timedelta(hours=2)
+
+    async with database.transaction() as one, database.transaction() as two, database.transaction() as three:
+        assert await one.orders.lock_due(now) == placed[2]
+        assert await two.orders.lock_due(now) == placed[1]
+        assert await three.orders.lock_due(now) is None
+
+
+async def test_an_order_that_is_paid_while_it_is_looked_at_is_not_due(database: Database, customer: Account) -> None:
+    product, *_ = await stocked(database, 9)
+    async with database.transaction() as unit:
+        placed = await placed_by(unit, replace(order_of(customer, product), expires_at=NOW))
+    paid = placed.after(Action.PAY, NOW)
+
+    async with database.transaction() as unit, database.transaction() as payer:
+        await payer.orders.lock(placed.id)
+        await payer.orders.save(paid, Change.of(paid, Action.PAY, None))
+        assert await unit.orders.lock_due(NOW) is None  # somebody else's
+    async with database.transaction() as unit:
+        assert await unit.orders.lock_due(NOW) is None
 
 
 async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
     database: Database, customer: Account
 ) -> None:
     async with database.transaction() as unit:
-        placed = await unit.orders.add(order_of(customer, *(await stocked(database, 1))))
+        placed = await placed_by(unit, order_of(customer, *(await stocked(database, 1))))
 
     async def advance() -> None:
         async with database.transaction() as unit:
             locked = await unit.orders.lock(placed.id)
             assert locked is not None
-            await unit.orders.save(replace(locked, version=locked.version + 1))
+            later = replace(locked, version=locked.version + 1)
+            await unit.orders.save(later, Change.of(later, Action.PAY, None))
 
     await asyncio.gather(*(advance() for _ in range(20)))
 
@@ -214,7 +253,7 @@ async def test_orders_are_paged_newest_first_for_all_and_for_one_customer(
     async with database.transaction() as unit:
         await unit.accounts.add(other)
         placed = [
-            await unit.orders.add(order_of(who, *products)) for who in (customer, other, customer, other, customer)
+            await placed_by(unit, order_of(who, *products)) for who in (customer, other, customer, other, customer)
         ]
     newest = placed[::-1]
 

@@ -14,6 +14,7 @@ from handlers.accounts.model import Account
 from handlers.actor import Role
 from handlers.commands import Caller, Command, Commands, command
 from handlers.products.model import Product
+from handlers.rules import Rules
 from handlers.schemas import NoParameters
 from handlers.work import Work
 from realtime.bus_memory import MemoryExchange
@@ -53,7 +54,7 @@ async def serving_both(
     url: str, peer: Peer, options: ClientOptions = CLIENT, more: Sequence[Command] = ()
 ) -> AsyncIterator[Both]:
     async with serving(url) as rest, Work(rest.postgres) as work, open_streams(StreamsOptions(url)) as streams:
-        commands = Commands(work, [*build_commands(), *more], status_of)
+        commands = Commands(work, Rules(), [*build_commands(), *more], status_of)
         async with running(streams, MemoryExchange().bus(), options, commands=commands) as node:
             node.peer = peer
             yield Both(node, rest)
@@ -80,12 +81,27 @@ async def test_what_is_done_over_the_socket_is_what_rest_shows(both: Both) -> No
         products = await call(buyer, "products.list", None)
         me = await call(buyer, "accounts.me", {})
 
-    assert paid == {**placed, "status": "paid", "version": 2, "updated_at": paid["updated_at"]}
+    changed = {"status": "paid", "version": 2, "updated_at": paid["updated_at"], "expires_at": None}
+    assert paid == {**placed, **changed}
     assert read == (await both.rest.call("GET", f"/api/v1/orders/{placed['id']}", customer)).body
     assert listed == (await both.rest.call("GET", "/api/v1/orders", customer)).body
     assert products == (await both.rest.call("GET", "/api/v1/products", customer)).body
     assert me == (await both.rest.call("GET", "/api/v1/auth/me", customer)).body
     assert await both.rest.count("outbox") == 2
+
+
+async def test_a_command_may_name_the_version_that_it_changes(both: Both) -> None:
+    customer, staff = await both.rest.an_account(), await both.rest.an_account(Role.STAFF)
+    product = await both.rest.a_product()
+    async with both.client(customer) as buyer, both.client(staff) as seller:
+        placed = await call(buyer, "orders.place", an_order_of(product))
+        paid = await call(seller, "orders.pay", {"id": placed["id"], "version": 1})
+        refused = await call(buyer, "orders.cancel", {"id": placed["id"], "version": 1})
+        history = await call(buyer, "orders.history", {"id": placed["id"]})
+
+    assert paid["version"] == 2
+    assert refused == {"code": 412, "message": "version_mismatch"}
+    assert [(each["action"], each["by"]) for each in history["items"]] == [("place", "customer"), ("pay", "staff")]
 
 
 async def test_a_key_is_the_same_over_the_socket_and_over_rest(both: Both) -> None:

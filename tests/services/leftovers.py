@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _GRACE = 1.0  # seconds for tasks that are just ending
 _DESCRIPTORS = Path("/proc/self/fd")
+_kept: dict[str, str] = {}
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """What is opened meanwhile stays open beyond the test that asked for it first, and is nobody's leftover."""
+    before = descriptors()
+    yield
+    _kept.update(dict(descriptors().items() - before.items()))
 
 
 async def tasks() -> list[str]:
@@ -21,14 +30,14 @@ async def tasks() -> list[str]:
 
 
 def descriptors() -> Mapping[str, str]:
-    """What is open in this process, as number -> target; empty where the system does not tell."""
+    """What is open in this process and not kept, as number -> target; empty where the system does not tell."""
     found: dict[str, str] = {}
     if not _DESCRIPTORS.exists():
         return found
     for link in _DESCRIPTORS.iterdir():
         with suppress(OSError):  # the descriptor that lists the folder is gone
             found[link.name] = str(link.readlink())
-    return found
+    return dict(found.items() - _kept.items())
 
 
 def connections() -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -218,7 +219,7 @@ async def answers(node: Deployment, path: str) -> tuple[int, float]:
 @pytest.mark.shows("database.pool_size", "database.acquire_timeout")
 async def test_so_many_connections_are_shared_and_waited_for(deploy: Deploy, postgres_url: str) -> None:
     one = "[database]\npool_size = 1\nacquire_timeout = 0.2\ndeadline = 60"
-    two = "[database]\npool_size = 2\nacquire_timeout = 0.2\ndeadline = 60"
+    two = "[database]\npool_size = 2\nacquire_timeout = 1.5\ndeadline = 60"  # to open the second may take a while
     for settings, status in ((one, 503), (two, 200)):
         async with deploy(settings) as node:
             async with locked(postgres_url, "orders"):
@@ -244,6 +245,37 @@ async def test_a_unit_of_work_has_so_long(deploy: Deploy, postgres_url: str) -> 
         status, seconds = await answers(node, "orders")
     assert status == 503
     assert seconds < 2.4  # the default is 2.5
+
+
+@pytest.mark.shows("orders.unpaid_expiry")
+async def test_an_order_may_stay_unpaid_for_so_long(deploy: Deploy, postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        who = (ACCOUNT.id, ACCOUNT.email, ACCOUNT.name, ACCOUNT.role, ACCOUNT.password_hash)
+        await connection.execute("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", *who)
+        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 1, 'EUR', 9)", ACCOUNT.id)
+
+    async with deploy("[orders]\nunpaid_expiry = 0") as node:
+        assert (await place(node))["expires_at"] is None
+    async with deploy("[orders]\nunpaid_expiry = 0.2") as node:
+        order = await place(node)
+        async with asyncio.timeout(10):
+            while (await read(node, f"orders/{order['id']}"))["status"] != "expired":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await read(node, f"products/{ACCOUNT.id}"))["stock"] == 8
+
+
+async def place(node: Deployment) -> dict[str, Any]:
+    """Of one piece of the only product."""
+    body = {"items": [{"product_id": str(ACCOUNT.id), "quantity": 1}]}
+    async with node.http.post(f"{node.url}/api/v1/orders", json=body, headers=BEARER) as reply:
+        placed: dict[str, Any] = await reply.json()
+    return placed
+
+
+async def read(node: Deployment, path: str) -> dict[str, Any]:
+    async with node.http.get(f"{node.url}/api/v1/{path}", headers=BEARER) as reply:
+        found: dict[str, Any] = await reply.json()
+    return found
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ THINKING = 1.5  # mean seconds until somebody moves an order on
 FATES: Sequence[tuple[float, tuple[str, ...]]] = (
     (0.45, ()),
     (0.20, ("pay",)),
-    (0.20, ("pay", "ship")),
+    (0.20, ("pay", "pack", "ship")),
     (0.10, ("cancel",)),
     (0.05, ("pay", "cancel")),
 )

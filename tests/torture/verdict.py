@@ -220,7 +220,7 @@ def _last_words(log: Log, orders: Mapping[str, OrderRow]) -> Iterator[Fault]:
 def _stock_against_orders(records: Records) -> Iterator[Fault]:
     taken: Counter[str] = Counter()
     for row in records.orders:
-        if row.status != "cancelled":
+        if row.status not in {"cancelled", "expired"}:
             for product_id, quantity in row.quantities:
                 taken[product_id] += quantity
     for stock in records.stock:

@@ -262,3 +262,18 @@ async def test_a_key_that_is_no_text_is_malformed(rest: Rest) -> None:
     await writer.wait_closed()
 
     assert (status, b"bad_idempotency_key" in answer) == (b"400", True)
+
+
+@pytest.mark.parametrize(
+    "given", ["1", '"0"', '"01"', '"x"', 'W/"1"', '"1", "2"', '"', "", '"' + "9" * 11 + '"', '"\u0661"']
+)
+async def test_an_if_match_that_names_no_version_is_malformed(rest: Rest, given: str) -> None:
+    answer = await post(rest, b"", f"/api/v1/orders/{ID}/pay", **{"If-Match": given})
+
+    assert (answer.status, answer.code) == (400, "malformed")
+
+
+async def test_the_largest_version_is_one(rest: Rest) -> None:
+    answer = await post(rest, b"", f"/api/v1/orders/{ID}/pay", **{"If-Match": '"9999999999"'})
+
+    assert answer.code == "not_found"

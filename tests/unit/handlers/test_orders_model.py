@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from handlers.errors import IllegalTransition
-from handlers.orders.model import TRANSITIONS, Action, Line, Order, Status
+from handlers.events import OwnType
+from handlers.orders.model import REQUESTED, TRANSITIONS, Action, Line, Order, Status
 from tests.doubles import NOW
 
 ORDER = Order(
@@ -25,19 +26,23 @@ ORDER = Order(
 LEGAL = {
     (Status.PLACED, Action.PAY): Status.PAID,
     (Status.PLACED, Action.CANCEL): Status.CANCELLED,
-    (Status.PAID, Action.SHIP): Status.SHIPPED,
+    (Status.PLACED, Action.EXPIRE): Status.EXPIRED,
+    (Status.PAID, Action.PACK): Status.PACKED,
     (Status.PAID, Action.CANCEL): Status.CANCELLED,
+    (Status.PACKED, Action.SHIP): Status.SHIPPED,
+    (Status.PACKED, Action.CANCEL): Status.CANCELLED,
     (Status.SHIPPED, Action.DELIVER): Status.DELIVERED,
 }
 
 
 @pytest.mark.parametrize(("status", "action"), LEGAL)
-def test_a_legal_action_changes_status_version_and_time_and_nothing_else(status: Status, action: Action) -> None:
-    before, later = replace(ORDER, status=status, version=4), NOW + timedelta(seconds=1)
+def test_a_legal_action_changes_status_version_and_times_and_nothing_else(status: Status, action: Action) -> None:
+    later = NOW + timedelta(seconds=1)
+    before = replace(ORDER, status=status, version=4, expires_at=later)
 
     after = before.after(action, later)
 
-    assert after == replace(before, status=LEGAL[status, action], version=5, updated_at=later)
+    assert after == replace(before, status=LEGAL[status, action], version=5, updated_at=later, expires_at=None)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +53,13 @@ def test_every_other_action_is_refused(status: Status, action: Action) -> None:
         replace(ORDER, status=status).after(action, NOW)
 
 
-def test_each_action_has_an_event_of_its_own() -> None:
-    assert set(TRANSITIONS) == set(Action)
-    assert len({transition.event for transition in TRANSITIONS.values()}) == len(Action)
+def test_each_action_but_placing_is_a_transition_with_an_event_of_its_own() -> None:
+    assert set(TRANSITIONS) == set(Action) - {Action.PLACE}
+    assert {transition.event for transition in TRANSITIONS.values()} == set(OwnType) - {OwnType.ORDER_CREATED}
+
+
+def test_people_ask_for_every_action_that_is_not_left_to_time() -> None:
+    assert set(Action) - set(REQUESTED) == {Action.PLACE, Action.EXPIRE}
 
 
 def test_the_total_is_the_sum_over_the_lines() -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from handlers.actor import Actor, Role
 from handlers.audience import order_channel, orders_feed, personal_channel
-from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock
-from handlers.events import OwnType
+from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock, VersionMismatch
+from handlers.events import Cause, OwnType
 from handlers.orders import service
-from handlers.orders.model import Action, Order, Status
+from handlers.orders.model import Action, By, Change, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Position, Quantity
 from tests.doubles import CAUSE, NOW, MemoryUnitOfWork, a_product, an_actor
@@ -25,10 +27,12 @@ def uow() -> MemoryUnitOfWork:
     return MemoryUnitOfWork()
 
 
-async def placed(uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2) -> Order:
+async def placed(
+    uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2, expires_at: datetime | None = None
+) -> Order:
     product = a_product()
     await uow.products.add(product)
-    return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE)
+    return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE, expires_at)
 
 
 async def test_placing_takes_price_and_pieces_of_now_and_tells_it(uow: MemoryUnitOfWork) -> None:
@@ -99,8 +103,10 @@ async def test_too_few_pieces_are_a_conflict(uow: MemoryUnitOfWork) -> None:
         (STRANGER, Action.CANCEL, NotFound),
         (STRANGER, Action.PAY, NotFound),
         (CUSTOMER, Action.PAY, Forbidden),
+        (CUSTOMER, Action.PACK, Forbidden),
         (CUSTOMER, Action.SHIP, Forbidden),
         (CUSTOMER, Action.DELIVER, Forbidden),
+        (STAFF, Action.PACK, IllegalTransition),
         (STAFF, Action.SHIP, IllegalTransition),
     ],
 )
@@ -119,17 +125,70 @@ async def test_who_may_not_advance_a_placed_order_changes_nothing(
 async def test_staff_take_an_order_to_its_end_with_an_event_for_each_step(uow: MemoryUnitOfWork) -> None:
     order = await placed(uow)
 
-    for action in (Action.PAY, Action.SHIP, Action.DELIVER):
+    for action in (Action.PAY, Action.PACK, Action.SHIP, Action.DELIVER):
         await service.advance(uow, STAFF, order.id, action, CAUSE)
 
     assert [(event.type, event.data["status"], event.data["version"]) for event in uow.outbox.events] == [
         ("order.created", "placed", 1),
         ("order.paid", "paid", 2),
-        ("order.shipped", "shipped", 3),
-        ("order.delivered", "delivered", 4),
+        ("order.packed", "packed", 3),
+        ("order.shipped", "shipped", 4),
+        ("order.delivered", "delivered", 5),
     ]
     assert {event.recipient for event in uow.outbox.events} == {CUSTOMER.account_id}
-    assert len({event.id for event in uow.outbox.events}) == 4
+    assert len({event.id for event in uow.outbox.events}) == 5
+
+
+async def test_an_order_that_stayed_unpaid_expires_once_and_gives_its_pieces_back(uow: MemoryUnitOfWork) -> None:
+    end = NOW + timedelta(hours=1)
+    order = await placed(uow, quantity=4, expires_at=end)
+    paid = await placed(uow, expires_at=end)
+    await service.advance(uow, STAFF, paid.id, Action.PAY, CAUSE)
+
+    too_early = await service.expire_next(uow, Cause(end - timedelta(seconds=1)))
+    in_time = [await service.expire_next(uow, Cause(end)) for _ in range(2)]
+
+    assert (too_early, in_time) == (False, [True, False])
+    expired = uow.orders.rows[order.id]
+    assert (expired.status, expired.version, expired.expires_at) == (Status.EXPIRED, 2, None)
+    assert uow.orders.rows[paid.id].status is Status.PAID
+    assert sorted(product.stock for product in uow.products.rows.values()) == [8, 10]
+    assert [event.type for event in uow.outbox.events if event.subject == str(order.id)] == [
+        OwnType.ORDER_CREATED,
+        OwnType.ORDER_EXPIRED,
+    ]
+
+
+async def test_the_history_tells_who_did_what_and_customers_not_who_of_the_staff_it_was(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+    await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
+    await service.advance(uow, ADMIN, order.id, Action.CANCEL, CAUSE)
+
+    for_staff = await service.history(uow, STAFF, order.id)
+    for_customer = await service.history(uow, CUSTOMER, order.id)
+
+    assert list(for_staff) == [
+        Change(1, Action.PLACE, Status.PLACED, NOW, By.CUSTOMER, CUSTOMER.account_id),
+        Change(2, Action.PAY, Status.PAID, NOW, By.STAFF, STAFF.account_id),
+        Change(3, Action.CANCEL, Status.CANCELLED, NOW, By.STAFF, ADMIN.account_id),
+    ]
+    assert [each.account_id for each in for_customer] == [CUSTOMER.account_id, None, None]
+    assert [replace(each, account_id=None) for each in for_staff] == [
+        replace(each, account_id=None) for each in for_customer
+    ]
+    with pytest.raises(NotFound):
+        await service.history(uow, STRANGER, order.id)
+
+
+async def test_who_names_an_older_version_changes_nothing(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+    await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE, 1)
+
+    with pytest.raises(VersionMismatch):
+        await service.advance(uow, STAFF, order.id, Action.CANCEL, CAUSE, 1)
+
+    assert uow.orders.rows[order.id].status is Status.PAID
+    assert (await service.advance(uow, STAFF, order.id, Action.CANCEL, CAUSE, 2)).version == 3
 
 
 @pytest.mark.parametrize("actor", [CUSTOMER, STAFF, ADMIN])
@@ -142,9 +201,13 @@ async def test_cancelling_a_placed_order_gives_the_pieces_back(uow: MemoryUnitOf
     assert [product.stock for product in uow.products.rows.values()] == [10]
 
 
-async def test_a_paid_order_is_cancelled_by_staff_and_not_by_its_customer(uow: MemoryUnitOfWork) -> None:
+@pytest.mark.parametrize("done", [[Action.PAY], [Action.PAY, Action.PACK]])
+async def test_a_paid_order_is_cancelled_by_staff_and_not_by_its_customer(
+    uow: MemoryUnitOfWork, done: list[Action]
+) -> None:
     order = await placed(uow)
-    await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
+    for action in done:
+        await service.advance(uow, STAFF, order.id, action, CAUSE)
 
     with pytest.raises(IllegalTransition):
         await service.advance(uow, CUSTOMER, order.id, Action.CANCEL, CAUSE)

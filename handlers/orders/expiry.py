@@ -1,0 +1,47 @@
+"""Orders that stay unpaid expire. Each node looks for them; whichever locks one first lets it expire, in a transaction
+of its own, so it happens once and survives the death of any node."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+
+from handlers.clock import utc_now
+from handlers.errors import Unavailable
+from handlers.events import Cause
+from handlers.orders import service
+from handlers.rules import Rules
+from handlers.work import Work
+
+log = structlog.get_logger(__name__)
+
+LONGEST_PAUSE = 10.0  # seconds between two looks
+SHORTEST_PAUSE = 0.5
+PART = 100  # of the time that an order may stay unpaid, by which it may be late
+
+
+class Expiry:
+    def __init__(self, work: Work, rules: Rules) -> None:
+        self._work = work
+        unpaid = LONGEST_PAUSE * PART if rules.unpaid_for is None else rules.unpaid_for.total_seconds()
+        self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, unpaid / PART))
+
+    async def run(self) -> None:
+        """Look every now and then; while PostgreSQL is away there is nothing to do."""
+        while True:
+            await asyncio.sleep(self._pause * random.uniform(0.9, 1.1))  # noqa: S311 jitter
+            try:
+                await self.expire()
+            except Unavailable:
+                log.warning("expiry_postponed")
+
+    async def expire(self) -> int:
+        """Let all orders expire that are due, and return how many this node has. Raises Unavailable."""
+        count = 0
+        while await self._work.write(lambda uow: service.expire_next(uow, Cause(utc_now()))):
+            count += 1
+        if count:
+            log.info("orders_expired", count=count)
+        return count

@@ -1,0 +1,16 @@
+"""What whoever runs the shop decides of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`unpaid_for`: how long an order may stay unpaid before it expires; None: for ever."""
+
+    unpaid_for: timedelta | None = timedelta(hours=24)
+
+    def expiry_of(self, placed_at: datetime) -> datetime | None:
+        return None if self.unpaid_for is None else placed_at + self.unpaid_for

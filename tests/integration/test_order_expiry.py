@@ -1,0 +1,108 @@
+"""Orders that stay unpaid expire: once, whichever nodes look for them, and with their pieces back in the stock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from handlers.accounts.model import Account
+from handlers.actor import Actor, Role
+from handlers.clock import utc_now
+from handlers.errors import Unavailable
+from handlers.events import Cause
+from handlers.orders import service
+from handlers.orders.expiry import Expiry
+from handlers.ports.domain import Quantity
+from handlers.products.model import Product
+from handlers.rules import Rules
+from handlers.work import Work
+from storage.postgres import Postgres, open_postgres
+from tests.database_options import postgres_options
+from tests.doubles import a_product, an_actor
+
+STOCK, ORDERS = 1000, 40
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Postgres]:
+    async with open_postgres(postgres_options(postgres_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def product(postgres: Postgres) -> Product:
+    product = a_product(stock=STOCK)
+    async with postgres.transaction() as uow:
+        await uow.products.add(product)
+    return product
+
+
+@pytest.fixture
+async def customer(postgres: Postgres) -> Actor:
+    customer = an_actor()
+    async with postgres.transaction() as uow:
+        await uow.accounts.add(Account(customer.account_id, "ada@example.com", "Ada", Role.CUSTOMER, "hash"))
+    return customer
+
+
+async def place(postgres: Postgres, customer: Actor, product: Product, *, overdue: timedelta) -> None:
+    now = utc_now()
+    async with postgres.transaction() as uow:
+        await service.place(uow, customer, [Quantity(product.id, 3)], Cause(now), now - overdue)
+
+
+async def found(postgres: Postgres, statement: str) -> list[tuple[object, ...]]:
+    async with postgres.pool.connection() as connection:
+        return [tuple(row.values()) for row in await connection.fetch(statement)]
+
+
+async def test_nodes_that_look_at_once_let_each_order_expire_once(
+    postgres: Postgres, customer: Actor, product: Product
+) -> None:
+    for _ in range(ORDERS):
+        await place(postgres, customer, product, overdue=timedelta(seconds=1))
+    await place(postgres, customer, product, overdue=timedelta(hours=-1))
+
+    async with Work(postgres) as one, Work(postgres) as other:
+        expired = await asyncio.gather(*(Expiry(work, Rules()).expire() for work in (one, other)))
+
+    assert sum(expired) == ORDERS
+    assert await found(postgres, "SELECT status, count(*) FROM orders GROUP BY 1 ORDER BY 1") == [
+        ("expired", ORDERS),
+        ("placed", 1),
+    ]
+    assert await found(postgres, "SELECT stock FROM products") == [(STOCK - 3,)]
+    assert await found(postgres, "SELECT changed_by, count(*) FROM order_changes WHERE version = 2 GROUP BY 1") == [
+        ("time", ORDERS)
+    ]
+    events = [orjson.loads(body) for (body,) in await found(postgres, "SELECT body FROM outbox")]  # type: ignore[arg-type]
+    assert Counter(event["type"] for event in events) == {"order.created": ORDERS + 1, "order.expired": ORDERS}
+    assert {event["recipient"] for event in events} == {str(customer.account_id)}
+
+
+async def test_what_a_dying_node_had_begun_is_done_by_the_next(
+    postgres: Postgres, customer: Actor, product: Product
+) -> None:
+    await place(postgres, customer, product, overdue=timedelta(seconds=1))
+
+    async def die() -> None:
+        async with postgres.transaction() as uow:
+            assert await service.expire_next(uow, Cause(utc_now()))
+            uow.orders.connection.terminate()
+
+    with pytest.raises(Unavailable):
+        await die()
+    assert await found(postgres, "SELECT status FROM orders") == [("placed",)]
+    async with Work(postgres) as work:
+        assert await Expiry(work, Rules()).expire() == 1
+
+    assert await found(postgres, "SELECT stock FROM products") == [(STOCK,)]
+    assert await found(postgres, "SELECT type, count(*) FROM outbox GROUP BY 1 ORDER BY 1") == [
+        ("order.created", 1),
+        ("order.expired", 1),
+    ]
