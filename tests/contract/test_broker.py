@@ -162,7 +162,7 @@ async def test_what_shares_a_subject_shares_a_partition_and_keeps_its_order(
     async with deployment.connect() as broker:
         for at in range(0, 400, 40):
             assert await broker.publish(sent[at : at + 40]) == 40
-        taken = [await all_of(broker, queue) for queue in partitions(deployment.queue, 3)]
+        taken = await all_of(broker, partitions(deployment.queue, 3), len(sent))
     subjects = [{number % 40 for number in numbers} for numbers in taken]
     assert all(subjects)
     assert sum(map(len, subjects)) == 40
@@ -190,7 +190,7 @@ async def test_acknowledging_after_the_consumer_has_left_changes_nothing(
     async with broker.consume(deployment.queue, prefetch=10) as deliveries:
         taken = await take(deliveries, 1)
     await deliveries.acknowledge(taken)
-    assert await waits(broker, deployment.queue)
+    assert await waits(broker, deployment.queue, seconds=10)
 
 
 async def test_it_opens_with_the_server_away_and_says_so_when_used(deployment: Deployment) -> None:
@@ -206,23 +206,30 @@ async def test_it_is_reachable_when_the_server_is_there(broker: Broker) -> None:
     assert await broker.is_reachable()
 
 
-async def all_of(broker: Broker, queue: str) -> list[int]:
-    """What is in the queue, now that nothing more comes."""
-    found: list[int] = []
-    async with broker.consume(queue, prefetch=1000) as deliveries:
-        try:
+async def all_of(broker: Broker, queues: Sequence[str], count: int) -> list[list[int]]:
+    """What is in each of the queues, once there are so many in all."""
+    found: list[list[int]] = [[] for _ in queues]
+
+    async def take_from(queue: str, into: list[int]) -> None:
+        async with broker.consume(queue, prefetch=1000) as deliveries:
             while True:
-                async with asyncio.timeout(0.6):
-                    found += bodies(await deliveries.receive())
-        except TimeoutError:
-            return found
+                into += bodies(await deliveries.receive())
+
+    takers = [asyncio.create_task(take_from(queue, into)) for queue, into in zip(queues, found, strict=True)]
+    async with asyncio.timeout(20):
+        while sum(map(len, found)) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for taker in takers:
+        taker.cancel()
+    await asyncio.wait(takers)
+    return found
 
 
-async def waits(broker: Broker, queue: str) -> bool:
-    """Is anything in the queue?"""
+async def waits(broker: Broker, queue: str, *, seconds: float = 0.6) -> bool:
+    """Is anything in the queue? It may take so long to come."""
     async with broker.consume(queue, prefetch=1) as deliveries:
         try:
-            async with asyncio.timeout(0.6):
+            async with asyncio.timeout(seconds):
                 return bool(await deliveries.receive())
         except TimeoutError:
             return False
