@@ -4,7 +4,7 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --group build
 
-.PHONY: help setup run test lint types fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
+.PHONY: help setup run test lint types fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -16,8 +16,8 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 	@scripts/setup.sh run
 	@exec $(BIN)/orderwire serve --demo
 
-test: lint types  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
-	@$(BIN)/python -m tests.services fetch
+test: setup  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
+	@$(MAKE) --no-print-directory --jobs 3 lint types fetch
 	@$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports
@@ -27,6 +27,9 @@ lint: setup  ## ruff, formatting, direction of imports
 
 types: setup  ## mypy, strict, tests included
 	@$(BIN)/mypy
+
+fetch: setup  ## what the tests need and the machine has not: servers from Debian, packages for Node.js
+	@$(BIN)/python -m tests.services fetch
 
 fmt: setup  ## format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
