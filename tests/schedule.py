@@ -31,6 +31,7 @@ _TOGETHER = {
         "tests/browser/test_connection.py",
         "tests/browser/test_live_orders.py",
         "tests/browser/test_sign_in.py",
+        "tests/e2e/test_api_doc.py",
         "tests/e2e/test_contract.py",
         "tests/e2e/test_sdk_js.py",
         "tests/e2e/test_sdk_python.py",

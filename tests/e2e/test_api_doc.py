@@ -1,0 +1,45 @@
+"""The commands of docs/api.md, in their order and as printed, against a server on another port."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import orjson
+import pytest
+
+from tests.services import debian
+from tests.services.orderwire import CHECKOUT, Orderwire
+from tests.services.server import Unavailable
+
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+TELLS_STATUS = 'curl() { command curl -w "%{stderr}%{http_code} " "$@"; echo; }'  # each answer on a line of its own
+
+
+def jq() -> str:
+    """What makes it a command in a shell. Raises Unavailable."""
+    if shutil.which("jq"):
+        return ""
+    prefix = debian.prefix_of("jq")
+    return f'jq() {{ LD_LIBRARY_PATH={debian.library_path(prefix)} {prefix}/usr/bin/jq "$@"; }}'
+
+
+def test_every_command_does_what_the_page_says(served: Orderwire) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("left out: curl is not installed")
+    try:
+        has_jq = jq()
+    except Unavailable as missing:
+        pytest.skip(f"left out: {missing}")
+    page = (CHECKOUT / "docs" / "api.md").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
+    script = "\n".join((TELLS_STATUS, has_jq, *BLOCK.findall(page)))
+
+    ended = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, timeout=50, check=False)
+
+    statuses = [int(status) for status in ended.stderr.split()]
+    signing_in, products, placing, reading = [200] * 4, [200] * 3, [201], [200, 200, 304]
+    moving = [200, 200, 200, 200, 409]
+    assert statuses == [*signing_in, *products, *placing, *reading, *moving, 200], ended.stderr
+    history = orjson.loads(ended.stdout.splitlines()[-1])
+    assert [change["status"] for change in history["items"]] == ["placed", "paid", "packed", "shipped", "delivered"]
