@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
 from uuid import uuid4
@@ -240,6 +241,7 @@ def _application(
             health=health.routes(),
             metrics=metrics_page.handle,
             web_folder=_web_folder(),
+            swagger_ui_folder=_swagger_ui_folder(),
         )
     )
     return app
@@ -255,6 +257,12 @@ def _web_folder() -> Path:
     """web/ beside this package's modules in an installation, one folder up in a checkout."""
     installed = Path(__file__).parent / "web"
     return installed if installed.exists() else installed.parent.parent / "web"
+
+
+def _swagger_ui_folder() -> Path | None:
+    """Of the files in its wheel, which is an extra; none of its code is imported."""
+    wheel = find_spec("swagger_ui")
+    return None if wheel is None or wheel.origin is None else Path(wheel.origin).parent / "static"
 
 
 def _answers(postgres: Postgres) -> Callable[[], Awaitable[bool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -30,6 +31,16 @@ REST: Final[Sequence[Endpoint]] = (
 )
 
 
+DOCS: Final = "docs.html"
+_SWAGGER_UI: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
+# Swagger UI styles elements one by one, and has its pictures in its style sheet.
+_DOCS_POLICY: Final = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 def build_routes(
     *,
     transports: Sequence[web.RouteDef],
@@ -38,8 +49,10 @@ def build_routes(
     health: Sequence[web.RouteDef],
     metrics: Handler,
     web_folder: Path | None,
+    swagger_ui_folder: Path | None,
 ) -> list[web.RouteDef]:
-    """All routes of a node. `web_folder` holds the page at `/`; without it there is none."""
+    """All routes of a node. `web_folder` holds the pages at `/` and `/docs`; the latter also needs Swagger UI's files.
+    Without a folder there is no such page."""
     return [
         *(endpoint.route() for endpoint in REST),
         *transports,
@@ -48,6 +61,7 @@ def build_routes(
         *health,
         web.get("/metrics", metrics),
         *([] if web_folder is None else _page(web_folder)),
+        *([] if web_folder is None or swagger_ui_folder is None else _docs(web_folder, swagger_ui_folder)),
     ]
 
 
@@ -94,14 +108,19 @@ def _page(folder: Path) -> list[web.RouteDef]:
     routes = [
         web.get(f"/{file.relative_to(folder).as_posix()}", _send(file))
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.name != DOCS
     ]
     return [web.get("/", _send(folder / "index.html")), *routes]
 
 
-def _send(file: Path) -> Handler:
+def _docs(folder: Path, swagger_ui_folder: Path) -> list[web.RouteDef]:
+    files = [web.get(f"/swagger-ui/{name}", _send(swagger_ui_folder / name)) for name in _SWAGGER_UI]
+    return [web.get("/docs", _send(folder / DOCS, {"Content-Security-Policy": _DOCS_POLICY})), *files]
+
+
+def _send(file: Path, headers: Mapping[str, str] = _NO_HEADERS) -> Handler:
     async def send(_request: web.Request) -> web.FileResponse:
         # Files keep their names across releases, so a browser has to ask whether it has the present ones.
-        return web.FileResponse(file, headers={"Cache-Control": "no-cache"})
+        return web.FileResponse(file, headers={"Cache-Control": "no-cache", **headers})
 
     return send

@@ -147,8 +147,17 @@ async def serving_on(database: Database) -> AsyncIterator[Rest]:
         )
         app[SERVICES] = Services(work, Rules(), passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
-        elsewhere = {"openapi": _elsewhere, "asyncapi": _elsewhere, "metrics": _elsewhere}
-        app.add_routes(build_routes(transports=(), health=(), web_folder=None, **elsewhere))
+        app.add_routes(
+            build_routes(
+                transports=(),
+                openapi=_elsewhere,
+                asyncapi=_elsewhere,
+                health=(),
+                metrics=_elsewhere,
+                web_folder=None,
+                swagger_ui_folder=None,
+            )
+        )
         async with TestClient(TestServer(app)) as client:
             yield Rest(client, database, tokens, passwords)
 

@@ -29,6 +29,7 @@ _TOGETHER = {
     ),
     "a node with demo data": (
         "tests/browser/test_connection.py",
+        "tests/browser/test_docs.py",
         "tests/browser/test_live_orders.py",
         "tests/browser/test_sign_in.py",
         "tests/e2e/test_api_doc.py",
@@ -36,6 +37,7 @@ _TOGETHER = {
         "tests/e2e/test_sdk_js.py",
         "tests/e2e/test_sdk_python.py",
         "tests/e2e/test_sdk_quickstart.py",
+        "tests/e2e/test_verify_action.py",
     ),
 }
 _OF_FILE = {file: shared for shared, files in _TOGETHER.items() for file in files}

@@ -35,6 +35,7 @@ from handlers.orders.schemas import (
 from handlers.schemas import ById, Listing, LiveListing, PageQuery
 
 PATH = "/api/v1/orders"
+_ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # a browser then does so with the ETag
 
 
 async def place(request: web.Request) -> web.Response:
@@ -51,7 +52,7 @@ async def place(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    headers = {"ETag": etag(found.version), **position_headers(found.stream)}
+    headers = {"ETag": etag(found.version), **_ASK_AGAIN, **position_headers(found.stream)}
     if is_known(request, found.version):
         return web.Response(status=304, headers=headers)
     return json_reply(found.encode(), headers=headers)

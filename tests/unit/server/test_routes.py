@@ -28,6 +28,7 @@ def routes(web_folder: Path | None = None) -> list[web.RouteDef]:
         health=Health(vital={}, helpful={}).routes(),
         metrics=here,
         web_folder=web_folder,
+        swagger_ui_folder=None,
     )
 
 
