@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -136,19 +136,22 @@ def _database_url(settings: Settings) -> str:
 @contextmanager
 def _explained() -> Iterator[None]:
     """What a person can mend gets its line and an exit code; only bugs get a traceback."""
+    code = 0
     try:
         yield
     except* ConfigError as group:
-        _fail(group, code=2)
+        code = _explain(group, code=2)
     except* (EmbeddedError, SchemaError, PortTaken, WorkerDied, AppError) as group:
-        _fail(group, code=1)
+        code = _explain(group, code=1)
+    if code:  # not raised above: until 3.11.4 Python makes a group of what `except*` raises
+        raise SystemExit(code)
 
 
-def _fail(group: BaseExceptionGroup[BaseException], *, code: int) -> NoReturn:
+def _explain(group: BaseExceptionGroup[BaseException], *, code: int) -> int:
     for error in _leaves(group):
         line = (error.detail or error.title()) if isinstance(error, AppError) else str(error)
         sys.stderr.write(f"orderwire: {line}\n")
-    raise SystemExit(code)
+    return code
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
