@@ -227,7 +227,7 @@ async def a_calm_client(node: Orderwire, session: aiohttp.ClientSession) -> Asyn
     """Hears everything that is published at a steady pace while the block lasts, in order and promptly."""
     heard: list[tuple[int, float]] = []
     loop = asyncio.get_running_loop()
-    published = 0
+    published, joined = 0, asyncio.Event()
     token, channel = signed(sub="42"), f"{CALM}-{secrets.token_hex(4)}"  # the one before may still be spoken in
     async with session.ws_connect(node.websocket_url) as socket:
         await socket.send_json({"id": 1, "connect": {"token": token}})
@@ -239,6 +239,8 @@ async def a_calm_client(node: Orderwire, session: aiohttp.ClientSession) -> Asyn
                     said: dict[str, Any] = orjson.loads(line)
                     if not said:
                         await socket.send_str("{}")
+                    elif "subscribe" in said:
+                        joined.set()
                     elif "push" in said:
                         heard.append(
                             (said["push"]["pub"]["data"]["n"], loop.time() - said["push"]["pub"]["data"]["at"])
@@ -246,6 +248,7 @@ async def a_calm_client(node: Orderwire, session: aiohttp.ClientSession) -> Asyn
 
         async def speak() -> None:
             nonlocal published
+            await joined.wait()
             while True:
                 published += 1
                 await publish(session, node, channel, {"n": published, "at": loop.time()})

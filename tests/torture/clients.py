@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
@@ -68,9 +69,7 @@ class Client:
         return self._conversation.take_logs()
 
     async def _live(self) -> None:
-        transport, connection = await ws_connect(
-            lambda: _Connection(self._conversation, self._rng), self._rng.choice(self._urls)
-        )
+        transport, connection = await self._connect()
         if not isinstance(connection, _Connection):
             raise ConnectionResetError  # the node died between its handshake and this line
         self._connection = connection
@@ -83,6 +82,19 @@ class Client:
             # Half of them say goodbye, half vanish like a phone in a tunnel.
             transport.disconnect(graceful=self._rng.random() < 0.5)
             await transport.wait_disconnected()
+
+    async def _connect(self) -> tuple[WSTransport, WSListener | None]:
+        """A handshake that is cancelled would leave its socket open: it is gone through with, and given up then."""
+        url = self._rng.choice(self._urls)
+        connecting = asyncio.ensure_future(ws_connect(lambda: _Connection(self._conversation, self._rng), url))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            with suppress(OSError, WSError):
+                transport, _ = await connecting
+                transport.disconnect(graceful=False)
+                await transport.wait_disconnected()
+            raise
 
     def _lifetime(self) -> float:
         if not self._restless:
