@@ -193,10 +193,10 @@ async def test_a_shard_that_moves_to_another_server_of_the_cluster_is_followed(
     async with running_node(own_redis_cluster, unique_name) as node, asyncio.timeout(20):
         await node.until_connected()
         try:
-            await asyncio.to_thread(own_redis_cluster.move, shard, new)
+            await asyncio.to_thread(own_redis_cluster.move, shard, old, new)
             await node.until_connected(False)
             await node.until_connected()
             assert all([await node.say(kind, kind) for kind in KINDS])
             assert {await node.heard.get() for _ in KINDS} == {kind.encode() for kind in KINDS}
         finally:
-            await asyncio.to_thread(own_redis_cluster.move, shard, old)
+            await asyncio.to_thread(own_redis_cluster.move, shard, new, old)

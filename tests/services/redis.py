@@ -84,11 +84,14 @@ class RedisCluster:
         """The server that has the key, as they began."""
         return self.servers[key_slot(key.encode()) * len(self.servers) // _SLOTS]
 
-    def move(self, key: str, target: Redis) -> None:
+    def move(self, key: str, source: Redis, target: Redis) -> None:
         """Give the key's slot, in which nothing is, to another of the servers."""
-        slot, owner = key_slot(key.encode()), target.ask("CLUSTER", "MYID")
+        slot, giver, taker = str(key_slot(key.encode())), source.ask("CLUSTER", "MYID"), target.ask("CLUSTER", "MYID")
+        # Who was importing has the last word among the servers; without that they may take the slot's move back.
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", giver)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", taker)
         for server in sorted(self.servers, key=lambda server: server is not target):  # the new owner first
-            server.ask("CLUSTER", "SETSLOT", str(slot), "NODE", owner)
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", taker)
 
     def revive(self) -> None:
         for server in self.servers:
