@@ -3,6 +3,7 @@ and aiohttp's HTTP exceptions; `server.problems` turns both into problem documen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,7 +78,8 @@ class Endpoint:
         return web.route(self.method, self.path, self.handler)
 
 
-_MAX_VERSION_DIGITS = 10
+ETAG = r'"([1-9][0-9]{0,9})"'
+"""A version as an entity tag."""
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -154,10 +156,10 @@ def expected_version(request: web.Request) -> int | None:
     given = request.headers.getall("If-Match", [])
     if given in ([], ["*"]):
         return None
-    version = _version_of(given[0]) if len(given) == 1 else None
-    if version is None:
+    named = re.fullmatch(ETAG, given[0]) if len(given) == 1 else None
+    if named is None:
         raise Malformed("If-Match is one ETag as it was given out, or *.")
-    return version
+    return int(named[1])
 
 
 def is_known(request: web.Request, version: int) -> bool:
@@ -169,12 +171,6 @@ def is_known(request: web.Request, version: int) -> bool:
 
 def etag(version: int) -> str:
     return f'"{version}"'
-
-
-def _version_of(tag: str) -> int | None:
-    digits = tag[1:-1]
-    is_version = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_VERSION_DIGITS
-    return int(digits) if is_version and digits[0] != "0" and tag == etag(int(digits)) else None
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -18,7 +18,15 @@ from redis.asyncio.client import PubSub
 from realtime.backoff import Backoff
 from realtime.bus import Bus, Item, Order, Receiver, encode
 from realtime.metrics import RealtimeMetrics
-from realtime.redis_client import PATIENCE_SECONDS, REDIS_AWAY, end_if_cancelled, open_cluster, open_owner, open_redis
+from realtime.redis_client import (
+    PATIENCE_SECONDS,
+    REDIS_AWAY,
+    end_if_cancelled,
+    open_cluster,
+    open_owner,
+    open_redis,
+    redis_errors,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +69,8 @@ async def _whole(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIte
         @asynccontextmanager
         async def subscribe() -> AsyncIterator[PubSub]:
             async with aclosing(subscriber.pubsub()) as subscription:
-                await subscription.subscribe(options.channel)
+                with redis_errors():
+                    await subscription.subscribe(options.channel)
                 yield subscription
 
         async with _settled(
@@ -77,7 +86,8 @@ async def _shard(
     @asynccontextmanager
     async def subscribe() -> AsyncIterator[PubSub]:
         async with open_owner(options.url, cluster, channel) as redis, aclosing(redis.pubsub()) as subscription:
-            await subscription.ssubscribe(channel)
+            with redis_errors():
+                await subscription.ssubscribe(channel)
             yield subscription
 
     async with _settled(RedisBus(subscribe, lambda message: cluster.spublish(channel, message), metrics)) as bus:
@@ -210,7 +220,8 @@ class RedisBus:
     async def _send_together(self, together: list[_Outgoing]) -> bool:
         try:
             async with asyncio.timeout_at(together[0].deadline):
-                await self._publish(b"".join(each.message for each in together))
+                with redis_errors():
+                    await self._publish(b"".join(each.message for each in together))
         except REDIS_AWAY:
             self._is_doubted = True
             return False
@@ -218,7 +229,8 @@ class RedisBus:
 
     async def _confirm(self, subscription: PubSub) -> None:
         async with asyncio.timeout(SILENCE_SECONDS):
-            await subscription.get_message(timeout=None)
+            with redis_errors():
+                await subscription.get_message(timeout=None)
         self._is_subscribed, self._is_doubted = True, False
 
     async def _listen(self, subscription: PubSub, receiver: Receiver) -> None:
@@ -227,11 +239,13 @@ class RedisBus:
         while True:
             end_if_cancelled()
             # Never `timeout=None` here: a half-open connection would be waited on for ever.
-            message = await subscription.get_message(timeout=SILENCE_SECONDS)
+            with redis_errors():
+                message = await subscription.get_message(timeout=SILENCE_SECONDS)
+                if message is None:
+                    if asked:
+                        raise ConnectionError("silent")
+                    await subscription.ping()
             if message is None:
-                if asked:
-                    raise ConnectionError("silent")
-                await subscription.ping()
                 asked = True
                 continue
             asked = self._is_doubted = False

@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis, RedisCluster
 
 from realtime.presence import TTL_SECONDS, Change, Member, Outcome, PresenceAway, Stats
-from realtime.redis_client import REDIS_AWAY, end_if_cancelled, open_cluster, open_redis
+from realtime.redis_client import REDIS_AWAY, end_if_cancelled, open_cluster, open_redis, redis_errors
 
 DEADLINE: Final = 1.0  # seconds
 
@@ -182,7 +182,8 @@ def _member(client: str, kept: bytes) -> Member:
 @contextmanager
 def _raising() -> Iterator[None]:
     try:
-        yield
+        with redis_errors():
+            yield
         end_if_cancelled()
     except REDIS_AWAY as error:
         raise PresenceAway from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
@@ -15,10 +15,19 @@ from yarl import URL
 
 PATIENCE_SECONDS: Final = 1.0
 
-REDIS_AWAY: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
-"""What is raised for a lost or refused connection, a time that ran out (an OSError), a cluster that nobody answers for,
-whose exception is none of redis-py's errors, and a connection that ended in the turn of the loop in which it was made:
-uvloop's RuntimeError, which redis-py lets through."""
+REDIS_AWAY: Final = (RedisError, RedisClusterException, OSError)
+"""What is raised, within `redis_errors`, for a lost or refused connection, a time that ran out (an OSError) and a
+cluster that nobody answers for, whose exception is none of redis-py's errors."""
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Of a call of redis-py, and of nothing else: it lets uvloop's RuntimeError through where a connection ended in the
+    turn of the loop in which it was made. That is a ConnectionError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError("closed as it was opened") from error
 
 
 def open_redis(url: str) -> Redis:
@@ -40,8 +49,9 @@ async def open_cluster(url: str) -> AsyncIterator[RedisCluster]:
 @asynccontextmanager
 async def open_owner(url: str, cluster: RedisCluster, key: str) -> AsyncIterator[Redis]:
     """Of the cluster that `url` is one server of, the one that has the key now."""
-    _ = await cluster.initialize()
-    await cluster.nodes_manager.initialize()  # who has what now; those who ask together ask once
+    with redis_errors():
+        _ = await cluster.initialize()
+        await cluster.nodes_manager.initialize()  # who has what now; those who ask together ask once
     owner = cluster.get_node_from_key(key)
     if owner is None:
         raise ConnectionError("no server has this key")

@@ -25,7 +25,7 @@ from handlers.errors import (
     Unavailable,
     VersionMismatch,
 )
-from handlers.http import FAULT_CODES, Endpoint
+from handlers.http import ETAG, FAULT_CODES, Endpoint
 from handlers.idempotency import MAX_KEY_LENGTH
 from realtime.event_schemas import REFERENCE, published
 from server.problems import HTTP_CODES, Problem, problem_of
@@ -40,8 +40,6 @@ _OF_BODIES: Final = (408, 413, 415)  # what HTTP itself says of a body that does
 _LISTING: Final = re.compile(r"\b(Live)?Listing_(\w+?)Body_")
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 
-_IF_MATCH: Final = r'^("[1-9][0-9]{0,9}"|\*)$'
-
 _ID: Final[Node] = {"type": "string", "format": "uuid"}
 _HEADERS: Final[Mapping[str, Node]] = {
     "X-Request-Id": {"description": "The id of the request in all logs", "schema": {"type": "string"}},
@@ -52,7 +50,7 @@ _HEADERS: Final[Mapping[str, Node]] = {
     },
     "ETag": {
         "description": "The version of what the body is about",
-        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+        "schema": {"type": "string", "pattern": f"^{ETAG}$"},
     },
     "X-Stream-Offset": {"description": "`stream.offset` of the body", "schema": {"type": "string"}},
     "X-Stream-Epoch": {"description": "`stream.epoch` of the body", "schema": {"type": "string"}},
@@ -128,7 +126,7 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
     if endpoint.has_version and endpoint.method == "GET":
         yield _header("If-None-Match", "Send it unless it still has this ETag", {"type": "string"})
     if _takes_version(endpoint):
-        tag = {"type": "string", "pattern": _IF_MATCH}
+        tag = {"type": "string", "pattern": rf"^({ETAG}|\*)$"}
         yield _header("If-Match", "Change it only if it still has this ETag", tag)
 
 

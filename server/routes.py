@@ -31,7 +31,7 @@ REST: Final[Sequence[Endpoint]] = (
 )
 
 
-DOCS: Final = "docs.html"
+_DOCS: Final = "docs.html"
 _SWAGGER_UI: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 # Swagger UI styles elements one by one, and has its pictures in its style sheet.
 _DOCS_POLICY: Final = (
@@ -108,14 +108,14 @@ def _page(folder: Path) -> list[web.RouteDef]:
     routes = [
         web.get(f"/{file.relative_to(folder).as_posix()}", _send(file))
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != DOCS
+        if file.is_file() and file.name != _DOCS
     ]
     return [web.get("/", _send(folder / "index.html")), *routes]
 
 
 def _docs(folder: Path, swagger_ui_folder: Path) -> list[web.RouteDef]:
     files = [web.get(f"/swagger-ui/{name}", _send(swagger_ui_folder / name)) for name in _SWAGGER_UI]
-    return [web.get("/docs", _send(folder / DOCS, {"Content-Security-Policy": _DOCS_POLICY})), *files]
+    return [web.get("/docs", _send(folder / _DOCS, {"Content-Security-Policy": _DOCS_POLICY})), *files]
 
 
 def _send(file: Path, headers: Mapping[str, str] = _NO_HEADERS) -> Handler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-_TOGETHER = {
+TOGETHER = {
     "RabbitMQ that may be killed": (
         "tests/faults/test_broker_rabbitmq.py",
         "tests/faults/test_outages.py",
@@ -40,7 +40,7 @@ _TOGETHER = {
         "tests/e2e/test_verify_action.py",
     ),
 }
-_OF_FILE = {file: shared for shared, files in _TOGETHER.items() for file in files}
+_OF_FILE = {file: shared for shared, files in TOGETHER.items() for file in files}
 
 
 class SharedServers(LoadFileScheduling):  # type: ignore[misc]

@@ -25,13 +25,14 @@ PART = 100  # of the time that an order may stay unpaid, by which it may be late
 class Expiry:
     def __init__(self, work: Work, rules: Rules) -> None:
         self._work = work
-        unpaid = LONGEST_PAUSE * PART if rules.unpaid_for is None else rules.unpaid_for.total_seconds()
-        self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, unpaid / PART))
+        self._pause = LONGEST_PAUSE
+        if rules.unpaid_for is not None:
+            self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, rules.unpaid_for.total_seconds() / PART))
 
     async def run(self) -> None:
         """Look every now and then; while PostgreSQL is away there is nothing to do."""
         while True:
-            await asyncio.sleep(self._pause * random.uniform(0.9, 1.1))  # noqa: S311 jitter
+            await asyncio.sleep(self._pause * random.uniform(0.8, 1.0))  # noqa: S311 jitter
             try:
                 await self.expire()
             except Unavailable:

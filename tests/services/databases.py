@@ -6,14 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
 from storage.migrate import migrate
-
-_NOT_CONNECTED: Final = "only while it is connected"
 
 
 class Databases:
@@ -65,5 +62,5 @@ class Databases:
 
     def _execute(self, statement: str) -> None:
         if self._runner is None or self._connection is None:
-            raise RuntimeError(_NOT_CONNECTED)
+            raise RuntimeError("only while it is connected")
         self._runner.run(self._connection.execute(statement))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from server.version import VERSION
+from tests.schedule import TOGETHER
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("bootstrap", "run", "dev")
@@ -98,3 +99,7 @@ def test_the_changelog_has_an_entry_for_this_version() -> None:
 
 def test_the_code_says_the_version_that_the_project_says() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+
+
+def test_what_is_scheduled_together_is_there() -> None:
+    assert [file for files in TOGETHER.values() for file in files if not (ROOT / file).exists()] == []
