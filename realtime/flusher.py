@@ -1,7 +1,7 @@
 """Writing what is pending: one joined write per client, in short slices between which the loop does other work.
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
-rises, with no setting for it. Rounds take at most half of the loop's time, looked at over some of them: where the next
+rises, with no setting for it. Rounds take what the loop's other work leaves of four fifths of its time: where the next
 one would come too early it waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what
 brings the publications. What answers a client waits for nothing.
 
@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from realtime.channel import Subscriber
+from realtime.loop_share import LoopShare
 from realtime.metrics import RealtimeMetrics
 from realtime.turns import Turns
 
 _SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
 _CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
 _OTHERS_SHARE: Final = 3
-_ROUNDS_SHARE: Final = 2  # rounds take one second of so many
-_CREDIT_SECONDS: Final = 0.02  # by which they may be ahead: one that took long does not hold up the next
 _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
 
 
@@ -40,6 +39,7 @@ class Flusher:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
@@ -51,7 +51,7 @@ class Flusher:
         self._answers: dict[Subscriber, None] = {}
         self._is_scheduled = False
         self._has_begun = False
-        self._rest_until = 0.0
+        self._share = LoopShare(clock=clock, cpu=cpu)
         self._joined_of: list[bytes] = []
         self._joined = b""
         # Times of the publications that wait for a round, and of those that the present round writes.
@@ -116,7 +116,7 @@ class Flusher:
 
     def _schedule(self) -> None:
         self._is_scheduled = True
-        rest = self._rest_until - _CREDIT_SECONDS - self._clock()
+        rest = self._share.rest()
         if rest > _SHORTEST_REST:
             asyncio.get_running_loop().call_later(rest, self._slice)
         else:
@@ -137,7 +137,7 @@ class Flusher:
             if not count % _CLIENTS_BETWEEN_LOOKS and self._clock() >= until:
                 break
         now = self._clock()
-        self._rest_until += _ROUNDS_SHARE * (now - began)
+        self._share.spent(now - began)
         if waiting:
             self._turns.let_others(now, at_most=_OTHERS_SHARE * (now - began))
             return
@@ -149,7 +149,7 @@ class Flusher:
 
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
-        self._rest_until = max(self._rest_until, now)
+        self._share.begin(now)
         if not self._round:  # whoever was to get what is common may have been answered meanwhile, and have got it then
             self._round, self._dirty, self._common = self._dirty, {}, b""
         self._round_times, self._waiting_times = self._waiting_times, []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import string
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -33,8 +32,7 @@ SQL = load("streams")
 ATTEMPTS = 8
 TRIM_EVERY = 64  # publications of one stream
 JITTER = 0.005  # seconds, times the attempt
-_BASE62 = string.ascii_letters + string.digits
-_SALT_LENGTH = 10
+_SALT_BYTES = 8
 _NEWEST = 2**63 - 1  # above every offset
 
 
@@ -186,7 +184,7 @@ class SeenMeanwhile(Exception):
 
 def _new_salt() -> str:
     """One for all streams that begin together: epochs are only ever compared within one channel."""
-    return "".join(secrets.choice(_BASE62) for _ in range(_SALT_LENGTH))
+    return secrets.token_hex(_SALT_BYTES)
 
 
 def _first_of_each(entries: Sequence[Entry]) -> Mapping[int, Entry]:
