@@ -221,7 +221,7 @@ async def test_a_round_that_comes_too_early_waits_and_joins_what_comes_meanwhile
     processor = Clock()
     flusher = Flusher(RealtimeMetrics(registry), clock=clock, wall=lambda: 100.0, cpu=processor)
     busy = Recorder(clock)
-    for _ in range(20):  # with others, who leave rounds a fifth
+    for _ in range(20):  # with others, who leave rounds a third
         clock.now += 0.1
         processor.now += 0.09
         hand(flusher, [busy], b"")

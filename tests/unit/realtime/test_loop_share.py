@@ -30,8 +30,8 @@ class Loop:
             self.come_round(own=0.01 * own, others=0.01 * others, idle=0.01 * (1 - own - others))
 
 
-@pytest.mark.parametrize(("others", "left"), [(0.0, 0.8), (0.15, 0.65), (0.4, 0.4), (0.7, 0.2), (1.0, 0.2)])
-def test_it_is_what_others_leave_of_four_fifths_and_no_less_than_one(others: float, left: float) -> None:
+@pytest.mark.parametrize(("others", "left"), [(0.0, 0.8), (0.15, 0.65), (0.4, 0.4), (0.7, 0.35), (1.0, 0.35)])
+def test_it_is_what_others_leave_of_four_fifths_and_no_less_than_a_third(others: float, left: float) -> None:
     loop = Loop()
     loop.live(5, own=0.0, others=others)
     assert loop.share.value == pytest.approx(left, abs=0.01)
@@ -46,8 +46,8 @@ def test_what_it_takes_itself_is_not_others() -> None:
 def test_it_follows_what_changes_within_a_second() -> None:
     loop = Loop()
     loop.live(5, own=0.2, others=0.1)
-    loop.live(1, own=0.2, others=0.5)
-    assert loop.share.value == pytest.approx(0.3, abs=0.05)
+    loop.live(1, own=0.2, others=0.4)
+    assert loop.share.value == pytest.approx(0.4, abs=0.03)
     loop.live(1, own=0.2, others=0.1)
     assert loop.share.value == pytest.approx(0.7, abs=0.05)
 
