@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
-from typing import Annotated, Generic, Self, TypeVar
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from handlers.clock import rfc3339
@@ -17,7 +29,11 @@ from handlers.snapshot import Snapshot
 
 MAX_PAGE = 100
 
+_INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 T = TypeVar("T")
+B_co = TypeVar("B_co", bound="Body", covariant=True)
 
 
 class Body(BaseModel):
@@ -43,6 +59,21 @@ def _digits(text: object) -> object:
     return text
 
 
+def _separated(text: object) -> object:
+    return text.split(",") if isinstance(text, str) else text
+
+
+def _instant(text: object) -> datetime:
+    if isinstance(text, str) and _INSTANT.fullmatch(text):
+        try:
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            moment = datetime.min.replace(tzinfo=UTC)
+        if moment >= _EARLIEST:
+            return moment
+    raise PydanticCustomError("bad_instant", "Input should be a time since 1970 like 2026-01-31T09:30:00Z")
+
+
 Text = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 Digits = BeforeValidator(_digits)
 Moment = Annotated[
@@ -53,6 +84,14 @@ Moment = Annotated[
     ),
 ]
 """RFC 3339 in UTC, always with six digits of microseconds: as text it sorts like the time it tells."""
+Instant = Annotated[
+    datetime,
+    PlainValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": f"^{_INSTANT.pattern}$"}),
+]
+"""A time that is asked for: RFC 3339 in any zone; in UTC from here on."""
+Separated = BeforeValidator(_separated)
+"""Several values. Behind a question mark, where all is text, there are commas between them."""
 
 
 class PageQuery(Body):
@@ -94,6 +133,17 @@ class LiveListing(Listing[T], Generic[T]):
     """A page of something that changes, with the stream that tells how."""
 
     stream: StreamBody
+
+
+@dataclass(frozen=True, slots=True)
+class Selected(Generic[B_co]):
+    """What of a body was asked for; all of it where `include`, in pydantic's form, is None."""
+
+    body: B_co
+    include: Mapping[str, Any] | None
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self.body.model_dump(mode="json", include=self.include))
 
 
 def encode_cursor(value: str) -> str:

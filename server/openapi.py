@@ -112,10 +112,10 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
     for name in _IN_PATH.findall(endpoint.path):
         yield {"name": name, "in": "path", "required": True, "schema": _ID}
     if endpoint.query is not None:
-        schema = published(endpoint.query.model_json_schema())
+        schema = published(endpoint.query.model_json_schema(ref_template=f"{REFERENCE}{{model}}"))
         for name, told in schema["properties"].items():
             is_required = name in schema.get("required", ())
-            yield {"name": name, "in": "query", "required": is_required, "schema": _without_null(told)}
+            yield {"name": name, "in": "query", "required": is_required, **_of_query(_without_null(told))}
     if endpoint.takes_key:
         yield _header(
             "Idempotency-Key",
@@ -128,6 +128,11 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
     if _takes_version(endpoint):
         tag = {"type": "string", "pattern": rf"^({ETAG}|\*)$"}
         yield _header("If-Match", "Change it only if it still has this ETag", tag)
+
+
+def _of_query(schema: Node) -> Node:
+    """Between several values there are commas."""
+    return {"schema": schema, **({"style": "form", "explode": False} if schema.get("type") == "array" else {})}
 
 
 def _header(name: str, description: str, schema: Node) -> Node:
@@ -152,7 +157,7 @@ def _without_null(schema: Node) -> Node:
         return schema
     kind: Node
     [kind] = [each for each in schema["anyOf"] if each != {"type": "null"}]
-    return kind
+    return {key: value for key, value in schema.items() if key not in {"anyOf", "default"}} | kind
 
 
 def _reply(endpoint: Endpoint) -> Node:
@@ -226,8 +231,11 @@ def _reference(model: type[BaseModel]) -> Node:
 def _schemas() -> Node:
     """What is read knows no other fields than these; what is written may have more, some day."""
     read = [endpoint.body for endpoint in REST if endpoint.body is not None]
+    asked = [endpoint.query for endpoint in REST if endpoint.query is not None]
     written = [endpoint.reply for endpoint in REST]
-    found = {**_of(read, "validation", is_open=False), **_of(written, "serialization", is_open=True)}
+    found = {**_of([*read, *asked], "validation", is_open=False), **_of(written, "serialization", is_open=True)}
+    for query in asked:  # its parameters stand where they are used
+        found.pop(_public(query.__name__), None)
     return {name: found[name] for name in sorted(found)} | {_PROBLEM: _problem_schema()}
 
 

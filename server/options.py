@@ -24,7 +24,9 @@ from storage.postgres import PostgresOptions
 
 def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
     given = settings.database
-    return PostgresOptions(places.database_url, given.pool_size, given.acquire_timeout, given.deadline)
+    return PostgresOptions(
+        places.database_url, given.pool_size, given.read_pool_size, given.acquire_timeout, given.deadline
+    )
 
 
 def rules(settings: Settings) -> Rules:

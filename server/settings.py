@@ -179,6 +179,7 @@ class Database(Section):
         Field(description="a URL like postgresql://user@host/database"),
     ] = None
     pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
+    read_pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 5
     acquire_timeout: Seconds = 2.0
     deadline: Seconds = 2.5
 

@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Line, Order, Status
-from handlers.ports.domain import OrderFilter
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -18,7 +18,22 @@ if TYPE_CHECKING:
 
 SQL = load("orders")
 
-_NEWEST = 2**63 - 1  # above every number
+_COLUMNS = {
+    OrderSort.NEWEST: "created_at",
+    OrderSort.OLDEST: "created_at",
+    OrderSort.CHANGED_LAST: "updated_at",
+    OrderSort.CHANGED_FIRST: "updated_at",
+    OrderSort.DEAREST: "total",
+    OrderSort.CHEAPEST: "total",
+}
+
+
+def _page(sort: OrderSort) -> str:
+    direction, behind = ("DESC", "<") if sort.is_descending else ("ASC", ">")
+    return SQL["page"].format(column=_COLUMNS[sort], direction=direction, behind=behind)
+
+
+_PAGES = {sort: _page(sort) for sort in OrderSort}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,7 @@ class PostgresOrders:
             [line.name for line in order.lines],
             [line.unit_price for line in order.lines],
             [line.quantity for line in order.lines],
+            order.total,
         )
         return replace(order, number=number)
 
@@ -72,12 +88,21 @@ class PostgresOrders:
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id)]
 
-    async def page(self, which: OrderFilter) -> Sequence[Order]:
-        before = _NEWEST if which.before is None else which.before
-        if which.customer_id is None:
-            rows = await self.connection.fetch(SQL["page"], before, which.limit)
-        else:
-            rows = await self.connection.fetch(SQL["page_of_customer"], before, which.limit, which.customer_id)
+    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
+        rows = await self.connection.fetch(
+            _PAGES[sort],
+            after.value,
+            after.number,
+            which.customer_id,
+            list(which.statuses) or None,
+            which.created_from,
+            which.created_before,
+            which.total_from,
+            which.total_to,
+            which.text,
+            which.number,
+            limit,
+        )
         return list(_orders(rows))
 
     async def owner_of(self, order_id: UUID) -> UUID | None:

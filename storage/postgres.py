@@ -29,6 +29,7 @@ class PostgresOptions:
 
     url: str = field(repr=False)
     pool_size: int
+    read_pool_size: int
     acquire_timeout: float
     deadline: float
 
@@ -56,10 +57,12 @@ class PostgresUnitOfWork:
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """`pool` also serves other parts of storage, `reserve` what must be answered while requests have all of it: one
-    connection, for uses of a few milliseconds. `bell` rings after each commit that emitted events."""
+    """`pool` also serves other parts of storage, `readers` queries alone, so that however many dashboards there are,
+    orders are placed; `reserve` what must be answered while requests have all of it: one connection, for uses of a few
+    milliseconds. `bell` rings after each commit that emitted events."""
 
     pool: Pool
+    readers: Pool
     reserve: Pool
     bell: Bell
 
@@ -81,7 +84,7 @@ class Postgres:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[PostgresUnitOfWork]:
-        async with self.pool.connection() as connection:
+        async with self.readers.connection() as connection:
             yield PostgresUnitOfWork.on(connection)
 
 
@@ -95,6 +98,17 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         acquire_timeout=options.acquire_timeout,
         deadline=options.deadline,
     )
+    reader_options = replace(
+        pool_options,
+        name="orderwire read",
+        size=options.read_pool_size,
+        settings={
+            "default_transaction_read_only": "on",
+            # A plan for what is asked for: one for all filters would be good for none.
+            "plan_cache_mode": "force_custom_plan",
+            "jit": "off",
+        },
+    )
     reserve_options = replace(
         pool_options,
         name="orderwire reserve",
@@ -102,5 +116,9 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         acquire_timeout=RESERVE_DEADLINE,
         deadline=RESERVE_DEADLINE,
     )
-    async with open_pool(pool_options) as pool, open_pool(reserve_options) as reserve:
-        yield Postgres(pool, reserve, Bell())
+    async with (
+        open_pool(pool_options) as pool,
+        open_pool(reader_options) as readers,
+        open_pool(reserve_options) as reserve,
+    ):
+        yield Postgres(pool, readers, reserve, Bell())

@@ -12,7 +12,8 @@ def postgres_options(
     url: str,
     *,
     pool_size: int = _DATABASE.pool_size,
+    read_pool_size: int = _DATABASE.read_pool_size,
     acquire_timeout: float = _DATABASE.acquire_timeout,
     deadline: float = _DATABASE.deadline,
 ) -> PostgresOptions:
-    return PostgresOptions(url, pool_size, acquire_timeout, deadline)
+    return PostgresOptions(url, pool_size, read_pool_size, acquire_timeout, deadline)

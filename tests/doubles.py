@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,8 +13,9 @@ from handlers.accounts.model import AccessToken, Account
 from handlers.actor import Actor, Role
 from handlers.errors import Conflict, Fault, KeyInFlight, NotFound, OutOfStock
 from handlers.events import Cause, Event
+from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
-from handlers.ports.domain import Answer, OrderFilter, Position, Quantity
+from handlers.ports.domain import Answer, Position, Quantity
 from handlers.products.model import Product
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -110,17 +111,43 @@ class MemoryOrders:
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return self.history[order_id]
 
-    async def page(self, which: OrderFilter) -> Sequence[Order]:
-        found = [
-            order
-            for order in self.rows.values()
-            if which.customer_id in {None, order.customer_id} and (which.before is None or order.number < which.before)
-        ]
-        return sorted(found, key=lambda order: -order.number)[: which.limit]
+    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
+        return listed(self.rows.values(), which, sort, after=after)[:limit]
 
     async def owner_of(self, order_id: UUID) -> UUID | None:
         order = self.rows.get(order_id)
         return None if order is None else order.customer_id
+
+
+def listed(
+    orders: Iterable[Order], which: OrderFilter, sort: OrderSort, *, after: Mark | None = None
+) -> Sequence[Order]:
+    """What a list has of these orders, in its order; text is not looked for."""
+
+    def place(mark: Mark) -> tuple[datetime | int, int]:
+        return mark.value, mark.number
+
+    begin = place(after or sort.begin)
+    marks = {order.id: place(Mark.of(order, sort)) for order in orders}
+    behind = [
+        order
+        for order in orders
+        if (marks[order.id] < begin if sort.is_descending else marks[order.id] > begin) and _matches(order, which)
+    ]
+    return sorted(behind, key=lambda order: marks[order.id], reverse=sort.is_descending)
+
+
+def _matches(order: Order, which: OrderFilter) -> bool:
+    if which.text is not None:
+        raise NotImplementedError
+    return (
+        which.customer_id in {None, order.customer_id}
+        and (not which.statuses or order.status in which.statuses)
+        and (which.created_from is None or order.created_at >= which.created_from)
+        and (which.created_before is None or order.created_at < which.created_before)
+        and (which.total_from is None or order.total >= which.total_from)
+        and (which.total_to is None or order.total <= which.total_to)
+    )
 
 
 @dataclass

@@ -130,9 +130,11 @@ class PostgresRest(Rest):
 
 
 @asynccontextmanager
-async def serving(url: str, *, pool_size: int = 10, acquire_timeout: float = 20.0) -> AsyncIterator[PostgresRest]:
+async def serving(
+    url: str, *, pool_size: int = 10, read_pool_size: int = 10, acquire_timeout: float = 20.0
+) -> AsyncIterator[PostgresRest]:
     """More patient than the product, unless told otherwise: tests share their machine with others."""
-    options = PostgresOptions(url, pool_size, acquire_timeout, deadline=acquire_timeout + 0.8)
+    options = PostgresOptions(url, pool_size, read_pool_size, acquire_timeout, deadline=acquire_timeout + 0.8)
     async with open_postgres(options) as postgres, serving_on(postgres) as rest:
         yield PostgresRest(rest.client, postgres, rest.tokens, rest.passwords, postgres)
 

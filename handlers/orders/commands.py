@@ -7,20 +7,22 @@ from collections.abc import Awaitable, Callable
 from handlers.commands import Caller, command
 from handlers.idempotency import Claim, Reply, answer_once, fingerprint, parse_key
 from handlers.orders import service
+from handlers.orders.lists import Mark
 from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
     LiveOrderBody,
+    LiveOrderList,
     OrderBody,
+    OrderQuery,
     PlaceOrder,
     PlaceOrderRequest,
 )
 from handlers.ports.domain import UnitOfWork
 from handlers.reading import read_cursor
-from handlers.schemas import ById, Listing, LiveListing, PageQuery, StreamBody, encode_cursor
+from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
 
-_LAST_NUMBER = 2**63 - 1
 _PLACING = ("POST", "/api/v1/orders")
 """What a fingerprint is of, from whichever side the order comes: a key is good for both."""
 
@@ -40,15 +42,18 @@ async def get(caller: Caller, which: ById) -> LiveOrderBody:
     return LiveOrderBody.at(await caller.work.read(lambda uow: service.get(uow, caller.actor, which.id)))
 
 
-async def page(caller: Caller, query: PageQuery) -> LiveListing[OrderBody]:
-    before = read_cursor(query.cursor, _parse_number)
-    snapshot = await caller.work.read(lambda uow: service.page(uow, caller.actor, before=before, limit=query.limit))
+async def page(caller: Caller, query: OrderQuery) -> Selected[LiveOrderList]:
+    after = read_cursor(query.cursor, lambda text: Mark.parse(text, query.sort))
+    snapshot = await caller.work.read(
+        lambda uow: service.page(uow, caller.actor, query.filter(), query.sort, after=after, limit=query.limit)
+    )
     found = snapshot.state
-    return LiveListing[OrderBody](
+    listing = LiveOrderList(
         items=[OrderBody.of(order) for order in found.orders],
-        next=None if found.next is None else encode_cursor(str(found.next)),
+        next=None if found.next is None else encode_cursor(found.next.encode(query.sort)),
         stream=StreamBody.of(snapshot),
     )
+    return Selected(listing, query.included())
 
 
 async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
@@ -68,7 +73,7 @@ def advance(action: Action) -> Callable[[Caller, AdvanceOrder], Awaitable[OrderB
 
 COMMANDS = (
     command("orders.place", PlaceOrder, place),
-    command("orders.list", PageQuery, page),
+    command("orders.list", OrderQuery, page),
     command("orders.get", ById, get),
     command("orders.history", ById, history),
     *(command(f"orders.{action}", AdvanceOrder, advance(action)) for action in REQUESTED),
@@ -81,10 +86,3 @@ def _claim(caller: Caller, order: PlaceOrder) -> Claim | None:
         return None
     body = PlaceOrderRequest(items=order.items).encode()
     return Claim(caller.actor.account_id, parse_key(order.idempotency_key), fingerprint(*_PLACING, body))
-
-
-def _parse_number(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_NUMBER))):
-        return None
-    number = int(text)
-    return number if 0 < number <= _LAST_NUMBER else None

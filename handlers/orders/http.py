@@ -28,11 +28,13 @@ from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
     LiveOrderBody,
+    LiveOrderList,
     OrderBody,
+    OrderQuery,
     PlaceOrder,
     PlaceOrderRequest,
 )
-from handlers.schemas import ById, Listing, LiveListing, PageQuery
+from handlers.schemas import ById, Listing
 
 PATH = "/api/v1/orders"
 _ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # a browser then does so with the ETag
@@ -59,8 +61,8 @@ async def get(request: web.Request) -> web.Response:
 
 
 async def page(request: web.Request) -> web.Response:
-    found = await commands.page(caller_of(request, signed_in(request)), read_query(request, PageQuery))
-    return json_reply(found.encode(), headers=position_headers(found.stream))
+    found = await commands.page(caller_of(request, signed_in(request)), read_query(request, OrderQuery))
+    return json_reply(found.encode(), headers=position_headers(found.body.stream))
 
 
 async def history(request: web.Request) -> web.Response:
@@ -108,9 +110,9 @@ ENDPOINTS = (
         method="GET",
         path=PATH,
         handler=page,
-        summary="List one's own orders, newest first; for staff everybody's",
-        query=PageQuery,
-        reply=LiveListing[OrderBody],
+        summary="List one's own orders, for staff everybody's: filtered, searched, sorted",
+        query=OrderQuery,
+        reply=LiveOrderList,
         has_position=True,
     ),
     Endpoint(

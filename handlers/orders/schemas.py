@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
-from handlers.schemas import Body, ById, Moment, StreamBody
+from handlers.schemas import (
+    Body,
+    ById,
+    Digits,
+    Instant,
+    LiveListing,
+    Moment,
+    PageQuery,
+    Separated,
+    StreamBody,
+    Text,
+)
 from handlers.snapshot import Snapshot
 
 MAX_LINES = 50
@@ -17,6 +31,7 @@ MAX_QUANTITY = 1000
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
 Money = Annotated[int, Field(ge=0, description="Minor units of the order's currency")]
+Amount = Annotated[int, Field(ge=0, le=2**53), Digits]
 
 
 class ItemRequest(Body):
@@ -117,6 +132,65 @@ class ChangeBody(Body):
             by=change.by,
             account_id=change.account_id,
         )
+
+
+_SEARCHED = "Words of the customer's name or e-mail address or of the products' names or SKUs; or the order's number"
+_FIELDS = tuple(OrderBody.model_fields)
+_ALWAYS = frozenset({"id", "version"})  # without them nobody could tell what changes later
+
+
+def _field(name: str) -> str:
+    if name not in _FIELDS:
+        raise PydanticCustomError("no_field", "Input should be the name of a field of an order")
+    return name
+
+
+OrderField = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"enum": list(_FIELDS)})]
+
+
+class OrderQuery(PageQuery):
+    """Which orders, in which order, and what of them. All that is given has to be so."""
+
+    status: Annotated[list[Status], Field(min_length=1, max_length=len(Status)), Separated] | None = None
+    customer_id: UUID | None = None
+    created_from: Annotated[Instant | None, Field(description="Placed then or later")] = None
+    created_before: Annotated[Instant | None, Field(description="Placed earlier")] = None
+    total_from: Annotated[Amount | None, Field(description="Minor units of whatever currency; at least")] = None
+    total_to: Annotated[Amount | None, Field(description="At most")] = None
+    q: Annotated[Text, Field(min_length=1, max_length=200, description=_SEARCHED)] | None = None
+    sort: Annotated[OrderSort, Field(description="With a minus from the largest down")] = OrderSort.NEWEST
+    fields: Annotated[list[OrderField], Field(min_length=1, max_length=len(_FIELDS)), Separated] | None = None
+
+    def filter(self) -> OrderFilter:
+        return OrderFilter(
+            self.customer_id,
+            frozenset(self.status or ()),
+            self.created_from,
+            self.created_before,
+            self.total_from,
+            self.total_to,
+            self.q,
+        )
+
+    def included(self) -> Mapping[str, Any] | None:
+        """What of a list is sent; None is all."""
+        if self.fields is None:
+            return None
+        return {"items": {"__all__": _ALWAYS | set(self.fields)}, "next": True, "stream": True}
+
+
+def _some_of(schema: dict[str, Any]) -> None:
+    schema["required"] = sorted(_ALWAYS)
+
+
+class OrderPartBody(OrderBody):
+    """The `fields` of an order that were asked for, and always `id` and `version`."""
+
+    model_config = ConfigDict(json_schema_extra=_some_of)
+
+
+class LiveOrderList(LiveListing[OrderBody | OrderPartBody]):
+    """A page of orders, with the stream that tells how they change; each whole unless `fields` were asked for."""
 
 
 class LiveOrderBody(OrderBody):

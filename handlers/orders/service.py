@@ -12,19 +12,20 @@ from handlers.audience import order_channel, orders_feed, personal_channel
 from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, VersionMismatch
 from handlers.events import SOURCE, Cause, Event, OwnType
 from handlers.ids import new_id
+from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import TRANSITIONS, Action, By, Change, Line, Order, Status
 from handlers.orders.schemas import OrderBody
-from handlers.ports.domain import OrderFilter, Quantity, UnitOfWork
+from handlers.ports.domain import Quantity, UnitOfWork
 from handlers.products.model import Product
 from handlers.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class OrderPage:
-    """Newest first; `next` is the number to continue before, None at the end."""
+    """`next` is where to continue, None at the end."""
 
     orders: Sequence[Order]
-    next: int | None
+    next: Mark | None
 
 
 async def place(
@@ -64,15 +65,20 @@ async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Snapshot[Order]:
     return Snapshot(order, channel, position)
 
 
-async def page(uow: UnitOfWork, actor: Actor, *, before: int | None, limit: int) -> Snapshot[OrderPage]:
+async def page(
+    uow: UnitOfWork, actor: Actor, which: OrderFilter, sort: OrderSort, *, after: Mark | None, limit: int
+) -> Snapshot[OrderPage]:
     """Staff see everybody's orders, with the feed's position; customers their own, with their own channel's."""
-    channel, customer = (
-        (orders_feed(), None) if actor.is_staff else (personal_channel(actor.account_id), actor.account_id)
-    )
+    channel = orders_feed() if actor.is_staff else personal_channel(actor.account_id)
     position = await uow.positions.position(channel)
-    found = await uow.orders.page(OrderFilter(customer, before, limit + 1))
+    if not actor.is_staff:
+        if which.customer_id not in {None, actor.account_id}:
+            return Snapshot(OrderPage((), None), channel, position)
+        which = replace(which, customer_id=actor.account_id)
+    found = await uow.orders.page(which, sort, after=after or sort.begin, limit=limit + 1)
     shown = found[:limit]
-    return Snapshot(OrderPage(shown, shown[-1].number if len(found) > limit else None), channel, position)
+    following = Mark.of(shown[-1], sort) if len(found) > limit else None
+    return Snapshot(OrderPage(shown, following), channel, position)
 
 
 async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Change]:

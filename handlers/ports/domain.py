@@ -11,6 +11,7 @@ from uuid import UUID
 
 from handlers.accounts.model import AccessToken, Account
 from handlers.events import Event
+from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
 from handlers.products.model import Product
 
@@ -36,15 +37,6 @@ class Answer:
     fingerprint: bytes
     status: int
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class OrderFilter:
-    """Which orders to list, newest first. `before` is the number of the last order of the page before."""
-
-    customer_id: UUID | None
-    before: int | None
-    limit: int
 
 
 class Accounts(Protocol):
@@ -104,7 +96,9 @@ class Orders(Protocol):
         """An order's history, oldest first."""
         ...
 
-    async def page(self, which: OrderFilter) -> Sequence[Order]: ...
+    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
+        """The first of these orders behind `after`."""
+        ...
 
     async def owner_of(self, order_id: UUID) -> UUID | None:
         """The account that placed the order, None if there is no such order."""
@@ -166,7 +160,7 @@ class Database(Protocol):
         ...
 
     def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """For reads only; each statement sees what was committed before it."""
+        """For reads only, which have connections of their own; each statement sees what was committed before it."""
         ...
 
 

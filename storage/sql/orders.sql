@@ -1,8 +1,12 @@
 -- name: add
 -- Insert an order with its lines, numbered from 1, and the begin of its history; returns the number that it was given.
 WITH placed AS (
-    INSERT INTO orders (id, customer_id, status, version, currency, created_at, updated_at, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO orders (id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, search)
+    SELECT
+        $1, $2, $3, $4, $5, $6, $7, $8, $17,
+        to_tsvector('simple', concat_ws(' ', a.name, a.email, array_to_string($14::text[] || $13::text[], ' ')))
+    FROM accounts AS a
+    WHERE a.id = $2
     RETURNING number
 ), history AS (
     INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
@@ -67,22 +71,27 @@ WHERE order_id = $1
 ORDER BY version;
 
 -- name: page
--- The newest orders below a number, a row per line.
+-- The first orders behind a place in the order of {column}, a row per line. What is NULL asks for nothing: planned for
+-- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
-FROM (SELECT * FROM orders WHERE number < $1 ORDER BY number DESC LIMIT $2) AS o
+FROM (
+    SELECT *
+    FROM orders
+    WHERE ({column}, number) {behind} ($1, $2)
+        AND ($3::uuid IS NULL OR customer_id = $3)
+        AND ($4::text[] IS NULL OR status = ANY ($4))
+        AND ($5::timestamptz IS NULL OR created_at >= $5)
+        AND ($6::timestamptz IS NULL OR created_at < $6)
+        AND ($7::bigint IS NULL OR total >= $7)
+        AND ($8::bigint IS NULL OR total <= $8)
+        AND ($9::text IS NULL OR search @@ websearch_to_tsquery('simple', $9) OR number = $10)
+    ORDER BY {column} {direction}, number {direction}
+    LIMIT $11
+) AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
-ORDER BY o.number DESC, l.line;
-
--- name: page_of_customer
--- The newest orders of one customer below a number, a row per line.
-SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity
-FROM (SELECT * FROM orders WHERE customer_id = $3 AND number < $1 ORDER BY number DESC LIMIT $2) AS o
-LEFT JOIN order_lines AS l ON l.order_id = o.id
-ORDER BY o.number DESC, l.line;
+ORDER BY o.{column} {direction}, o.number {direction}, l.line;
 
 -- name: owner_of
 -- The account that placed an order.

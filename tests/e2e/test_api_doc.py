@@ -39,7 +39,7 @@ def test_every_command_does_what_the_page_says(served: Orderwire) -> None:
 
     statuses = [int(status) for status in ended.stderr.split()]
     signing_in, products, placing, reading = [200] * 4, [200] * 3, [201], [200, 200, 304]
-    moving = [200, 200, 200, 200, 409]
-    assert statuses == [*signing_in, *products, *placing, *reading, *moving, 200], ended.stderr
+    finding, moving = [200] * 5, [200, 200, 200, 200, 409]
+    assert statuses == [*signing_in, *products, *placing, *reading, *finding, *moving, 200], ended.stderr
     history = orjson.loads(ended.stdout.splitlines()[-1])
     assert [change["status"] for change in history["items"]] == ["placed", "paid", "packed", "shipped", "delivered"]

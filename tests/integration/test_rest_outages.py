@@ -31,9 +31,9 @@ async def test_an_order_whose_buyer_goes_away_is_still_placed(postgres_url: str,
 
 
 async def test_a_reader_who_goes_away_costs_no_connection(postgres_url: str) -> None:
-    async with serving(postgres_url, pool_size=1) as rest:
+    async with serving(postgres_url, read_pool_size=1) as rest:
         customer = await rest.an_account()
-        async with rest.postgres.pool.connection() as connection:
+        async with rest.postgres.readers.connection() as connection:
             backend = await connection.fetchval("SELECT pg_backend_pid()")
         async with connect(postgres_url, name="test") as other, other.transaction():
             await other.execute("LOCK TABLE orders")
@@ -44,16 +44,16 @@ async def test_a_reader_who_goes_away_costs_no_connection(postgres_url: str) -> 
             with pytest.raises(asyncio.CancelledError):
                 await reader
             assert (await rest.call("GET", "/nothing")).status == 404  # by now the server knows
-        async with rest.postgres.pool.connection() as connection:
+        async with rest.postgres.readers.connection() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") == backend
 
 
 async def test_with_no_connection_free_everyone_is_told_to_come_back_within_the_bound(postgres_url: str) -> None:
-    async with serving(postgres_url, pool_size=2, acquire_timeout=2.0) as rest:
+    async with serving(postgres_url, pool_size=2, read_pool_size=1, acquire_timeout=2.0) as rest:
         customer, product = await rest.an_account(), await rest.a_product()
         async with AsyncExitStack() as held:
-            for _ in range(2):
-                await held.enter_async_context(rest.postgres.pool.connection(deadline=30))
+            for pool in (rest.postgres.pool, rest.postgres.pool, rest.postgres.readers):
+                await held.enter_async_context(pool.connection(deadline=30))
             started = time.monotonic()
             answers = await asyncio.gather(
                 rest.place(customer, product),

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from storage.postgres import PostgresOptions, open_postgres
+from storage.postgres import open_postgres
+from tests.database_options import postgres_options
 from tests.deployment import ACCOUNT, Deploy, Deployment, namespace, of_account, signed, soon
 from tests.doubles import a_product
 from tests.integration.http_stream import Listener
@@ -155,7 +156,7 @@ async def test_commands_of_a_stream_by_way_of_the_other(nodes: Nodes, name: str)
 async def test_an_order(nodes: Nodes, postgres_url: str) -> None:
     one, other = nodes
     mug, staff = a_product(stock=5), of_account()
-    async with open_postgres(PostgresOptions(postgres_url, 1, 2.0, 2.5)) as database, database.transaction() as work:
+    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as database, database.transaction() as work:
         await work.accounts.add(ACCOUNT)
         await work.products.add(mug)
     async with one.client("orders:feed", token=staff) as near, other.client("orders:feed", token=staff) as far:

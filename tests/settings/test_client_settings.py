@@ -13,7 +13,8 @@ from handlers.accounts.service import create_account
 from handlers.actor import Role
 from handlers.clock import utc_now
 from server.passwords import Argon2Passwords
-from storage.postgres import PostgresOptions, open_postgres
+from storage.postgres import open_postgres
+from tests.database_options import postgres_options
 from tests.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, of_account, signed, soon
 
 
@@ -217,7 +218,7 @@ async def test_accounts_have_tokens_of_this_secret_and_issuer(deploy: Deploy) ->
 async def test_signing_in_lasts_so_long(deploy: Deploy, postgres_url: str) -> None:
     account = NewAccount("staff@example.com", "Staff", Role.STAFF, "a long enough password")
     async with (
-        open_postgres(PostgresOptions(postgres_url, 1, 2.0, 2.5)) as database,
+        open_postgres(postgres_options(postgres_url, pool_size=1)) as database,
         Argon2Passwords(time_cost=1, memory_kib=64) as passwords,
         deploy("[auth]\ntoken_ttl = 77") as node,
     ):

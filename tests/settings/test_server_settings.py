@@ -216,10 +216,10 @@ async def answers(node: Deployment, path: str) -> tuple[int, float]:
         return reply.status, loop.time() - began
 
 
-@pytest.mark.shows("database.pool_size", "database.acquire_timeout")
-async def test_so_many_connections_are_shared_and_waited_for(deploy: Deploy, postgres_url: str) -> None:
-    one = "[database]\npool_size = 1\nacquire_timeout = 0.2\ndeadline = 60"
-    two = "[database]\npool_size = 2\nacquire_timeout = 1.5\ndeadline = 60"  # to open the second may take a while
+@pytest.mark.shows("database.read_pool_size", "database.acquire_timeout")
+async def test_reads_share_so_many_connections_and_wait_for_them(deploy: Deploy, postgres_url: str) -> None:
+    one = "[database]\nread_pool_size = 1\nacquire_timeout = 0.2\ndeadline = 60"
+    two = "[database]\nread_pool_size = 2\nacquire_timeout = 1.5\ndeadline = 60"  # to open the second may take a while
     for settings, status in ((one, 503), (two, 200)):
         async with deploy(settings) as node:
             async with locked(postgres_url, "orders"):
@@ -229,6 +229,21 @@ async def test_so_many_connections_are_shared_and_waited_for(deploy: Deploy, pos
                 assert second == status
                 assert seconds < 2  # the default
             assert (await first)[0] == 200
+
+
+@pytest.mark.shows("database.pool_size")
+async def test_writes_share_so_many_connections(deploy: Deploy, postgres_url: str) -> None:
+    items = {"items": [{"product_id": str(uuid4()), "quantity": 1}]}
+    for size, status in ((1, 503), (2, 404)):
+        async with deploy(f"[database]\npool_size = {size}\nacquire_timeout = 1.5\ndeadline = 60") as node:
+            orders = f"{node.url}/api/v1/orders"
+            async with locked(postgres_url, "products"):
+                first = asyncio.create_task(node.http.post(orders, json=items, headers=BEARER))
+                await until_waiting(postgres_url)
+                async with node.http.post(f"{orders}/{uuid4()}/cancel", headers=BEARER) as second:
+                    assert second.status == status
+            async with await first as answered:
+                assert answered.status == 422
 
 
 async def until_waiting(url: str) -> None:

@@ -11,6 +11,7 @@ from handlers.audience import order_channel, orders_feed, personal_channel
 from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock, VersionMismatch
 from handlers.events import Cause, OwnType
 from handlers.orders import service
+from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Position, Quantity
@@ -19,6 +20,7 @@ from tests.doubles import CAUSE, NOW, MemoryUnitOfWork, a_product, an_actor
 CUSTOMER = an_actor()
 STRANGER = an_actor()
 STAFF = an_actor(Role.STAFF)
+EVERYTHING = OrderFilter()
 ADMIN = an_actor(Role.ADMIN)
 
 
@@ -242,13 +244,26 @@ async def test_customers_page_through_their_own_orders_and_staff_through_all(uow
     mine = [await placed(uow) for _ in range(3)]
     other = await placed(uow, STRANGER)
 
-    first = await service.page(uow, CUSTOMER, before=None, limit=2)
-    second = await service.page(uow, CUSTOMER, before=first.state.next, limit=2)
-    everything = await service.page(uow, STAFF, before=None, limit=4)
+    first = await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=None, limit=2)
+    second = await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=first.state.next, limit=2)
+    everything = await service.page(uow, STAFF, EVERYTHING, OrderSort.NEWEST, after=None, limit=4)
 
     assert ([*first.state.orders, *second.state.orders], second.state.next) == (mine[::-1], None)
     assert (list(everything.state.orders), everything.state.next) == ([other, *mine[::-1]], None)
     assert (first.channel, everything.channel) == (personal_channel(CUSTOMER.account_id), orders_feed())
+
+
+@pytest.mark.parametrize("asked", [CUSTOMER, STRANGER])
+async def test_a_customer_who_asks_for_orders_of_somebody_has_their_own(uow: MemoryUnitOfWork, asked: Actor) -> None:
+    mine = await placed(uow)
+    await placed(uow, STRANGER)
+    which = OrderFilter(customer_id=asked.account_id)
+
+    found = await service.page(uow, CUSTOMER, which, OrderSort.NEWEST, after=None, limit=9)
+    of_staff = await service.page(uow, STAFF, which, OrderSort.NEWEST, after=None, limit=9)
+
+    assert list(found.state.orders) == ([mine] if asked == CUSTOMER else [])
+    assert [order.customer_id for order in of_staff.state.orders] == [asked.account_id]
 
 
 async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> None:
@@ -265,6 +280,6 @@ async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> N
 
     uow.positions, uow.orders = Recorder(uow.positions, "position"), Recorder(uow.orders, "state")  # type: ignore[assignment]
     await service.get(uow, CUSTOMER, order.id)
-    await service.page(uow, CUSTOMER, before=None, limit=1)
+    await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=None, limit=1)
 
     assert reads == ["position", "state"] * 2

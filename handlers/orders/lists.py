@@ -1,0 +1,108 @@
+"""Which orders, in which order, and where the page before ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+from uuid import UUID
+
+from handlers.orders.model import Order, Status
+
+Value: TypeAlias = datetime | int
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+_LARGEST = 2**63 - 1
+
+
+class OrderSort(StrEnum):
+    """By what, and with a minus from the largest down. Equal ones are in order of their numbers."""
+
+    NEWEST = "-created"
+    OLDEST = "created"
+    CHANGED_LAST = "-updated"
+    CHANGED_FIRST = "updated"
+    DEAREST = "-total"
+    CHEAPEST = "total"
+
+    @property
+    def is_descending(self) -> bool:
+        return self.startswith("-")
+
+    @property
+    def begin(self) -> Mark:
+        """Before all orders."""
+        if self in {OrderSort.DEAREST, OrderSort.CHEAPEST}:
+            return Mark(_LARGEST if self.is_descending else -1, _LARGEST if self.is_descending else 0)
+        return Mark(_LATEST if self.is_descending else _EPOCH, _LARGEST if self.is_descending else 0)
+
+    def value_of(self, order: Order) -> Value:
+        match self:
+            case OrderSort.NEWEST | OrderSort.OLDEST:
+                return order.created_at
+            case OrderSort.CHANGED_LAST | OrderSort.CHANGED_FIRST:
+                return order.updated_at
+            case OrderSort.DEAREST | OrderSort.CHEAPEST:
+                return order.total
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Of an order in a list: what it is sorted by, and its number."""
+
+    value: Value
+    number: int
+
+    @classmethod
+    def of(cls, order: Order, sort: OrderSort) -> Mark:
+        return cls(sort.value_of(order), order.number)
+
+    def encode(self, sort: OrderSort) -> str:
+        """As a cursor says it. A moment is microseconds since 1970."""
+        value = self.value if isinstance(self.value, int) else (self.value - _EPOCH) // _MICROSECOND
+        return f"{sort}:{value}:{self.number}"
+
+    @classmethod
+    def parse(cls, text: str, sort: OrderSort) -> Mark | None:
+        """None for what `encode` did not make of an order in this sort."""
+        given, _, rest = text.partition(":")
+        value, _, number = rest.partition(":")
+        if given != sort or not (_is_natural(value) and _is_natural(number)):
+            return None
+        if isinstance(sort.begin.value, int):
+            return cls(int(value), int(number))
+        try:
+            return cls(_EPOCH + int(value) * _MICROSECOND, int(number))
+        except OverflowError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """What all orders of a list have in common; None and nothing stand for any. From is included, before is not; totals
+    are minor units of whatever currency. `text`: words that all are in the customer's name or e-mail address or in
+    the products' names or SKUs; or the order's number.
+    """
+
+    customer_id: UUID | None = None
+    statuses: Set[Status] = frozenset()
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    total_from: int | None = None
+    total_to: int | None = None
+    text: str | None = None
+
+    @property
+    def number(self) -> int | None:
+        """That `text` may mean, with a # or without."""
+        digits = (self.text or "").strip().removeprefix("#")
+        return int(digits) if _is_natural(digits) else None
+
+
+def _is_natural(text: str) -> bool:
+    """In decimal digits, and no more than PostgreSQL's largest."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST)) and int(text) <= _LARGEST
