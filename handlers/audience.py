@@ -11,10 +11,10 @@ from enum import Enum
 from uuid import UUID
 
 from handlers.actor import Actor
-from handlers.events import Event
+from handlers.events import Event, OwnType
 
 MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
-DOMAIN_NAMESPACES = frozenset({"orders", "order"})  # what stands before the first colon of our channels
+DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats"})  # what stands before the first colon of our channels
 
 
 class Kind(Enum):
@@ -22,6 +22,7 @@ class Kind(Enum):
 
     ORDERS_FEED = "orders:feed"
     ORDER = "order:<order id>"
+    ORDER_STATS = "stats:orders"
     PERSONAL = "#<account id>"
 
 
@@ -29,7 +30,7 @@ class Kind(Enum):
 class Channel:
     kind: Kind
     name: str
-    id: UUID | None = None  # of the order or the account; None for the feed
+    id: UUID | None = None  # of the order or the account; None for the feed and the stats
 
 
 class UnknownChannel(ValueError):
@@ -44,6 +45,10 @@ def orders_feed() -> str:
     return "orders:feed"
 
 
+def order_stats() -> str:
+    return "stats:orders"
+
+
 def order_channel(order_id: UUID) -> str:
     return f"order:{order_id}"
 
@@ -56,6 +61,8 @@ def parse_channel(name: str) -> Channel:
     """Raise UnknownChannel unless `name` is, to the letter, the one spelling of a channel of ours."""
     if name == orders_feed():
         return Channel(Kind.ORDERS_FEED, name)
+    if name == order_stats():
+        return Channel(Kind.ORDER_STATS, name)
     for prefix, kind in (("order:", Kind.ORDER), ("#", Kind.PERSONAL)):
         if name.startswith(prefix):
             return Channel(kind, name, _canonical_uuid(name.removeprefix(prefix)))
@@ -65,7 +72,7 @@ def parse_channel(name: str) -> Channel:
 def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
     """May `actor` subscribe to `channel`? `owner` is who placed the order, None if there is no such order."""
     match channel.kind:
-        case Kind.ORDERS_FEED:
+        case Kind.ORDERS_FEED | Kind.ORDER_STATS:
             return actor.is_staff
         case Kind.ORDER:
             return owner is not None and (actor.is_staff or actor.account_id == owner)
@@ -81,7 +88,9 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     `channel`, or `configured` maps its type to one ("{subject}" stands for the event's subject). Whether there is such
     a channel is not looked at.
     """
-    if event.is_own_type:
+    if event.type == OwnType.ORDERS_COUNTED:
+        return (order_stats(),)
+    if event.is_of_order:
         own = (orders_feed(), order_channel(UUID(event.subject)))
         return own if event.recipient is None else (*own, personal_channel(event.recipient))
     template = event.channel or configured.get(event.type)

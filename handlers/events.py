@@ -19,6 +19,9 @@ from handlers.clock import rfc3339
 SOURCE = "/orderwire"
 """The `source` of our own events. Identity of an event is (source, id)."""
 
+ORDERS = "orders"
+"""The `subject` of what is told of all orders together."""
+
 MAX_EVENT_BYTES = 256 * 1024
 
 
@@ -32,6 +35,7 @@ class OwnType(StrEnum):
     ORDER_DELIVERED = "order.delivered"
     ORDER_CANCELLED = "order.cancelled"
     ORDER_EXPIRED = "order.expired"
+    ORDERS_COUNTED = "orders.counted"
 
 
 class LifeCycleType(StrEnum):
@@ -76,6 +80,11 @@ class Event:
     @property
     def is_own_type(self) -> bool:
         return self.type in OWN_TYPES
+
+    @property
+    def is_of_order(self) -> bool:
+        """Of our own types those that tell of one order, whose id is then the subject."""
+        return self.is_own_type and self.type != OwnType.ORDERS_COUNTED
 
     @property
     def is_of_life_cycle(self) -> bool:

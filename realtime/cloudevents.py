@@ -105,7 +105,7 @@ def _event(attributes: Mapping[str, object], data: object, now: datetime) -> Eve
         channel=_optional(attributes, "channel"),
         traceparent=_traceparent(attributes.get("traceparent")),
     )
-    if event.is_own_type and _uuid(event.subject) is None:
+    if event.is_of_order and _uuid(event.subject) is None:
         raise BadEvent(Reason.BAD_ATTRIBUTE, "subject")
     return event
 

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from handlers.events import LIFE_CYCLE_TYPES, OWN_TYPES, SOURCE, LifeCycleType, OwnType
+from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, SOURCE, LifeCycleType, OwnType
 from handlers.orders.schemas import OrderBody
 from handlers.schemas import Body, Moment
+from handlers.stats.schemas import OrderStatsBody
 from realtime.cloudevents import MAX_ATTRIBUTE_BYTES, NO_CONTROL, RFC3339
 
 Schema: TypeAlias = Mapping[str, Any]
@@ -28,6 +29,7 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_DELIVERED: OrderBody,
     OwnType.ORDER_CANCELLED: OrderBody,
     OwnType.ORDER_EXPIRED: OrderBody,
+    OwnType.ORDERS_COUNTED: OrderStatsBody,
 }
 """What the `data` of each of our own types is."""
 
@@ -64,7 +66,7 @@ def schemas() -> dict[str, Schema]:
     _, made = models_json_schema([(model, "serialization") for model in models], ref_template=f"{REFERENCE}{{model}}")
     found: dict[str, Schema] = {name.removesuffix("Body"): published(schema) for name, schema in made["$defs"].items()}
     for model in models:
-        found.update(_own_envelopes(name_of(model), [kind.value for kind, data in DATA.items() if data is model]))
+        found.update(_own_envelopes(model, [kind.value for kind, data in DATA.items() if data is model]))
     found.update(_service_envelopes())
     found.update(_LIFE_CYCLE_DATA)
     found["LifeCycleEvent"] = _life_cycle_envelope()
@@ -101,6 +103,10 @@ def _text(attribute: str, description: str, **narrowed: object) -> Schema:
 
 _MOMENT: Final[Schema] = TypeAdapter(Moment).json_schema(mode="serialization")
 _ID: Final[Schema] = {"type": "string", "format": "uuid"}
+_SUBJECTS: Final[Mapping[type[Body], Schema]] = {
+    OrderBody: {**_ID, "description": "The id of what it happened to; events of one subject are in order"},
+    OrderStatsBody: {"const": ORDERS},
+}
 _TRACEPARENT: Final[Schema] = {"type": "string", "description": "W3C trace context of what set the event off"}
 _ENVELOPE: Final[Mapping[str, Schema]] = {
     "specversion": {"const": "1.0"},
@@ -113,12 +119,13 @@ _ENVELOPE: Final[Mapping[str, Schema]] = {
 }
 
 
-def _own_envelopes(data: str, kinds: list[str]) -> Mapping[str, Schema]:
+def _own_envelopes(model: type[Body], kinds: list[str]) -> Mapping[str, Schema]:
+    data = name_of(model)
     attributes = {
         **_ENVELOPE,
         "source": {"const": SOURCE},
         "type": {"enum": kinds},
-        "subject": {**_ID, "description": "The id of what it happened to; events of one subject are in order"},
+        "subject": _SUBJECTS[model],
         "data": {"$ref": f"{REFERENCE}{data}"},
     }
     of_transport = {

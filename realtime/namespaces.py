@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from handlers.audience import UnknownChannel, is_channel_name, parse_channel
+from handlers.audience import Kind, UnknownChannel, is_channel_name, parse_channel
 from handlers.ports.streams import Keep
 from realtime.capabilities import Operation, allows
 from realtime.credentials import Credentials
@@ -87,6 +87,9 @@ class Namespaces:
     ) -> None:
         forever = Keep().size
         self._domain = ChannelOptions(forever, retention, force_recovery=True, is_domain=True)
+        self._latest = ChannelOptions(
+            1, retention, force_recovery=True, is_cache=True, takes_deltas=True, conflate=True, is_domain=True
+        )
         personal = ChannelOptions(
             forever,
             retention,
@@ -101,13 +104,13 @@ class Namespaces:
     def of(self, channel: str) -> ChannelOptions:
         """Raises UnknownChannel when the name is neither the domain's nor in a namespace."""
         try:
-            parse_channel(channel)
+            kind = parse_channel(channel).kind
         except UnknownChannel:
             options = self._configured(channel)
             if options is None:
                 raise
             return options
-        return self._domain
+        return self._latest if kind is Kind.ORDER_STATS else self._domain
 
     def _configured(self, channel: str) -> ChannelOptions | None:
         if not is_channel_name(channel):

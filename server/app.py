@@ -20,6 +20,7 @@ from handlers.commands import Commands
 from handlers.http import SERVICES, Services
 from handlers.orders.expiry import Expiry
 from handlers.ports.broker import Broker
+from handlers.stats.adding_up import AddingUp
 from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
 from realtime.bus import Bus
@@ -174,6 +175,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             "outbox": outbox.run,
             "retention": retention.run,
             "expiry": Expiry(work, rules).run,
+            "adding_up": AddingUp(work).run,
         }
         endless |= {f"fan_out {number}": fan_out.run for number, fan_out in enumerate(fan_outs)}
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}

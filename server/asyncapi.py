@@ -26,6 +26,7 @@ OTHERS_BINARY: Final = "service.binary"
 AUDIENCES: Final[Mapping[Kind, str]] = {
     Kind.ORDERS_FEED: "staff",
     Kind.ORDER: "the customer who placed the order, and staff",
+    Kind.ORDER_STATS: "staff",
     Kind.PERSONAL: "its account, by the server",
 }
 """Who may subscribe: `handlers.audience.may_join` in words."""

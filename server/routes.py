@@ -18,6 +18,8 @@ import handlers.orders.commands
 import handlers.orders.http
 import handlers.products.commands
 import handlers.products.http
+import handlers.stats.commands
+import handlers.stats.http
 from handlers.actor import Actor
 from handlers.commands import Command
 from handlers.errors import InvalidToken
@@ -28,6 +30,7 @@ REST: Final[Sequence[Endpoint]] = (
     *handlers.accounts.http.ENDPOINTS,
     *handlers.products.http.ENDPOINTS,
     *handlers.orders.http.ENDPOINTS,
+    *handlers.stats.http.ENDPOINTS,
 )
 
 
@@ -81,6 +84,7 @@ def build_commands() -> list[Command]:
         *handlers.accounts.commands.COMMANDS,
         *handlers.products.commands.COMMANDS,
         *handlers.orders.commands.COMMANDS,
+        *handlers.stats.commands.COMMANDS,
     ]
 
 

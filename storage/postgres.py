@@ -14,6 +14,7 @@ from storage.outbox import Bell, OutboxWriter
 from storage.pool import Pool, PoolOptions, open_pool
 from storage.positions import PostgresPositions
 from storage.products import PostgresProducts
+from storage.stats import PostgresStats
 
 if TYPE_CHECKING:
     from storage.pool import Connection
@@ -39,6 +40,7 @@ class PostgresUnitOfWork:
     accounts: PostgresAccounts
     products: PostgresProducts
     orders: PostgresOrders
+    stats: PostgresStats
     answers: PostgresAnswers
     outbox: OutboxWriter
     positions: PostgresPositions
@@ -49,6 +51,7 @@ class PostgresUnitOfWork:
             PostgresAccounts(connection),
             PostgresProducts(connection),
             PostgresOrders(connection),
+            PostgresStats(connection),
             PostgresAnswers(connection),
             OutboxWriter(connection),
             PostgresPositions(connection),

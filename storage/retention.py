@@ -1,4 +1,5 @@
-"""What is too old goes: publications, event identities, answers to idempotency keys, streams that nobody uses."""
+"""What is too old goes: publications, event identities, answers to idempotency keys, sums of minutes and hours, streams
+that nobody uses."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 SQL = load("retention")
 
 ANSWERS_KEPT = timedelta(hours=24)
+MINUTES_KEPT = timedelta(days=8)  # of sums of orders; a day longer than they are added to and shown
+HOURS_KEPT = timedelta(days=367)
 UNUSED_STREAMS_KEPT = timedelta(days=30)
 COMMAND_TIMEOUT = 30.0  # seconds for one batch
 ROUNDS_PER_LOOK_AT_STREAMS = 60  # it reads the whole table, which has no index by age, for it is updated all the time
@@ -48,6 +51,8 @@ class Retention:
             "publications": timedelta(0),
             "seen": timedelta(seconds=options.seen),
             "answers": ANSWERS_KEPT,
+            "minutes": MINUTES_KEPT,
+            "hours": HOURS_KEPT,
             "streams": max(UNUSED_STREAMS_KEPT, timedelta(seconds=options.seen)),
         }
 

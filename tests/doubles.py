@@ -17,6 +17,7 @@ from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
 from handlers.ports.domain import Answer, Position, Quantity
 from handlers.products.model import Product
+from handlers.stats.model import Count, Span, Window
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 CAUSE = Cause(NOW, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -151,6 +152,36 @@ def _matches(order: Order, which: OrderFilter) -> bool:
 
 
 @dataclass
+class MemoryStats:
+    """What it is given to hold."""
+
+    counts: list[Count] = field(default_factory=list)
+    has_changed: bool = False
+    number: int = 0
+
+    async def claim(self, interval: timedelta) -> int | None:  # noqa: ARG002 the tests' time stands still
+        if not self.has_changed:
+            return None
+        self.has_changed = False
+        self.number += 1
+        return self.number
+
+    async def add_up(self, kept: Window) -> None:
+        pass
+
+    async def version(self) -> int:
+        return self.number
+
+    async def recent(self, window: Window) -> Sequence[Count]:
+        return [
+            count for count in self.counts if count.span is Span.EVER or count.begins_at >= window.since(count.span)
+        ]
+
+    async def series(self, span: Span, since: datetime, before: datetime) -> Sequence[Count]:
+        return [count for count in self.counts if count.span is span and since <= count.begins_at < before]
+
+
+@dataclass
 class MemoryAnswers:
     rows: dict[tuple[UUID, str], Answer] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
@@ -188,6 +219,7 @@ class MemoryUnitOfWork:
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     products: MemoryProducts = field(default_factory=MemoryProducts)
     orders: MemoryOrders = field(default_factory=MemoryOrders)
+    stats: MemoryStats = field(default_factory=MemoryStats)
     answers: MemoryAnswers = field(default_factory=MemoryAnswers)
     outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
     positions: MemoryPositions = field(default_factory=MemoryPositions)

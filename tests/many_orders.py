@@ -66,6 +66,11 @@ JOIN accounts AS a ON a.email = 'person' || m.customer || '@example.com'
 ORDER BY n
 """
 
+_DELTAS: Final = """
+INSERT INTO order_deltas (created_at, currency, status, orders, total)
+SELECT date_trunc('minute', created_at), currency, status, count(*), sum(total) FROM orders GROUP BY 1, 2, 3
+"""
+
 
 async def make_orders(connection: Connection, count: int) -> None:
     """In an empty database: one customer to twenty orders and one product to a thousand, a hundred of each at least.
@@ -75,4 +80,5 @@ async def make_orders(connection: Connection, count: int) -> None:
     await connection.execute(_PRODUCTS, products)
     await connection.execute("ANALYZE accounts, products")
     await connection.execute(_ORDERS, count, customers, products)
+    await connection.execute(_DELTAS)
     await connection.execute("VACUUM (ANALYZE) orders, order_lines")

@@ -31,7 +31,50 @@ export type Order = {
   expires_at: string | null;
 };
 
+/** What a dashboard shows. Spans are in UTC, oldest first; one without an order is left out. `version` grows: keep
+what has the highest. */
+export type OrderStats = {
+  version: number;
+  at: string;
+  /** Of all orders there are */
+  totals: Array<Tally>;
+  /** Of the last hour */
+  minutes: Array<Point>;
+  /** Of the last day */
+  hours: Array<Point>;
+  /** Of the last thirty days */
+  days: Array<Point>;
+};
+
+/** Orders that were placed in the span that begins then, and what is paid for of them. */
+export type Point = {
+  begins_at: string;
+  /** ISO 4217 */
+  currency: string;
+  orders: number;
+  /** Minor units of the order's currency */
+  revenue: number;
+};
+
 export type Status = "placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired";
+
+/** Orders that are of this status now, and what they come to. */
+export type StatusCount = {
+  status: Status;
+  orders: number;
+  /** Minor units of the order's currency */
+  total: number;
+};
+
+/** Of all orders of a currency; `revenue` is of those that are paid for. */
+export type Tally = {
+  /** ISO 4217 */
+  currency: string;
+  orders: number;
+  /** Minor units of the order's currency */
+  revenue: number;
+  by_status: Array<StatusCount>;
+};
 
 /** An event on the exchange */
 export type OrderEvent = {
@@ -63,6 +106,36 @@ export type OrderPublication = {
   /** When it happened */
   time: string;
   data: Order;
+};
+
+/** An event on the exchange */
+export type OrderStatsEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "orders.counted";
+  subject: "orders";
+  /** When it happened */
+  time: string;
+  data: OrderStats;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type OrderStatsPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "orders.counted";
+  subject: "orders";
+  /** When it happened */
+  time: string;
+  data: OrderStats;
 };
 
 /** Another service's event on the exchange */

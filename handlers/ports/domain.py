@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from handlers.events import Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
 from handlers.products.model import Product
+from handlers.stats.model import Count, Span, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,32 @@ class Positions(Protocol):
         ...
 
 
+class Stats(Protocol):
+    """How many orders there are and what they come to. Each transaction that changes an order counts that too; sums are
+    made of it later, and reading sees both."""
+
+    async def claim(self, interval: timedelta) -> int | None:
+        """Be the one who adds up until the transaction ends, and return the version that this makes. None when nothing
+        has changed, or somebody else is at it or was within `interval`."""
+        ...
+
+    async def add_up(self, kept: Window) -> None:
+        """Add to the sums what has changed, as far back as these are kept."""
+        ...
+
+    async def version(self) -> int:
+        """Read it *before* what it goes with, which may be ahead of it, never behind."""
+        ...
+
+    async def recent(self, window: Window) -> Sequence[Count]:
+        """Since ever, and the spans of the window; by span, begin, currency and status."""
+        ...
+
+    async def series(self, span: Span, since: datetime, before: datetime) -> Sequence[Count]:
+        """Spans that began at `since` or later, and before `before`; by begin, currency and status."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """The repositories, all on one connection."""
 
@@ -141,6 +168,8 @@ class UnitOfWork(Protocol):
     def products(self) -> Products: ...
     @property
     def orders(self) -> Orders: ...
+    @property
+    def stats(self) -> Stats: ...
     @property
     def answers(self) -> Answers: ...
     @property

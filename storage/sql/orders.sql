@@ -1,5 +1,5 @@
 -- name: add
--- Insert an order with its lines, numbered from 1, and the begin of its history; returns the number that it was given.
+-- Insert an order with its lines, numbered from 1, and the begin of its history, and count it; returns the number that it was given.
 WITH placed AS (
     INSERT INTO orders (id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, search)
     SELECT
@@ -11,6 +11,9 @@ WITH placed AS (
 ), history AS (
     INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
     VALUES ($1, $4, $9, $3, $7, $10, $11)
+), counted AS (
+    INSERT INTO order_deltas (created_at, currency, status, orders, total)
+    VALUES ($6, $5, $3, 1, $17)
 ), lines AS (
     INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity)
     SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity
@@ -54,11 +57,18 @@ ORDER BY l.line
 FOR NO KEY UPDATE OF o;
 
 -- name: save
--- Write what changes in the life of an order, and the line of its history.
-WITH saved AS (
+-- Write what changes in the life of an order, and the line of its history; count it as what it is now.
+WITH before AS (
+    SELECT created_at, currency, status, total FROM orders WHERE id = $1
+), saved AS (
     UPDATE orders
     SET status = $2, version = $3, updated_at = $4, expires_at = $5
     WHERE id = $1
+), counted AS (
+    INSERT INTO order_deltas (created_at, currency, status, orders, total)
+    SELECT b.created_at, b.currency, d.status, d.orders, d.orders * b.total
+    FROM before AS b
+    CROSS JOIN LATERAL (VALUES (b.status, -1), ($2, 1)) AS d (status, orders)
 )
 INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
 VALUES ($1, $3, $6, $2, $4, $7, $8);

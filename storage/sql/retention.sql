@@ -35,6 +35,20 @@ WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM idempotency_answers WHERE created_at < now() - $1::interval ORDER BY created_at LIMIT $2
 ));
 
+-- name: minutes
+-- Delete a batch of sums of minutes older than $1.
+DELETE FROM order_stats
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM order_stats WHERE span = 'minute' AND begins_at < now() - $1::interval ORDER BY begins_at LIMIT $2
+));
+
+-- name: hours
+-- Delete a batch of sums of hours older than $1.
+DELETE FROM order_stats
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM order_stats WHERE span = 'hour' AND begins_at < now() - $1::interval ORDER BY begins_at LIMIT $2
+));
+
 -- name: streams
 -- Delete a batch of streams that were not written for $1 and have no publication. Locked first: one that is appended to
 -- in this moment is looked at again when the append has committed, and kept. A scalar subquery, for an anti-join may be

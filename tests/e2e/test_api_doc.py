@@ -40,6 +40,9 @@ def test_every_command_does_what_the_page_says(served: Orderwire) -> None:
     statuses = [int(status) for status in ended.stderr.split()]
     signing_in, products, placing, reading = [200] * 4, [200] * 3, [201], [200, 200, 304]
     finding, moving = [200] * 5, [200, 200, 200, 200, 409]
-    assert statuses == [*signing_in, *products, *placing, *reading, *finding, *moving, 200], ended.stderr
-    history = orjson.loads(ended.stdout.splitlines()[-1])
+    assert statuses == [*signing_in, *products, *placing, *reading, *finding, *moving, *[200] * 4], ended.stderr
+    history, stats = (orjson.loads(line) for line in ended.stdout.splitlines()[-4:-2])
+    assert stats["totals"][0]["by_status"] == [
+        {"status": "delivered", "orders": 1, "total": stats["totals"][0]["revenue"]}
+    ]
     assert [change["status"] for change in history["items"]] == ["placed", "paid", "packed", "shipped", "delivered"]

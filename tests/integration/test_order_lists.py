@@ -20,6 +20,7 @@ from handlers.orders.model import Action, Change, Line, Order, Status
 from handlers.ports.domain import UnitOfWork
 from handlers.products.model import Product
 from storage import orders as storage_orders
+from storage.pool import connect
 from storage.postgres import Postgres, open_postgres
 from tests.database_options import postgres_options
 from tests.doubles import listed
@@ -274,10 +275,11 @@ ASKED = [
 ]
 
 
-async def test_no_list_reads_much_more_than_it_shows(postgres: Postgres) -> None:
-    """Whatever is asked for and in whichever order."""
-    async with postgres.pool.connection() as connection:
+async def test_no_list_reads_much_more_than_it_shows(postgres: Postgres, postgres_url: str) -> None:
+    """Whatever is asked for and in whichever order; and a page far down costs no more than the first."""
+    async with connect(postgres_url, name="test") as connection:
         await make_orders(connection, MANY)
+        middle = await connection.fetchval("SELECT created_at FROM orders WHERE number = $1", MANY // 2)
     costly: list[tuple[int, OrderFilter, OrderSort]] = []
     for which in ASKED:
         for sort in OrderSort:
@@ -285,16 +287,9 @@ async def test_no_list_reads_much_more_than_it_shows(postgres: Postgres) -> None
             if rows > FEW:
                 costly.append((rows, which, sort))
     assert costly == [], "\n".join(map(str, costly))
-
-
-async def test_a_page_far_down_costs_no_more_than_the_first(postgres: Postgres) -> None:
-    async with postgres.pool.connection() as connection:
-        await make_orders(connection, MANY)
-        row = await connection.fetchrow("SELECT created_at, number FROM orders WHERE number = $1", MANY // 2)
-    assert row is not None
-    sort = OrderSort.NEWEST
-    far = await _rows_read(postgres, OrderFilter(), sort, Mark(row["created_at"], row["number"]))
-    assert far <= await _rows_read(postgres, OrderFilter(), sort, sort.begin)
+    newest = OrderSort.NEWEST
+    far_down = await _rows_read(postgres, OrderFilter(), newest, Mark(middle, MANY // 2))
+    assert far_down <= await _rows_read(postgres, OrderFilter(), newest, newest.begin)
 
 
 async def _rows_read(postgres: Postgres, which: OrderFilter, sort: OrderSort, after: Mark) -> int:

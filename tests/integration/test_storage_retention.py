@@ -60,7 +60,7 @@ async def test_old_publications_go_in_batches_and_the_head_stays(
 
     deleted = await retention.clean()
 
-    assert deleted == {"publications": 40, "seen": 0, "answers": 0, "streams": 0}
+    assert deleted == {"publications": 40, "seen": 0, "answers": 0, "minutes": 0, "hours": 0, "streams": 0}
     assert await offsets(streams, "a") == await offsets(streams, "b") == list(range(21, 31))
     assert await streams.open(["a", "b"]) == heads
 

@@ -13,6 +13,7 @@ from handlers.audience import (
     channels_for,
     may_join,
     order_channel,
+    order_stats,
     orders_feed,
     parse_channel,
     personal_channel,
@@ -22,9 +23,12 @@ from tests.doubles import NOW
 
 actors = st.builds(Actor, st.uuids(), st.sampled_from(Role))
 names = st.one_of(
-    st.just(orders_feed()), st.uuids().map(order_channel), st.uuids().map(personal_channel), st.text(max_size=60)
+    st.sampled_from([orders_feed(), order_stats()]),
+    st.uuids().map(order_channel),
+    st.uuids().map(personal_channel),
+    st.text(max_size=60),
 )
-own_types = st.sampled_from(OwnType)
+order_types = st.sampled_from([kind for kind in OwnType if kind is not OwnType.ORDERS_COUNTED])
 
 
 def an_event(kind: str, subject: str, *, recipient: UUID | None = None, channel: str | None = None) -> Event:
@@ -44,8 +48,9 @@ def test_the_owner_hears_the_order_whatever_the_role(actor: Actor, order: UUID) 
 
 
 @given(actors, st.one_of(st.none(), st.uuids()))
-def test_only_staff_hear_the_feed_of_all_orders(actor: Actor, owner: UUID | None) -> None:
-    assert may_join(actor, parse_channel(orders_feed()), owner=owner) == (actor.role in {Role.STAFF, Role.ADMIN})
+def test_only_staff_hear_of_all_orders(actor: Actor, owner: UUID | None) -> None:
+    for name in (orders_feed(), order_stats()):
+        assert may_join(actor, parse_channel(name), owner=owner) == (actor.role in {Role.STAFF, Role.ADMIN})
 
 
 @given(actors, st.uuids(), st.one_of(st.none(), st.uuids()))
@@ -63,6 +68,8 @@ def test_a_name_is_unknown_or_the_one_spelling_of_a_channel(name: str) -> None:
     match channel.kind:
         case Kind.ORDERS_FEED:
             assert name == orders_feed()
+        case Kind.ORDER_STATS:
+            assert name == order_stats()
         case Kind.ORDER:
             assert channel.id is not None
             assert name == order_channel(channel.id)
@@ -78,6 +85,8 @@ def test_a_name_is_unknown_or_the_one_spelling_of_a_channel(name: str) -> None:
         "orders:",
         "orders:feed ",
         "Orders:feed",
+        "stats:",
+        "stats:orders:",
         "order:",
         "#",
         "#*",
@@ -97,7 +106,7 @@ def test_nothing_else_names_a_channel(name: str) -> None:
         parse_channel(name)
 
 
-@given(own_types, st.uuids(), st.uuids(), st.one_of(st.none(), names))
+@given(order_types, st.uuids(), st.uuids(), st.one_of(st.none(), names))
 def test_an_order_event_reaches_the_feed_the_order_and_its_customer_only(
     kind: OwnType, order: UUID, customer: UUID, channel: str | None
 ) -> None:
@@ -109,7 +118,13 @@ def test_an_order_event_reaches_the_feed_the_order_and_its_customer_only(
     assert heard == (orders_feed(), order_channel(order), personal_channel(customer))
 
 
-@given(own_types, st.uuids(), st.uuids(), actors)
+@given(st.uuids(), st.one_of(st.none(), names))
+def test_what_orders_come_to_reaches_who_watches_that_only(customer: UUID, channel: str | None) -> None:
+    event = an_event(OwnType.ORDERS_COUNTED, "orders", recipient=customer, channel=channel)
+    assert channels_for(event, {OwnType.ORDERS_COUNTED: orders_feed()}) == (order_stats(),)
+
+
+@given(order_types, st.uuids(), st.uuids(), actors)
 def test_whoever_may_join_a_channel_of_an_order_event_is_staff_or_its_customer(
     kind: OwnType, order: UUID, customer: UUID, actor: Actor
 ) -> None:

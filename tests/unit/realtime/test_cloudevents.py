@@ -122,6 +122,11 @@ def test_our_own_types_need_an_order_as_their_subject() -> None:
     assert refusal(structured({**GOOD, "type": "order.paid"})) == (Reason.BAD_ATTRIBUTE, "subject")
 
 
+def test_of_all_orders_together_the_subject_is_no_order() -> None:
+    event = parse(structured({**GOOD, "type": "orders.counted", "subject": "orders"}), NOW)
+    assert (event.subject, event.is_of_order) == ("orders", False)
+
+
 @pytest.mark.parametrize(
     ("delivery", "expected"),
     [

@@ -61,12 +61,18 @@ def test_everything_that_is_referred_to_is_there() -> None:
 
 def test_every_channel_and_every_type_is_described_and_heard_somewhere() -> None:
     channels = DOCUMENT["channels"]
-    assert {channel["address"] for channel in channels.values()} >= {"orders:feed", "order:{order_id}", "#{account_id}"}
+    assert {channel["address"] for channel in channels.values()} >= {
+        "orders:feed",
+        "order:{order_id}",
+        "stats:orders",
+        "#{account_id}",
+    }
     assert len(channels) == len(Kind) + 1
     assert set(channels["exchange"]["messages"]) >= OWN_TYPES | LIFE_CYCLE_TYPES
     for operation in DOCUMENT["operations"].values():
         assert operation["messages"]
-    assert set(channels["orders_feed"]["messages"]) >= OWN_TYPES
+    assert set(channels["order_stats"]["messages"]) & OWN_TYPES == {"orders.counted"}
+    assert set(channels["orders_feed"]["messages"]) >= OWN_TYPES - {"orders.counted"}
 
 
 def test_an_event_of_ours_fits_and_what_clients_get_of_it() -> None:

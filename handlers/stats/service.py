@@ -1,0 +1,65 @@
+"""The use cases of what orders come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from handlers.actor import Actor
+from handlers.audience import order_stats
+from handlers.errors import Fault, Malformed
+from handlers.events import ORDERS, SOURCE, Cause, Event, OwnType
+from handlers.ids import new_id
+from handlers.ports.domain import UnitOfWork
+from handlers.snapshot import Snapshot
+from handlers.stats.model import Span, Tally, Window, tallies
+from handlers.stats.schemas import OrderStatsBody
+
+MOST_SPANS = 400
+
+
+async def summary(uow: UnitOfWork, actor: Actor, now: datetime) -> Snapshot[OrderStatsBody]:
+    """What a dashboard shows, to the last order. Raises Forbidden for customers."""
+    actor.require_staff()
+    channel = order_stats()
+    position = await uow.positions.position(channel)
+    return Snapshot(await _summary(uow, await uow.stats.version(), now), channel, position)
+
+
+async def series(
+    uow: UnitOfWork, actor: Actor, span: Span, now: datetime, *, since: datetime | None, before: datetime | None
+) -> Sequence[Tally]:
+    """What was placed in each span of these, oldest first; without those in which nothing was.
+
+    Raises Forbidden for customers, Malformed for more than MOST_SPANS.
+    """
+    actor.require_staff()
+    end = now if before is None else before
+    begin = span.begin(Window.shown(end).since(span) if since is None else since)
+    if end - begin > MOST_SPANS * span.length:
+        raise Malformed(faults=[Fault("/since", "out_of_range", f"At most {MOST_SPANS} spans at a time")])
+    return tallies(await uow.stats.series(span, max(begin, Window.kept(now).since(span)), end))
+
+
+async def add_up(uow: UnitOfWork, cause: Cause, interval: timedelta) -> bool:
+    """Add up what has changed, and tell the dashboards; False when nothing has, or that was done within `interval`."""
+    version = await uow.stats.claim(interval)
+    if version is None:
+        return False
+    await uow.stats.add_up(Window.kept(cause.now))
+    told = await _summary(uow, version, cause.now)
+    await uow.outbox.add(
+        Event(
+            id=str(new_id(cause.now)),
+            source=SOURCE,
+            type=OwnType.ORDERS_COUNTED,
+            subject=ORDERS,
+            time=cause.now,
+            data=told.model_dump(mode="json"),
+        )
+    )
+    return True
+
+
+async def _summary(uow: UnitOfWork, version: int, now: datetime) -> OrderStatsBody:
+    return OrderStatsBody.of(version, now, tallies(await uow.stats.recent(Window.shown(now))))
