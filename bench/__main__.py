@@ -1,6 +1,6 @@
-"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput and growth on the
-production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json, unless
---quick. Exit code 1 when something was lost or a delay grew."""
+"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput, growth and lists on
+the production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json,
+unless --quick. Exit code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from bench import growth, idle, latency, report, slow_client, storm, throughput
+from bench import growth, idle, latency, lists, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
 from bench.charts import draw_fan_out
 from bench.fanout import compare
@@ -73,6 +73,15 @@ async def _storm(stage: Stage, *, quick: bool) -> Findings:
     return Findings(report.storm_table(storms), numbers, all(each.is_good for each in storms))
 
 
+async def _lists(stage: Stage, *, quick: bool) -> Findings:
+    results = await lists.measure(stage, quick=quick)
+    return Findings(
+        report.lists_table(results),
+        [report.numbers_of(each) for each in results],
+        all(each.is_good for each in results),
+    )
+
+
 _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "latency": _latency,
     "slow-client": _slow_client,
@@ -81,6 +90,7 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "idle": _idle,
     "throughput": _throughput,
     "growth": _growth,
+    "lists": _lists,
 }
 _SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS, "growth": growth.SETTINGS}
 

@@ -17,6 +17,8 @@ from bench.fanout.measure import OURS, Run
 from bench.growth import Result as Growth
 from bench.idle import Result as Idle
 from bench.latency import Result
+from bench.lists import GOAL as LISTS_GOAL
+from bench.lists import Result as Lists
 from bench.measure import Spread
 from bench.slow_client import LIMIT
 from bench.slow_client import Result as SlowResult
@@ -138,6 +140,12 @@ def growth_table(results: Sequence[Growth]) -> str:
     return "\n".join([head, *rows])
 
 
+def lists_table(results: Sequence[Lists]) -> str:
+    head = f"| asked for | requests | p50 / p99 (goal {LISTS_GOAL:g}) / longest | failed |\n|" + "---|" * 4
+    rows = [f"| {each.name} | {each.requests} | {_three(each.time)} | {each.failed} |" for each in results]
+    return "\n".join([head, *rows])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -148,7 +156,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle) -> dict[str, object]:
+def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle | Lists) -> dict[str, object]:
     return asdict(result)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -95,6 +95,17 @@ class OrderFilter:
     total_from: int | None = None
     total_to: int | None = None
     text: str | None = None
+
+    def begin(self, sort: OrderSort) -> Mark:
+        """Before all of these orders. An index is read from here on, whatever else is asked for."""
+        bounds: Mapping[OrderSort, tuple[Value | None, int]] = {
+            OrderSort.NEWEST: (self.created_before, 0),
+            OrderSort.OLDEST: (self.created_from, 0),
+            OrderSort.DEAREST: (self.total_to, _LARGEST),
+            OrderSort.CHEAPEST: (self.total_from, 0),
+        }
+        bound, number = bounds.get(sort, (None, 0))
+        return sort.begin if bound is None else Mark(bound, number)
 
     @property
     def number(self) -> int | None:

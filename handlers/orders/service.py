@@ -75,7 +75,7 @@ async def page(
         if which.customer_id not in {None, actor.account_id}:
             return Snapshot(OrderPage((), None), channel, position)
         which = replace(which, customer_id=actor.account_id)
-    found = await uow.orders.page(which, sort, after=after or sort.begin, limit=limit + 1)
+    found = await uow.orders.page(which, sort, after=after or which.begin(sort), limit=limit + 1)
     shown = found[:limit]
     following = Mark.of(shown[-1], sort) if len(found) > limit else None
     return Snapshot(OrderPage(shown, following), channel, position)

@@ -100,7 +100,7 @@ async def test_page_by_page_a_list_is_what_was_asked_for_in_its_order(
     for which in _filters(shop):
         async with postgres.read() as unit:
             found: list[Order] = []
-            after = sort.begin
+            after = which.begin(sort)
             while page := await unit.orders.page(which, sort, after=after, limit=7):
                 found += page
                 after = Mark.of(page[-1], sort)
@@ -283,7 +283,7 @@ async def test_no_list_reads_much_more_than_it_shows(postgres: Postgres, postgre
     costly: list[tuple[int, OrderFilter, OrderSort]] = []
     for which in ASKED:
         for sort in OrderSort:
-            rows = await _rows_read(postgres, which, sort, sort.begin)
+            rows = await _rows_read(postgres, which, sort, which.begin(sort))
             if rows > FEW:
                 costly.append((rows, which, sort))
     assert costly == [], "\n".join(map(str, costly))

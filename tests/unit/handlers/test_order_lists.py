@@ -72,3 +72,18 @@ def test_every_order_is_behind_the_begin(sort: OrderSort, order: Order) -> None:
 )
 def test_a_text_of_digits_may_be_a_number(text: str | None, number: int | None) -> None:
     assert OrderFilter(text=text).number == number
+
+
+@pytest.mark.parametrize(
+    ("which", "sort", "begin"),
+    [
+        (OrderFilter(created_before=NOW), OrderSort.NEWEST, Mark(NOW, 0)),
+        (OrderFilter(created_from=NOW), OrderSort.OLDEST, Mark(NOW, 0)),
+        (OrderFilter(total_to=750), OrderSort.DEAREST, Mark(750, 2**63 - 1)),
+        (OrderFilter(total_from=750), OrderSort.CHEAPEST, Mark(750, 0)),
+        (OrderFilter(created_from=NOW, total_from=750), OrderSort.NEWEST, OrderSort.NEWEST.begin),
+        (OrderFilter(created_from=NOW, total_from=750), OrderSort.CHANGED_LAST, OrderSort.CHANGED_LAST.begin),
+    ],
+)
+def test_a_list_begins_at_the_bound_that_it_is_sorted_by(which: OrderFilter, sort: OrderSort, begin: Mark) -> None:
+    assert which.begin(sort) == begin
