@@ -76,15 +76,20 @@ class _Lead:
             self._published = []
             if not rows:
                 self._waiting_since = None
-                await self._leadership.wait(POLL_SECONDS)
-                continue
-            if self._waiting_since is None:
+            elif self._waiting_since is None:
                 self._waiting_since = asyncio.get_running_loop().time()
             # A full batch means that more are waiting: read further each time, and small reads when all is calm.
-            self._limit = min(BATCH_ROWS, self._limit * 2) if len(rows) == self._limit else SMALLEST_BATCH
-            for wave in waves(rows):
-                if not await self._send(wave):
-                    break
+            are_more = len(rows) == self._limit
+            self._limit = min(BATCH_ROWS, self._limit * 2) if are_more else SMALLEST_BATCH
+            if await self._send_all(rows) and not are_more:
+                # What was published is removed with the next read, so calm orders cost one read each and not two.
+                await self._leadership.wait(POLL_SECONDS)
+
+    async def _send_all(self, rows: Sequence[OutboxRow]) -> bool:
+        for wave in waves(rows):
+            if not await self._send(wave):
+                return False
+        return True
 
     async def _send(self, wave: Sequence[OutboxRow]) -> bool:
         """Publish one wave and note what is durable. False unless that is all of it: then read again."""

@@ -66,7 +66,9 @@ class Pool:
         """
         try:
             async with asyncio.timeout(self._deadline if deadline is None else deadline):
-                connection = await self._pool.acquire(timeout=self._acquire_timeout)
+                # A timeout of its own costs as much as a short statement, and where one is idle nobody waits.
+                timeout = None if self._pool.get_idle_size() else self._acquire_timeout
+                connection = await self._pool.acquire(timeout=timeout)
                 try:
                     yield connection
                 except (asyncio.CancelledError, GeneratorExit):
