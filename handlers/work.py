@@ -5,12 +5,14 @@ finished, and a read does not take its connection with it (to replace one costs 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import structlog
 
+from handlers import timing
 from handlers.errors import AppError, Unavailable
 from handlers.ports.domain import Database, UnitOfWork
 
@@ -67,6 +69,7 @@ class Work:
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
         if self._closed or len(self._running) >= self._limit:
             raise Unavailable
+        started = time.perf_counter()
         task = asyncio.create_task(work(), name=kind)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -76,6 +79,7 @@ class Work:
             task.add_done_callback(_log_outcome)
             raise
         finally:
+            timing.add_database(time.perf_counter() - started)
             del task  # what it raised holds this frame: a cycle, which only the garbage collector could free
 
 

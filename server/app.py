@@ -230,7 +230,12 @@ def _application(
     if not hosts and settings.is_embedded:
         hosts = sorted(LOOPBACK_HOSTS)
     app = web.Application(
-        middlewares=middlewares(HttpMetrics(registry), allowed_hosts=hosts, body_timeout=settings.server.body_timeout),
+        middlewares=middlewares(
+            HttpMetrics(registry),
+            allowed_hosts=hosts,
+            body_timeout=settings.server.body_timeout,
+            allowed_origins=settings.server.allowed_origins,
+        ),
         client_max_size=settings.server.max_body_bytes,
     )
     app.on_response_prepare.extend((add_headers, health.let_go))

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import structlog
@@ -31,6 +31,7 @@ _TOGETHER: Final = 2  # accepted in one turn
 _MOST_LOOKED_AT: Final = 100  # in one turn, of those that were given up meanwhile
 _REST_SECONDS: Final = 0.001  # then: at most 2,000 a second, about as many as one core can connect and subscribe
 _OTHERS_SECONDS: Final = 0.02  # and then the others go first, for so long at most
+_LAST_WORDS_SECONDS: Final = 0.1
 _PAUSE_SECONDS: Final = 1.0  # without descriptors or memory
 _CLOSE_WAIT: Final = 8  # of TCP's states, as Linux counts them
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -97,12 +98,17 @@ class _Door:
         self._wait()
 
     async def close(self) -> None:
-        """What was accepted enters; what waits in the kernel is turned away by it."""
+        """Whoever has come enters, also those who wait in the kernel, which would turn them away: a balancer that has
+        sent its request already may not send it again elsewhere. They have a moment to say what they want."""
         self._is_closed = True
         self._loop.remove_reader(self._listener)
+        with suppress(OSError):  # BlockingIOError: that was all
+            while True:
+                self._accept()
         self._listener.close()
         if self._entering:
             await asyncio.wait(self._entering)
+            await asyncio.sleep(_LAST_WORDS_SECONDS)
 
     def _wait(self) -> None:
         if not self._is_closed:

@@ -15,14 +15,18 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from handlers import timing
 from handlers.http import REQUEST_ID, TRACEPARENT
 from handlers.traceparent import continue_trace
 from server.problems import problem_of
+from server.sharing import share
 
 log = structlog.get_logger(__name__)
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 API_PREFIX = "/api/"
+
+COMPRESSED_FROM_BYTES = 2048
 
 _CLIENT_GONE = 499  # never sent: the client closed the connection before there was an answer
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -59,13 +63,16 @@ class HttpMetrics:
             self._seconds.labels(known, route).observe(seconds)
 
 
-def middlewares(metrics: HttpMetrics, *, allowed_hosts: Iterable[str], body_timeout: float) -> list[Middleware]:
+def middlewares(
+    metrics: HttpMetrics, *, allowed_hosts: Iterable[str], body_timeout: float, allowed_origins: Iterable[str] = ()
+) -> list[Middleware]:
     """In the order in which requests pass them. No allowed host means: any.
 
     One that has nothing to do afterwards hands on what the handler returns instead of awaiting it: else it would stay
     in memory for as long as a client is connected.
     """
-    return [observe(metrics), render_problems, check_host(allowed_hosts), receive_body(body_timeout)]
+    first: list[Middleware] = [observe(metrics), share(allowed_origins), compress, render_problems]
+    return [*first, check_host(allowed_hosts), receive_body(body_timeout)]
 
 
 def observe(metrics: HttpMetrics) -> Middleware:
@@ -76,19 +83,26 @@ def observe(metrics: HttpMetrics) -> Middleware:
         request_id = _request_id(request)
         trace_id, traceparent = continue_trace(request.headers.get("traceparent"))
         request[REQUEST_ID], request[TRACEPARENT] = request_id, traceparent
+        is_call = request.path.startswith(API_PREFIX)
         started = time.perf_counter()
+        spent, token = timing.begin() if is_call else (None, None)
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR
         # Not structlog's context manager: it would live, and take memory, as long as a client is connected.
         bound = structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
         try:
             response = await handler(request)
             status = response.status
+            if spent is not None:
+                total = time.perf_counter() - started
+                response.headers["Server-Timing"] = f"db;dur={1000 * spent.database:.1f}, total;dur={1000 * total:.1f}"
         except asyncio.CancelledError:
             status = _CLIENT_GONE
             raise
         finally:
             _report(metrics, request, status, time.perf_counter() - started)
             structlog.contextvars.reset_contextvars(**bound)
+            if token is not None:
+                timing.end(token)
         return response
 
     return middleware
@@ -109,6 +123,25 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
         if request.get(_RESPONSE_BEGUN):  # too late for another answer; aiohttp closes the connection
             raise
         return problem.response(request[REQUEST_ID])
+
+
+@web.middleware
+def compress(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    """Large answers of the API, for clients that take them so; above a few kilobytes in a thread.
+
+    Not what has an ETag: that names these very bytes.
+    """
+    return _compressed(request, handler) if request.path.startswith(API_PREFIX) else handler(request)
+
+
+async def _compressed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    body = response.body if isinstance(response, web.Response) else None
+    if isinstance(body, bytes) and len(body) >= COMPRESSED_FROM_BYTES and hdrs.ETAG not in response.headers:
+        response.headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
+        if _takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            response.enable_compression(web.ContentCoding.gzip)
+    return response
 
 
 def check_host(allowed_hosts: Iterable[str]) -> Middleware:
@@ -160,6 +193,15 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault(name, value)
     if request.path.startswith(API_PREFIX):
         response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """RFC 9110, 12.5.3: by name, unless with a weight of nought."""
+    for coding in accepted.split(","):
+        name, _, weight = coding.replace(" ", "").lower().partition(";q=")
+        if name == "gzip":
+            return not weight or weight.strip("0.") != ""
+    return False
 
 
 def _request_id(request: web.Request) -> str:

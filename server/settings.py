@@ -165,6 +165,7 @@ class Server(Section):
     host: Host = "127.0.0.1"
     port: Port = 8000
     allowed_hosts: Patterns = ()
+    allowed_origins: Patterns = ()
     max_body_bytes: Size = 262_144
     body_timeout: Seconds = 30.0
     keepalive_timeout: Seconds = 75.0

@@ -82,6 +82,14 @@ async def test_it_answers_to_its_names(deploy: Deploy) -> None:
         assert await node.status("/asyncapi.json", Host="elsewhere.example") == 421
 
 
+@pytest.mark.shows("server.allowed_origins")
+async def test_pages_of_these_origins_may_call_it(deploy: Deploy) -> None:
+    async with deploy('[server]\nallowed_origins = ["https://shop.example"]') as node:
+        for origin, allowed in (("https://shop.example", "https://shop.example"), ("https://elsewhere.example", None)):
+            async with node.http.get(f"{node.url}/api/v1/products", headers={**BEARER, "Origin": origin}) as reply:
+                assert reply.headers.get("Access-Control-Allow-Origin") == allowed
+
+
 @pytest.mark.shows("server.max_body_bytes")
 async def test_a_body_has_a_size(deploy: Deploy) -> None:
     async with (

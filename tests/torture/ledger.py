@@ -18,18 +18,29 @@ from tests.torture.records import ORDERS_FEED, OrderRow, Publication, StockRow, 
 
 # One statement, so one snapshot. Each committed change of an order raised its version by one and made one event; of
 # these, some wait in the outbox and some are in the feed (those in both will be published a second time). The rest
-# is with the broker alone: not acknowledged, for acknowledging comes after the append.
+# is with the broker alone: not acknowledged, for acknowledging comes after the append. What orders come to has a stream
+# of its own, and a version that tells how far it is.
 _CENSUS = """
 WITH waiting AS (
     SELECT count(*) AS all_rows, count(seen.id) AS appended
     FROM outbox LEFT JOIN seen ON seen.channel = 'orders:feed' AND seen.id = outbox.event_id
+    WHERE outbox.subject <> 'orders'
 )
 SELECT all_rows AS unpublished, appended,
        ((SELECT coalesce(sum(version), 0) FROM orders)
        - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel = 'orders:feed')
        - (all_rows - appended))::bigint AS unacknowledged,
-       (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered
+       (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered,
+       (SELECT count(*) FROM order_deltas)
+       + (SELECT version FROM order_stats_head)
+       - coalesce((
+            SELECT (convert_from(data, 'UTF8')::jsonb #>> '{data,version}')::bigint
+            FROM publications WHERE channel = 'stats:orders' ORDER BY "offset" DESC LIMIT 1
+       ), 0) AS untold
 FROM waiting
+"""
+_COUNTED = """
+SELECT data FROM publications WHERE channel = 'stats:orders' ORDER BY "offset" DESC LIMIT 1
 """
 _HOLD = "BEGIN; SELECT FROM streams WHERE channel = 'orders:feed' FOR UPDATE"
 _HEADS = "SELECT channel, top FROM streams"
@@ -41,9 +52,13 @@ FROM orders ORDER BY number
 """
 _STOCK = "SELECT id::text, stock FROM products ORDER BY sku"
 _STREAMS = """
-SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams WHERE channel <> $1
+SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams
+WHERE channel NOT IN ($1, 'stats:orders')
 """
-_PUBLICATIONS = """SELECT channel, "offset", data FROM publications WHERE channel <> $1 ORDER BY channel, "offset" """
+_PUBLICATIONS = """
+SELECT channel, "offset", data FROM publications
+WHERE channel NOT IN ($1, 'stats:orders') ORDER BY channel, "offset"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +66,19 @@ class Census:
     """What was on its way at one moment.
 
     `unpublished` outbox rows; `again` of them appended already, so that they will be published twice;
-    `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply.
+    `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply;
+    `untold` changes of what orders come to.
     """
 
     unpublished: int
     again: int
     unacknowledged: int
     unanswered: int
+    untold: int
 
     @property
     def is_quiet(self) -> bool:
-        return self.unpublished == 0 and self.unacknowledged == 0
+        return self.unpublished == 0 and self.unacknowledged == 0 and self.untold == 0
 
 
 class Ledger:
@@ -73,7 +90,7 @@ class Ledger:
     async def census(self, waiting: Collection[str]) -> Census:
         """`waiting`: the idempotency keys of the requests without a reply."""
         row = (await self._fetch(_CENSUS, list(waiting)))[0]
-        return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"])
+        return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"], row["untold"])
 
     @asynccontextmanager
     async def feed_held(self) -> AsyncIterator[None]:
@@ -93,6 +110,14 @@ class Ledger:
             OrderRow(row["id"], row["customer_id"], row["status"], row["version"], _pairs(row))
             for row in await self._fetch(_ORDERS)
         ]
+
+    async def counted(self) -> Mapping[str, int]:
+        """How many orders of each status the dashboards were told last."""
+        rows = await self._fetch(_COUNTED)
+        told = orjson.loads(rows[0]["data"]) if rows else {"data": {"totals": []}}
+        if rows:
+            check("OrderStatsPublication", told)
+        return {count["status"]: count["orders"] for tally in told["data"]["totals"] for count in tally["by_status"]}
 
     async def stock(self) -> Mapping[str, int]:
         return {row["id"]: row["stock"] for row in await self._fetch(_STOCK)}

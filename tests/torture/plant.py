@@ -186,6 +186,11 @@ def _cancelled_without_giving_back(records: Records) -> Records:
     return replace(records, orders=[replace(r, status="cancelled") if r is row else r for r in records.orders])
 
 
+def _counted_twice(records: Records) -> Records:
+    status = _middle(sorted(records.counted))
+    return replace(records, counted={**records.counted, status: records.counted[status] + 1})
+
+
 PLANTS = (
     Plant(Kind.LOST, "an answered order is not stored", _order_never_stored),
     Plant(Kind.LOST, "an answered change was rolled back", _answered_change_rolled_back),
@@ -210,6 +215,7 @@ PLANTS = (
     Plant(Kind.UNRECOVERED, "a client is left with a stale picture", _stale_picture),
     Plant(Kind.UNBALANCED, "a piece vanished from stock", _piece_vanished),
     Plant(Kind.UNBALANCED, "a cancelled order kept its pieces", _cancelled_without_giving_back),
+    Plant(Kind.UNBALANCED, "an order was counted twice", _counted_twice),
 )
 
 

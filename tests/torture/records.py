@@ -6,7 +6,7 @@ Ids are texts, as they stand on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,11 +108,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """`unanswered` are the keys of requests that got no definite answer although they were repeated to the end."""
+    """`unanswered` are the keys of requests that got no definite answer although they were repeated to the end;
+    `counted`: how many orders of each status the dashboards were told last."""
 
     replies: Sequence[Reply]
     unanswered: Sequence[str]
     orders: Sequence[OrderRow]
+    counted: Mapping[str, int]
     stock: Sequence[StockRow]
     streams: Sequence[Stream]
     logs: Sequence[Log]

@@ -35,7 +35,7 @@ def judge(records: Records) -> list[Fault]:
     What has to hold: each 2xx stands in the orders; each committed change stands exactly once in each of its three
     streams, versions ascending; a stream has nothing else; each client's log runs without a gap or a repetition from
     where it joined to the head, in one epoch, and its last word on each order is the order's row; pieces taken and
-    pieces left add up.
+    pieces left add up; what was counted of the orders is how many there are.
     """
     orders = {row.id: row for row in records.orders}
     streams = {stream.channel: stream for stream in records.streams}
@@ -44,6 +44,7 @@ def judge(records: Records) -> list[Fault]:
         *_streams_against_orders(streams, orders),
         *_logs_against_streams(records, streams, orders),
         *_stock_against_orders(records),
+        *_counts_against_orders(records),
     ]
 
 
@@ -215,6 +216,14 @@ def _last_words(log: Log, orders: Mapping[str, OrderRow]) -> Iterator[Fault]:
             stands = "no order" if row is None else f"version {row.version} ({row.status})"
             what = f"believes version {last.change.version} ({last.status}) of order {order_id}, there is {stands}"
             yield Fault(Kind.UNRECOVERED, "orders > clients", f"client {log.client} on {log.channel} {what}")
+
+
+def _counts_against_orders(records: Records) -> Iterator[Fault]:
+    there = Counter(row.status for row in records.orders)
+    for status in sorted(there.keys() | records.counted.keys()):
+        if there[status] != records.counted.get(status, 0):
+            detail = f"{there[status]} orders are {status}, the last count told {records.counted.get(status, 0)}"
+            yield Fault(Kind.UNBALANCED, "orders > counts", detail)
 
 
 def _stock_against_orders(records: Records) -> Iterator[Fault]:

@@ -209,7 +209,6 @@ async def test_what_is_no_id_names_nothing(rest: Rest, path: str, name: str) -> 
         ("POST", "/api/v1/orders/x/refund", 404, "not_found"),
         ("DELETE", "/api/v1/orders", 405, "method_not_allowed"),
         ("GET", "/api/v1/auth/login", 405, "method_not_allowed"),
-        ("OPTIONS", "/api/v1/orders", 405, "method_not_allowed"),
     ],
 )
 async def test_what_is_not_there_is_a_problem_too(rest: Rest, method: str, path: str, status: int, code: str) -> None:

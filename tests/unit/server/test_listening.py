@@ -124,3 +124,22 @@ async def test_what_fails_to_be_accepted_keeps_nobody_else_out(monkeypatch: pyte
         async with house() as (_, place), asyncio.timeout(5):
             assert await welcomed(*place) == b"welcome"
     assert [line["reason"] for line in logs] == (["Too many open files"] * 2 if number == errno.EMFILE else [])
+
+
+async def test_who_waits_outside_as_it_closes_is_let_in() -> None:
+    guests = Guests()
+    async with listening(lambda: guests, "127.0.0.1", 0, is_shared=False) as place:
+        outside = []
+        for _ in range(20):  # more than are let in together
+            guest = socket.create_connection(place)
+            guest.setblocking(False)
+            outside.append(guest)
+    try:
+        assert len(guests.arrivals) == 20
+        assert [guest.recv(7) for guest in outside] == [b"welcome"] * 20
+    finally:
+        for guest in outside:
+            guest.close()
+        for transport in guests.transports:
+            transport.abort()
+        await asyncio.sleep(0)

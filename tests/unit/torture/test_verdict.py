@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
@@ -55,7 +55,8 @@ def correct_records(seed: int, orders: int = 30) -> Records:
     ]
     taken = sum(2 for row in rows.values() if row.status != "cancelled")
     logs = [_log(rng, f"client-{n}", stream) for stream in kept for n in range(2)]
-    return Records(replies, [], list(rows.values()), [StockRow("tea", 1000, 1000 - taken)], kept, logs)
+    counted = Counter(row.status for row in rows.values())
+    return Records(replies, [], list(rows.values()), counted, [StockRow("tea", 1000, 1000 - taken)], kept, logs)
 
 
 def _log(rng: random.Random, client: str, stream: Stream) -> Log:

@@ -1,0 +1,65 @@
+"""Cross-origin requests to the REST API: which pages of other origins may call it (the Fetch standard's CORS)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+PREFIX: Final = "/api/v1/"
+
+_MAY_SEND: Final = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent"
+_MAY_READ: Final = (
+    "ETag, Idempotency-Replayed, Location, Retry-After, Server-Timing, X-Request-Id, X-Stream-Epoch, X-Stream-Offset"
+)
+_PREFLIGHT_SECONDS: Final = "7200"  # the longest that browsers keep one
+
+
+def share(origins: Iterable[str]) -> Middleware:
+    """With pages of these origins; in a pattern, * stands for anything. OPTIONS tells what a path takes.
+
+    Nothing is shared with credentials: who calls says in each request whose token it has, and no cookie counts.
+    """
+    patterns = [origin.lower() for origin in origins]
+
+    @web.middleware
+    def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        return shared(request, handler) if request.path.startswith(PREFIX) else handler(request)
+
+    async def shared(request: web.Request, handler: Handler) -> web.StreamResponse:
+        methods = _methods(request) if request.method == hdrs.METH_OPTIONS else None
+        response = await handler(request) if methods is None else _told(methods)
+        if patterns:
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        if origin and any(fnmatchcase(origin.lower(), pattern) for pattern in patterns):
+            _let(response, origin, methods)
+        return response
+
+    return middleware
+
+
+def _methods(request: web.Request) -> str | None:
+    """Of the path, if there is something."""
+    refusal = request.match_info.http_exception
+    if not isinstance(refusal, web.HTTPMethodNotAllowed):
+        return None
+    return ", ".join(sorted({*refusal.allowed_methods, hdrs.METH_OPTIONS}))
+
+
+def _told(methods: str) -> web.Response:
+    return web.Response(status=204, headers={hdrs.ALLOW: methods})
+
+
+def _let(response: web.StreamResponse, origin: str, methods: str | None) -> None:
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+    if methods is None:
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _MAY_READ
+        response.headers["Timing-Allow-Origin"] = origin
+        return
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = methods
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _MAY_SEND
+    response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = _PREFLIGHT_SECONDS
