@@ -66,7 +66,7 @@ class Pool:
         """
         try:
             async with asyncio.timeout(self._deadline if deadline is None else deadline):
-                # A timeout of its own costs as much as a short statement, and where one is idle nobody waits.
+                # Where one is idle nobody waits for it, and a timeout of its own would be for nothing.
                 timeout = None if self._pool.get_idle_size() else self._acquire_timeout
                 connection = await self._pool.acquire(timeout=timeout)
                 try:

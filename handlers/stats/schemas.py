@@ -38,8 +38,8 @@ class TallyBody(Body):
     by_status: list[StatusCountBody]
 
     @classmethod
-    def of(cls, tally: Tally) -> Self:
-        return cls(
+    def of(cls, tally: Tally) -> TallyBody:
+        return TallyBody(
             currency=tally.currency,
             orders=tally.orders,
             revenue=tally.revenue,
@@ -47,18 +47,14 @@ class TallyBody(Body):
         )
 
 
-class SpanTallyBody(Body):
+class SpanTallyBody(TallyBody):
     """Of the orders of a currency that were placed in the span that begins then."""
 
     begins_at: Moment
-    currency: Currency
-    orders: Orders
-    revenue: Money
-    by_status: list[StatusCountBody]
 
     @classmethod
-    def of(cls, tally: Tally) -> Self:
-        return cls(begins_at=tally.begins_at, **dict(TallyBody.of(tally)))
+    def of(cls, tally: Tally) -> SpanTallyBody:
+        return cls(**dict(TallyBody.of(tally)), begins_at=tally.begins_at)
 
 
 class PointBody(Body):
