@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 from tests.services import chromium, nginx, node, postgres, rabbitmq, redis
@@ -48,9 +49,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _fetch() -> int:
-    for what, look_up in _NEEDED.items():
+    with ThreadPoolExecutor() as pool:
+        found = {what: pool.submit(look_up) for what, look_up in _NEEDED.items()}
+    for what, look_up in found.items():
         try:
-            look_up()
+            look_up.result()
         except Unavailable as missing:
             _say(f"LEFT OUT: tests that need {what}: {missing}")
     return 0

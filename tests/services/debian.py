@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.services.server import Unavailable
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _FETCH_SECONDS = 300
+_INDEX_SECONDS = 3600  # for longer it may name what the archive has no more
 # Libraries of the C runtime must come from where the system's loader comes from, whatever newer version there is.
 _NEVER_SHADOWED = frozenset({"libc6", "libc-bin", "base-files", "dpkg", "perl-base"})
 
@@ -59,11 +61,10 @@ def exclusively(lock: Path) -> Iterator[None]:
 def _fetch(package: str, prefix: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{package}.", dir=prefix.parent) as temporary:
         work = Path(temporary)
-        for folder in ("state/lists/partial", "cache/archives/partial", "debs", "root"):
-            (work / folder).mkdir(parents=True)
-        apt = _apt(work)
+        for folder in ("debs", "root"):
+            (work / folder).mkdir()
         try:
-            _run([*apt, "update"], work)
+            apt = _indexed(prefix.parent / "index")
             simulated = _run([*apt, "--simulate", "install", package], work)
             missing = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")}
             _run([*apt, "download", *sorted(missing - _NEVER_SHADOWED)], work / "debs")
@@ -74,11 +75,26 @@ def _fetch(package: str, prefix: Path) -> None:
         (work / "root").rename(prefix)
 
 
-def _apt(work: Path) -> list[str]:
+def _indexed(index: Path) -> list[str]:
+    """apt with a fresh index of what there is, which all packages share: to read it takes seconds."""
+    apt, stamp = _apt(index), index / "stamp"
+    with exclusively(index.with_suffix(".lock")):
+        if not stamp.exists() or time.time() - stamp.stat().st_mtime > _INDEX_SECONDS:
+            for folder in ("state/lists/partial", "cache/archives/partial"):
+                (index / folder).mkdir(parents=True, exist_ok=True)
+            _run([*apt, "update"], index)
+            stamp.touch()
+    return apt
+
+
+def _apt(index: Path) -> list[str]:
     options = {
-        "Dir::State": work / "state",
+        "Dir::State": index / "state",
         "Dir::State::status": "/var/lib/dpkg/status",
-        "Dir::Cache": work / "cache",
+        "Dir::Cache": index / "cache",
+        # Machines made of container images are told to keep none.
+        "Dir::Cache::pkgcache": "pkgcache.bin",
+        "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
         "Debug::NoLocking": "1",
         "APT::Install-Recommends": "false",
         "Acquire::Languages": "none",
