@@ -90,6 +90,8 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     """
     if event.type == OwnType.ORDERS_COUNTED:
         return (order_stats(),)
+    if event.type == OwnType.PAYMENT_CHANGED:
+        return (order_channel(UUID(event.subject)),)
     if event.is_of_order:
         own = (orders_feed(), order_channel(UUID(event.subject)))
         return own if event.recipient is None else (*own, personal_channel(event.recipient))

@@ -17,6 +17,7 @@ from handlers.actor import Actor
 from handlers.clock import utc_now
 from handlers.errors import AppError, Unauthenticated
 from handlers.events import Cause
+from handlers.ports.payments import PaymentProvider
 from handlers.reading import read_json
 from handlers.rules import Rules
 from handlers.schemas import Body
@@ -30,12 +31,13 @@ P = TypeVar("P", bound=Body)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who runs a command, what sets it off, where its work is done, and what holds there."""
+    """Who runs a command, what sets it off, where its work is done, what holds there, and who collects the money."""
 
     actor: Actor
     cause: Cause
     work: Work
     rules: Rules
+    provider: PaymentProvider | None = None
 
 
 class Result(Protocol):
@@ -79,10 +81,16 @@ class Commands:
     """The table. `status_of` is what REST makes of the tree in handlers.errors."""
 
     def __init__(
-        self, work: Work, rules: Rules, commands: Iterable[Command], status_of: Callable[[type[AppError]], int]
+        self,
+        work: Work,
+        rules: Rules,
+        provider: PaymentProvider | None,
+        commands: Iterable[Command],
+        status_of: Callable[[type[AppError]], int],
     ) -> None:
         self._work = work
         self._rules = rules
+        self._provider = provider
         self._commands = {each.name: each for each in commands}
         self._status_of = status_of
 
@@ -107,7 +115,7 @@ class Commands:
         try:
             if actor is None:
                 raise Unauthenticated
-            caller = Caller(actor, cause, self._work, self._rules)
+            caller = Caller(actor, cause, self._work, self._rules, self._provider)
             answer = await command.answer(caller, b"{}" if data in {b"", b"null"} else data)
             outcome = "done"
         except AppError as error:

@@ -11,6 +11,8 @@
     ├── Conflict           understood and allowed, but the present state says no
     │   ├── OutOfStock
     │   ├── IllegalTransition
+    │   ├── NotPayable
+    │   ├── NotRefundable
     │   ├── VersionMismatch
     │   ├── KeyInFlight
     │   └── KeyReused
@@ -110,6 +112,18 @@ class IllegalTransition(Conflict):
     """The order cannot go from its present status to the one asked for."""
 
     code = "illegal_transition"
+
+
+class NotPayable(Conflict):
+    """The order cannot be paid for now."""
+
+    code = "not_payable"
+
+
+class NotRefundable(Conflict):
+    """So much was not paid, or it was given back already."""
+
+    code = "not_refundable"
 
 
 class VersionMismatch(Conflict):

@@ -35,6 +35,10 @@ class OwnType(StrEnum):
     ORDER_DELIVERED = "order.delivered"
     ORDER_CANCELLED = "order.cancelled"
     ORDER_EXPIRED = "order.expired"
+    ORDER_PAYMENT_FAILED = "order.payment_failed"
+    ORDER_RETURNED = "order.returned"
+    ORDER_REFUNDED = "order.refunded"
+    PAYMENT_CHANGED = "payment.changed"
     ORDERS_COUNTED = "orders.counted"
 
 

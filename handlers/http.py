@@ -21,6 +21,7 @@ from handlers.errors import AppError, Fault, Malformed, NotFound, Unauthenticate
 from handlers.events import Cause
 from handlers.idempotency import parse_key
 from handlers.ports.domain import Passwords, Tokens
+from handlers.ports.payments import PaymentProvider
 from handlers.reading import MAX_FAULTS as MAX_FAULTS
 from handlers.reading import SHAPE_CODES, faults_of, pointer, read_json
 from handlers.rules import Rules
@@ -39,6 +40,7 @@ class Services:
 
     work: Work
     rules: Rules
+    provider: PaymentProvider | None
     passwords: Passwords
     tokens: Tokens
     identify: Identify
@@ -97,7 +99,7 @@ def work(request: web.Request) -> Work:
 def caller_of(request: web.Request, actor: Actor) -> Caller:
     """`actor` on whose behalf this request runs a command, now."""
     part = services(request)
-    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), part.work, part.rules)
+    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), part.work, part.rules, part.provider)
 
 
 def signed_in(request: web.Request) -> Actor:
@@ -190,5 +192,7 @@ FAULT_CODES = SHAPE_CODES | {
     "other_currency",
     "not_found",
     "out_of_stock",
+    "unknown_method",
+    "not_refundable",
 }
 """Every code that `errors[].code` of a problem can have."""

@@ -36,6 +36,11 @@ class Claim:
     key: str
     fingerprint: bytes
 
+    @property
+    def text(self) -> str:
+        """Tells this request of this account from all others."""
+        return f"{self.account_id} {self.key} {self.fingerprint.hex()}"
+
 
 def parse_key(header: str) -> str:
     """Raises Malformed unless it is 1 to 255 visible ASCII characters."""
@@ -55,13 +60,20 @@ async def answer_once(uow: UnitOfWork, claim: Claim | None, command: Callable[[U
 
     Raises KeyReused when the key answered another request, KeyInFlight while a transaction with it is running.
     """
-    if claim is None:
-        return await command(uow)
-    known = await uow.answers.claim(claim.account_id, claim.key)
-    if known is None:
-        reply = await command(uow)
+    known = await answered(uow, claim)
+    if known is not None:
+        return known
+    reply = await command(uow)
+    if claim is not None:
         await uow.answers.keep(claim.account_id, claim.key, Answer(claim.fingerprint, reply.status, reply.body))
-        return reply
+    return reply
+
+
+async def answered(uow: UnitOfWork, claim: Claim | None) -> Reply | None:
+    """The answer that was given under this key before; None: then the key is this transaction's. Raises as above."""
+    known = None if claim is None else await uow.answers.claim(claim.account_id, claim.key)
+    if claim is None or known is None:
+        return None
     if known.fingerprint != claim.fingerprint:
         raise KeyReused
     return Reply(known.status, known.body, replayed=True)

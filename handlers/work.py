@@ -66,6 +66,10 @@ class Work:
 
         return await self._own(look, "read")
 
+    async def finish(self, job: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Run `job`, which does several of these with something in between. Raises what it raises, and Unavailable."""
+        return await self._own(job, "job")
+
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
         if self._closed or len(self._running) >= self._limit:
             raise Unavailable
@@ -79,7 +83,8 @@ class Work:
             task.add_done_callback(_log_outcome)
             raise
         finally:
-            timing.add_database(time.perf_counter() - started)
+            if kind != "job":  # what a job asks of the database is counted by itself
+                timing.add_database(time.perf_counter() - started)
             del task  # what it raised holds this frame: a cycle, which only the garbage collector could free
 
 

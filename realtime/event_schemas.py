@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, SOURCE, LifeCycleType, OwnType
 from handlers.orders.schemas import OrderBody
+from handlers.payments.schemas import PaymentBody
 from handlers.schemas import Body, Moment
 from handlers.stats.schemas import OrderStatsBody
 from realtime.cloudevents import MAX_ATTRIBUTE_BYTES, NO_CONTROL, RFC3339
@@ -29,6 +30,10 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_DELIVERED: OrderBody,
     OwnType.ORDER_CANCELLED: OrderBody,
     OwnType.ORDER_EXPIRED: OrderBody,
+    OwnType.ORDER_PAYMENT_FAILED: OrderBody,
+    OwnType.ORDER_RETURNED: OrderBody,
+    OwnType.ORDER_REFUNDED: OrderBody,
+    OwnType.PAYMENT_CHANGED: PaymentBody,
     OwnType.ORDERS_COUNTED: OrderStatsBody,
 }
 """What the `data` of each of our own types is."""
@@ -105,6 +110,7 @@ _MOMENT: Final[Schema] = TypeAdapter(Moment).json_schema(mode="serialization")
 _ID: Final[Schema] = {"type": "string", "format": "uuid"}
 _SUBJECTS: Final[Mapping[type[Body], Schema]] = {
     OrderBody: {**_ID, "description": "The id of what it happened to; events of one subject are in order"},
+    PaymentBody: {**_ID, "description": "The id of the order that it is of; events of one subject are in order"},
     OrderStatsBody: {"const": ORDERS},
 }
 _TRACEPARENT: Final[Schema] = {"type": "string", "description": "W3C trace context of what set the event off"}

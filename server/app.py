@@ -19,7 +19,10 @@ from handlers.admission import Admission
 from handlers.commands import Commands
 from handlers.http import SERVICES, Services
 from handlers.orders.expiry import Expiry
+from handlers.payments import notices
+from handlers.payments.settling import Settling
 from handlers.ports.broker import Broker
+from handlers.ports.payments import PaymentProvider
 from handlers.stats.adding_up import AddingUp
 from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
@@ -57,6 +60,7 @@ from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlew
 from server.passwords import Argon2Passwords
 from server.problems import status_of
 from server.routes import build_commands, build_routes, identify_by, page, server_api_routes
+from server.sandbox import sandbox_routes
 from server.settings import ClientToken, Settings
 from server.telemetry import PolledMetrics, new_registry
 from server.transports import WEBSOCKET_PATH, transport_routes
@@ -66,6 +70,7 @@ from storage.migrate import check_on
 from storage.outbox import PostgresOutbox
 from storage.postgres import Postgres, open_postgres
 from storage.retention import Retention, RetentionOptions
+from storage.sandbox import Sandbox
 from storage.streams import StreamsOptions, open_streams
 
 
@@ -98,6 +103,8 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         Work(postgres) as work,
     ):
         rules = options.rules(settings)
+        sandbox = Sandbox(postgres.pool) if options.provider(settings) == Sandbox.name else None
+        provider: PaymentProvider | None = sandbox
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         namespaces = options.namespaces(settings)
@@ -118,7 +125,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             subscribing,
             insecure=settings.client.insecure,
         )
-        commands = Commands(work, rules, build_commands(), status_of)
+        commands = Commands(work, rules, provider, build_commands(), status_of)
         uid = str(uuid4())
         connections = Connections(
             flusher,
@@ -161,7 +168,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             most = settings.client.history_max_publication_limit
             api = ServerApi(namespaces, publisher, hub, keeper, control, nodes, survey, history_limit=most)
             app.add_routes(server_api_routes(ServerApiEndpoint(api, key.get_secret_value()).handle))
-        app[SERVICES] = Services(work, rules, passwords, authority, identify_by(authority))
+        app[SERVICES] = Services(work, rules, provider, passwords, authority, identify_by(authority))
         endless: dict[str, Callable[[], Awaitable[None]]] = {
             "bus": lambda: bus.run(inbox.receive),
             "hub": hub.run,
@@ -177,6 +184,11 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             "expiry": Expiry(work, rules).run,
             "adding_up": AddingUp(work).run,
         }
+        if provider is not None:
+            endless["settling"] = Settling(work, provider).run
+        if sandbox is not None:
+            app.add_routes(sandbox_routes(sandbox))
+            endless["sandbox"] = partial(sandbox.run, partial(notices.receive, work, sandbox))
         endless |= {f"fan_out {number}": fan_out.run for number, fan_out in enumerate(fan_outs)}
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}
         async with metrics_page.shared():

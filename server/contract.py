@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ _ORDER_HEAD: Final = """# The life of an order
 Made by `make contract` from the table of transitions; [api.md](../api.md) tells how to move one on.
 
 """
-_WHO: Final = {By.CUSTOMER: "its customer, staff", By.STAFF: "staff", By.TIME: "time"}
+_WHO: Final = {By.CUSTOMER: "its customer", By.STAFF: "staff", By.TIME: "time", By.PROVIDER: "the payment provider"}
 _TYPESCRIPT_HEAD: Final = "// Orderwire's events. Made by `make contract`; properties may be added.\n"
 
 
@@ -55,7 +55,8 @@ def _picture() -> str:
 
 def _table() -> str:
     rows = [
-        f"| {source} | `{action}` | {_WHO[by]} | {each.target} | `{each.event}` | {'yes' if each.gives_back else ''} |"
+        f"| {source} | `{action}` | {_who(by)} | {each.target} | `{each.event}` "
+        f"| {'yes' if source in each.gives_back else ''} |"
         for action, each, source, by in _transitions()
     ]
     return "\n".join(
@@ -63,7 +64,11 @@ def _table() -> str:
     )
 
 
-def _transitions() -> Iterator[tuple[Action, Transition, Status, By]]:
+def _who(by: Set[By]) -> str:
+    return ", ".join(name for each, name in _WHO.items() if each in by)
+
+
+def _transitions() -> Iterator[tuple[Action, Transition, Status, Set[By]]]:
     for action, each in TRANSITIONS.items():
         for source, by in each.sources.items():
             yield action, each, source, by

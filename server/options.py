@@ -20,6 +20,7 @@ from server.settings import ChannelOptions as GivenChannelOptions
 from server.settings import ClientToken, Settings, per_seconds
 from server.transports import OPTIONAL
 from storage.postgres import PostgresOptions
+from storage.sandbox import Sandbox
 
 
 def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
@@ -32,6 +33,14 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
 def rules(settings: Settings) -> Rules:
     expiry = settings.orders.unpaid_expiry
     return Rules(timedelta(seconds=expiry) if expiry else None)
+
+
+def provider(settings: Settings) -> str | None:
+    """The name of what collects payments."""
+    given = settings.payments.provider
+    if given == "auto":
+        return Sandbox.name if settings.is_embedded else None
+    return None if given == "none" else given
 
 
 def wanted_transports(settings: Settings) -> set[str]:

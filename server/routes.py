@@ -16,6 +16,8 @@ import handlers.accounts.commands
 import handlers.accounts.http
 import handlers.orders.commands
 import handlers.orders.http
+import handlers.payments.commands
+import handlers.payments.http
 import handlers.products.commands
 import handlers.products.http
 import handlers.stats.commands
@@ -30,6 +32,7 @@ REST: Final[Sequence[Endpoint]] = (
     *handlers.accounts.http.ENDPOINTS,
     *handlers.products.http.ENDPOINTS,
     *handlers.orders.http.ENDPOINTS,
+    *handlers.payments.http.ENDPOINTS,
     *handlers.stats.http.ENDPOINTS,
 )
 
@@ -84,6 +87,7 @@ def build_commands() -> list[Command]:
         *handlers.accounts.commands.COMMANDS,
         *handlers.products.commands.COMMANDS,
         *handlers.orders.commands.COMMANDS,
+        *handlers.payments.commands.COMMANDS,
         *handlers.stats.commands.COMMANDS,
     ]
 

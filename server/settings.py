@@ -338,6 +338,10 @@ class Orders(Section):
     )
 
 
+class Payments(Section):
+    provider: Annotated[Literal["auto", "sandbox", "none"], Field(description="auto, sandbox or none")] = "auto"
+
+
 class Streams(Section):
     retention: Age = 86_400.0
     recovery_limit: Count = 10_000
@@ -384,6 +388,7 @@ class Settings(BaseSettings):
     http_api: HttpApi = HttpApi()
     channel: Channels = Channels()
     orders: Orders = Orders()
+    payments: Payments = Payments()
     streams: Streams = Streams()
     events: Events = Events()
     log: Log = Log()

@@ -83,6 +83,7 @@ class PostgresOrders:
             change.action,
             change.by,
             change.account_id,
+            order.refunded,
         )
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:
@@ -125,6 +126,7 @@ def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
             created_at=first["created_at"],
             updated_at=first["updated_at"],
             expires_at=first["expires_at"],
+            refunded=first["refunded"],
         )
 
 

@@ -11,6 +11,7 @@ from storage.accounts import PostgresAccounts
 from storage.answers import PostgresAnswers
 from storage.orders import PostgresOrders
 from storage.outbox import Bell, OutboxWriter
+from storage.payments import PostgresPayments
 from storage.pool import Pool, PoolOptions, open_pool
 from storage.positions import PostgresPositions
 from storage.products import PostgresProducts
@@ -40,6 +41,7 @@ class PostgresUnitOfWork:
     accounts: PostgresAccounts
     products: PostgresProducts
     orders: PostgresOrders
+    payments: PostgresPayments
     stats: PostgresStats
     answers: PostgresAnswers
     outbox: OutboxWriter
@@ -51,6 +53,7 @@ class PostgresUnitOfWork:
             PostgresAccounts(connection),
             PostgresProducts(connection),
             PostgresOrders(connection),
+            PostgresPayments(connection),
             PostgresStats(connection),
             PostgresAnswers(connection),
             OutboxWriter(connection),

@@ -46,5 +46,11 @@ class PostgresStats:
 def _counts(rows: Iterable[asyncpg.Record]) -> Iterable[Count]:
     for row in rows:
         yield Count(
-            Span(row["span"]), row["begins_at"], row["currency"], Status(row["status"]), row["orders"], row["total"]
+            Span(row["span"]),
+            row["begins_at"],
+            row["currency"],
+            Status(row["status"]),
+            row["orders"],
+            row["total"],
+            row["refunded"],
         )

@@ -15,6 +15,7 @@ from handlers.errors import Conflict, Fault, KeyInFlight, NotFound, OutOfStock
 from handlers.events import Cause, Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
+from handlers.payments.model import Payment
 from handlers.ports.domain import Answer, Position, Quantity
 from handlers.products.model import Product
 from handlers.stats.model import Count, Span, Window
@@ -152,6 +153,42 @@ def _matches(order: Order, which: OrderFilter) -> bool:
 
 
 @dataclass
+class MemoryPayments:
+    rows: dict[UUID, Payment] = field(default_factory=dict)
+
+    async def add(self, payment: Payment) -> None:
+        self.rows[payment.id] = payment
+
+    async def save(self, payment: Payment) -> None:
+        self.rows[payment.id] = payment
+
+    async def get(self, payment_id: UUID) -> Payment | None:
+        return self.rows.get(payment_id)
+
+    async def current(self, order_id: UUID) -> Payment | None:
+        return next((each for each in reversed(self.rows.values()) if each.order_id == order_id), None)
+
+    async def ask_soon(self, order_id: UUID, now: datetime) -> None:
+        for each in self.rows.values():
+            if each.order_id == order_id and not each.status.is_settled:
+                self.rows[each.id] = replace(each, ask_at=now)
+
+    async def ask_about(self, provider: str, reference: str, now: datetime) -> UUID | None:
+        for each in self.rows.values():
+            if each.provider == provider and each.standing is not None and each.standing.reference == reference:
+                self.rows[each.id] = replace(each, ask_at=now)
+                return each.id
+        return None
+
+    async def take_due(self, provider: str, now: datetime) -> UUID | None:
+        for each in self.rows.values():
+            if each.provider == provider and each.ask_at is not None and each.ask_at <= now:
+                self.rows[each.id] = replace(each, ask_at=now + timedelta(seconds=5))
+                return each.id
+        return None
+
+
+@dataclass
 class MemoryStats:
     """What it is given to hold."""
 
@@ -219,6 +256,7 @@ class MemoryUnitOfWork:
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     products: MemoryProducts = field(default_factory=MemoryProducts)
     orders: MemoryOrders = field(default_factory=MemoryOrders)
+    payments: MemoryPayments = field(default_factory=MemoryPayments)
     stats: MemoryStats = field(default_factory=MemoryStats)
     answers: MemoryAnswers = field(default_factory=MemoryAnswers)
     outbox: MemoryOutbox = field(default_factory=MemoryOutbox)

@@ -17,6 +17,7 @@ from handlers.actor import Role
 from handlers.clock import utc_now
 from handlers.http import SERVICES, Services
 from handlers.ports.domain import Database
+from handlers.ports.payments import PaymentProvider
 from handlers.products.model import Product
 from handlers.rules import Rules
 from handlers.work import Work
@@ -25,6 +26,7 @@ from server.middlewares import HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
 from server.routes import build_routes, identify_by
 from storage.postgres import Postgres, PostgresOptions, open_postgres
+from storage.sandbox import Sandbox
 from tests.doubles import a_product
 from tests.openapi_document import check_answer
 
@@ -135,19 +137,19 @@ async def serving(
 ) -> AsyncIterator[PostgresRest]:
     """More patient than the product, unless told otherwise: tests share their machine with others."""
     options = PostgresOptions(url, pool_size, read_pool_size, acquire_timeout, deadline=acquire_timeout + 0.8)
-    async with open_postgres(options) as postgres, serving_on(postgres) as rest:
+    async with open_postgres(options) as postgres, serving_on(postgres, Sandbox(postgres.pool)) as rest:
         yield PostgresRest(rest.client, postgres, rest.tokens, rest.passwords, postgres)
 
 
 @asynccontextmanager
-async def serving_on(database: Database) -> AsyncIterator[Rest]:
+async def serving_on(database: Database, provider: PaymentProvider | None = None) -> AsyncIterator[Rest]:
     tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
     async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Work(database) as work:
         app = web.Application(
             middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0),
             client_max_size=MAX_BODY_BYTES,
         )
-        app[SERVICES] = Services(work, Rules(), passwords, tokens, identify_by(tokens))
+        app[SERVICES] = Services(work, Rules(), provider, passwords, tokens, identify_by(tokens))
         app.on_response_prepare.append(add_headers)
         app.add_routes(
             build_routes(

@@ -1,5 +1,11 @@
 // Orderwire's events. Made by `make contract`; properties may be added.
 
+/** Why the last method was refused; the code is the provider's. */
+export type Decline = {
+  code: string;
+  message: string;
+};
+
 /** One product in an order, as it was when the order was placed. */
 export type Line = {
   product_id: string;
@@ -25,6 +31,8 @@ export type Order = {
   items: Array<Line>;
   /** Minor units of the order's currency */
   total: number;
+  /** Given back of what was paid */
+  refunded: number;
   created_at: string;
   updated_at: string;
   /** When it expires, unless it is paid before */
@@ -46,6 +54,25 @@ export type OrderStats = {
   days: Array<Point>;
 };
 
+/** What is collected for an order. `version` grows by one with each change: keep what has the highest. */
+export type Payment = {
+  id: string;
+  order_id: string;
+  provider: string;
+  status: PaymentStatus;
+  version: number;
+  /** Minor units of the order's currency */
+  amount: number;
+  /** ISO 4217 */
+  currency: string;
+  decline: Decline | null;
+  refunds: Array<Refund>;
+  created_at: string;
+  updated_at: string;
+};
+
+export type PaymentStatus = "requires_payment_method" | "requires_action" | "processing" | "succeeded" | "cancelled";
+
 /** Orders that were placed in the span that begins then, and what is paid for of them. */
 export type Point = {
   begins_at: string;
@@ -56,7 +83,21 @@ export type Point = {
   revenue: number;
 };
 
-export type Status = "placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired";
+/** What is given back of a payment. */
+export type Refund = {
+  id: string;
+  /** Minor units of the payment's currency */
+  amount: number;
+  reason: RefundReason;
+  status: RefundStatus;
+  created_at: string;
+};
+
+export type RefundReason = "requested" | "order_cancelled" | "paid_too_late";
+
+export type RefundStatus = "pending" | "succeeded" | "failed";
+
+export type Status = "placed" | "payment_failed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired" | "returned" | "refunded";
 
 /** Orders that are of this status now, and what they come to. */
 export type StatusCount = {
@@ -82,7 +123,7 @@ export type OrderEvent = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -100,12 +141,44 @@ export type OrderPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
   time: string;
   data: Order;
+};
+
+/** An event on the exchange */
+export type PaymentEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "payment.changed";
+  /** The id of the order that it is of; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Payment;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type PaymentPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "payment.changed";
+  /** The id of the order that it is of; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Payment;
 };
 
 /** An event on the exchange */

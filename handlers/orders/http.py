@@ -83,11 +83,12 @@ def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]
 
 
 _ADVANCING = {
-    Action.PAY: "Note that a placed order is paid",
+    Action.PAY: "Note that an order was paid for by hand",
     Action.PACK: "Note that a paid order is packed",
     Action.SHIP: "Note that a packed order is on its way",
     Action.DELIVER: "Note that a shipped order has arrived",
-    Action.CANCEL: "Cancel an order that is placed, as staff also one that is paid or packed; the pieces go back",
+    Action.CANCEL: "Cancel an order that is unpaid, as staff also one that is not shipped; pieces and money go back",
+    Action.RETURN: "Note that an order's pieces have come back",
 }
 
 ENDPOINTS = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from handlers.actor import Actor
@@ -15,12 +16,15 @@ from handlers.events import OwnType
 
 class Status(StrEnum):
     PLACED = "placed"
+    PAYMENT_FAILED = "payment_failed"
     PAID = "paid"
     PACKED = "packed"
     SHIPPED = "shipped"
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    RETURNED = "returned"
+    REFUNDED = "refunded"
 
 
 class Action(StrEnum):
@@ -28,46 +32,99 @@ class Action(StrEnum):
 
     PLACE = "place"
     PAY = "pay"
+    DECLINE = "decline"
     PACK = "pack"
     SHIP = "ship"
     DELIVER = "deliver"
     CANCEL = "cancel"
     EXPIRE = "expire"
+    RETURN = "return"
+    REFUND = "refund"
 
 
 class By(StrEnum):
-    """Who takes an action; staff may also do what customers may."""
+    """Who takes an action."""
 
     CUSTOMER = "customer"
     STAFF = "staff"
     TIME = "time"
+    PROVIDER = "provider"
+
+    @classmethod
+    def of(cls, actor: Actor) -> By:
+        return By.STAFF if actor.is_staff else By.CUSTOMER
+
+
+_ANYBODY = frozenset({By.CUSTOMER, By.STAFF})
+_STAFF = frozenset({By.STAFF})
+_TIME = frozenset({By.TIME})
+_PROVIDER = frozenset({By.PROVIDER})
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """From each of the sources, with who may do it there, to the target. `gives_back`: the pieces return to stock."""
+    """From each of the sources, with who may do it there, to the target. From those in `gives_back` the pieces return
+    to stock."""
 
-    sources: Mapping[Status, By]
+    sources: Mapping[Status, Set[By]]
     target: Status
     event: OwnType
-    gives_back: bool = False
+    gives_back: Set[Status] = frozenset()
 
+    def is_of(self, by: By) -> bool:
+        """Is it something that they do at all?"""
+        return any(by in allowed for allowed in self.sources.values())
+
+
+UNPAID = frozenset({Status.PLACED, Status.PAYMENT_FAILED})
+"""Orders of these statuses can be paid for; until then they may expire."""
 
 TRANSITIONS = {
-    Action.PAY: Transition({Status.PLACED: By.STAFF}, Status.PAID, OwnType.ORDER_PAID),
-    Action.PACK: Transition({Status.PAID: By.STAFF}, Status.PACKED, OwnType.ORDER_PACKED),
-    Action.SHIP: Transition({Status.PACKED: By.STAFF}, Status.SHIPPED, OwnType.ORDER_SHIPPED),
-    Action.DELIVER: Transition({Status.SHIPPED: By.STAFF}, Status.DELIVERED, OwnType.ORDER_DELIVERED),
+    Action.PAY: Transition(
+        {Status.PLACED: _STAFF | _PROVIDER, Status.PAYMENT_FAILED: _STAFF | _PROVIDER}, Status.PAID, OwnType.ORDER_PAID
+    ),
+    Action.DECLINE: Transition(
+        {Status.PLACED: _PROVIDER, Status.PAYMENT_FAILED: _PROVIDER},
+        Status.PAYMENT_FAILED,
+        OwnType.ORDER_PAYMENT_FAILED,
+    ),
+    Action.PACK: Transition({Status.PAID: _STAFF}, Status.PACKED, OwnType.ORDER_PACKED),
+    Action.SHIP: Transition({Status.PACKED: _STAFF}, Status.SHIPPED, OwnType.ORDER_SHIPPED),
+    Action.DELIVER: Transition({Status.SHIPPED: _STAFF}, Status.DELIVERED, OwnType.ORDER_DELIVERED),
     Action.CANCEL: Transition(
-        {Status.PLACED: By.CUSTOMER, Status.PAID: By.STAFF, Status.PACKED: By.STAFF},
+        {
+            Status.PLACED: _ANYBODY,
+            Status.PAYMENT_FAILED: _ANYBODY,
+            Status.PAID: _STAFF,
+            Status.PACKED: _STAFF,
+        },
         Status.CANCELLED,
         OwnType.ORDER_CANCELLED,
-        gives_back=True,
+        gives_back=UNPAID | {Status.PAID, Status.PACKED},
     ),
-    Action.EXPIRE: Transition({Status.PLACED: By.TIME}, Status.EXPIRED, OwnType.ORDER_EXPIRED, gives_back=True),
+    Action.EXPIRE: Transition(
+        {Status.PLACED: _TIME, Status.PAYMENT_FAILED: _TIME},
+        Status.EXPIRED,
+        OwnType.ORDER_EXPIRED,
+        gives_back=UNPAID,
+    ),
+    Action.RETURN: Transition(
+        {Status.SHIPPED: _STAFF, Status.DELIVERED: _STAFF},
+        Status.RETURNED,
+        OwnType.ORDER_RETURNED,
+        gives_back={Status.SHIPPED, Status.DELIVERED},
+    ),
+    # Of all that was paid; of a part of it, or of what is over already, the status stays. What is on its way or has
+    # arrived does not come back by itself.
+    Action.REFUND: Transition(
+        dict.fromkeys((Status.PAID, Status.PACKED, Status.SHIPPED, Status.DELIVERED, Status.RETURNED), _PROVIDER),
+        Status.REFUNDED,
+        OwnType.ORDER_REFUNDED,
+        gives_back={Status.PAID, Status.PACKED},
+    ),
 }
 
-REQUESTED = tuple(action for action, each in TRANSITIONS.items() if By.TIME not in each.sources.values())
+REQUESTED = tuple(action for action, each in TRANSITIONS.items() if each.is_of(By.STAFF))
 """The transitions that people ask for."""
 
 
@@ -89,7 +146,8 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Order:
     """`version` counts from 1 and grows by one with each change; `number` is what people read out on the phone. Unless
-    it is paid before, it expires at `expires_at`; never if that is None."""
+    it is paid before, it expires at `expires_at`; never if that is None. `refunded` is what was given back of the
+    total that was paid."""
 
     id: UUID
     number: int
@@ -101,6 +159,7 @@ class Order:
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None = None
+    refunded: int = 0
 
     @property
     def total(self) -> int:
@@ -112,13 +171,35 @@ class Order:
         transition = TRANSITIONS.get(action)
         if transition is None or self.status not in transition.sources:
             raise IllegalTransition(f"An order that is {self.status} cannot be changed by '{action}'.")
-        return replace(self, status=transition.target, version=self.version + 1, updated_at=now, expires_at=None)
+        return replace(
+            self,
+            status=transition.target,
+            version=self.version + 1,
+            updated_at=now,
+            expires_at=self.expires_at if transition.target in UNPAID else None,
+        )
+
+    def given_back(self, amount: int, now: datetime) -> Order:
+        """This order once so much more of what was paid was given back."""
+        refunded = self.refunded + amount
+        is_all = refunded == self.total and self.status in TRANSITIONS[Action.REFUND].sources
+        return replace(
+            self,
+            status=Status.REFUNDED if is_all else self.status,
+            version=self.version + 1,
+            updated_at=now,
+            refunded=refunded,
+        )
+
+
+Doer: TypeAlias = Actor | Literal[By.TIME, By.PROVIDER]
+"""Whose account it is that does something, or what does so without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One line of an order's history: the action that made this version of it, and whose it was; nobody's where time
-    has done it."""
+    or the payment provider has done it."""
 
     version: int
     action: Action
@@ -128,9 +209,7 @@ class Change:
     account_id: UUID | None
 
     @classmethod
-    def of(cls, order: Order, action: Action, actor: Actor | None) -> Change:
-        """What made `order` what it is; `actor` is None for what time does."""
-        if actor is None:
-            return cls(order.version, action, order.status, order.updated_at, By.TIME, None)
-        by = By.STAFF if actor.is_staff else By.CUSTOMER
-        return cls(order.version, action, order.status, order.updated_at, by, actor.account_id)
+    def of(cls, order: Order, action: Action, doer: Doer) -> Change:
+        """What made `order` what it is."""
+        by, account_id = (doer, None) if isinstance(doer, By) else (By.of(doer), doer.account_id)
+        return cls(order.version, action, order.status, order.updated_at, by, account_id)

@@ -85,6 +85,7 @@ class OrderBody(Body):
     currency: Currency
     items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
     total: Money
+    refunded: Annotated[Money, Field(description="Given back of what was paid")]
     created_at: Moment
     updated_at: Moment
     expires_at: Annotated[Moment | None, Field(description="When it expires, unless it is paid before")]
@@ -100,6 +101,7 @@ class OrderBody(Body):
             currency=order.currency,
             items=[LineBody.of(line) for line in order.lines],
             total=order.total,
+            refunded=order.refunded,
             created_at=order.created_at,
             updated_at=order.updated_at,
             expires_at=order.expires_at,

@@ -13,8 +13,9 @@ from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFou
 from handlers.events import SOURCE, Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
-from handlers.orders.model import TRANSITIONS, Action, By, Change, Line, Order, Status
+from handlers.orders.model import TRANSITIONS, UNPAID, Action, By, Change, Doer, Line, Order, Status
 from handlers.orders.schemas import OrderBody
+from handlers.payments import ledger
 from handlers.ports.domain import Quantity, UnitOfWork
 from handlers.products.model import Product
 from handlers.snapshot import Snapshot
@@ -61,7 +62,7 @@ async def place(
 async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Snapshot[Order]:
     channel = order_channel(order_id)
     position = await uow.positions.position(channel)
-    order = _visible(await uow.orders.get(order_id), actor)
+    order = visible(await uow.orders.get(order_id), actor)
     return Snapshot(order, channel, position)
 
 
@@ -83,7 +84,7 @@ async def page(
 
 async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Change]:
     """Who did what when, oldest first. Customers learn what staff did, but not which of them. Raises NotFound."""
-    _visible(await uow.orders.get(order_id), actor)
+    visible(await uow.orders.get(order_id), actor)
     changes = await uow.orders.changes(order_id)
     if actor.is_staff:
         return changes
@@ -97,45 +98,60 @@ async def advance(
 
     Raises NotFound, VersionMismatch, Forbidden, IllegalTransition.
     """
-    before = _visible(await uow.orders.lock(order_id), actor)
+    before = visible(await uow.orders.lock(order_id), actor)
     if version not in {None, before.version}:
         raise VersionMismatch(f"The order's version is {before.version}, not {version}.")
     _authorize(actor, before, action)
-    return await _change(uow, before, action, actor, cause)
+    return await change(uow, before, action, actor, cause)
 
 
 async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
     """Let the order expire that should have done so first; False when none is due."""
     due = await uow.orders.lock_due(cause.now)
     if due is not None:
-        await _change(uow, due, Action.EXPIRE, None, cause)
+        await change(uow, due, Action.EXPIRE, By.TIME, cause)
     return due is not None
 
 
-async def _change(uow: UnitOfWork, before: Order, action: Action, actor: Actor | None, cause: Cause) -> Order:
-    """Of a locked order. Raises IllegalTransition."""
-    transition = TRANSITIONS[action]
+async def change(uow: UnitOfWork, before: Order, action: Action, doer: Doer, cause: Cause) -> Order:
+    """Move a locked order on, and what was or will be paid for it. Raises IllegalTransition."""
     order = before.after(action, cause.now)
-    await uow.orders.save(order, Change.of(order, action, actor))
-    if transition.gives_back:
-        await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
-    await uow.outbox.add(_event(transition.event, order, cause))
+    if before.status in UNPAID and order.status not in UNPAID and doer is not By.PROVIDER:
+        await ledger.let_go(uow, order, cause)
+        if action is Action.PAY:
+            await ledger.collect_by_hand(uow, order, cause)
+    if action is Action.CANCEL:
+        order = replace(order, refunded=order.refunded + await ledger.give_back_rest(uow, order, cause))
+    await _save(uow, before, order, action, doer, cause)
     return order
 
 
-def _visible(order: Order | None, actor: Actor) -> Order:
+async def note_refund(uow: UnitOfWork, before: Order, amount: int, doer: Doer, cause: Cause) -> None:
+    """So much of what was paid for a locked order was given back."""
+    await _save(uow, before, before.given_back(amount, cause.now), Action.REFUND, doer, cause)
+
+
+async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, doer: Doer, cause: Cause) -> None:
+    transition = TRANSITIONS[action]
+    await uow.orders.save(order, Change.of(order, action, doer))
+    if order.status is not before.status and before.status in transition.gives_back:
+        await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
+    await uow.outbox.add(_event(transition.event, order, cause))
+
+
+def visible(order: Order | None, actor: Actor) -> Order:
+    """Raises NotFound also for what the actor may not know of."""
     if order is None or not (actor.is_staff or order.customer_id == actor.account_id):
         raise NotFound
     return order
 
 
 def _authorize(actor: Actor, order: Order, action: Action) -> None:
-    if actor.is_staff:
-        return
-    sources = TRANSITIONS[action].sources
-    if By.CUSTOMER not in sources.values():
+    transition, by = TRANSITIONS[action], By.of(actor)
+    if not transition.is_of(by):
         raise Forbidden
-    if sources.get(order.status) is By.STAFF:
+    allowed = transition.sources.get(order.status, {by})
+    if by not in allowed:
         raise IllegalTransition(f"Of an order that is {order.status}, '{action}' is for staff.")
 
 

@@ -13,6 +13,7 @@ from handlers.accounts.model import AccessToken, Account
 from handlers.events import Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
+from handlers.payments.model import Payment
 from handlers.products.model import Product
 from handlers.stats.model import Count, Span, Window
 
@@ -90,7 +91,7 @@ class Orders(Protocol):
         ...
 
     async def save(self, order: Order, change: Change) -> None:
-        """Write status, version, updated_at and expires_at of a locked order, and what has changed it."""
+        """Write status, version, updated_at, expires_at and refunded of a locked order, and what has changed it."""
         ...
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:
@@ -103,6 +104,35 @@ class Orders(Protocol):
 
     async def owner_of(self, order_id: UUID) -> UUID | None:
         """The account that placed the order, None if there is no such order."""
+        ...
+
+
+class Payments(Protocol):
+    """Those of an order are changed under its lock alone; the last that was added is the one that counts."""
+
+    async def add(self, payment: Payment) -> None: ...
+
+    async def save(self, payment: Payment) -> None:
+        """Write what changes in the life of a payment, and its refunds. Asking again begins anew, with short pauses."""
+        ...
+
+    async def get(self, payment_id: UUID) -> Payment | None: ...
+
+    async def current(self, order_id: UUID) -> Payment | None:
+        """The last that was added of an order's."""
+        ...
+
+    async def ask_soon(self, order_id: UUID, now: datetime) -> None:
+        """Let the provider be asked about what is not settled of an order's payments."""
+        ...
+
+    async def ask_about(self, provider: str, reference: str, now: datetime) -> UUID | None:
+        """Let the provider be asked about this one, and return its id; None if there is none."""
+        ...
+
+    async def take_due(self, provider: str, now: datetime) -> UUID | None:
+        """The payment that should be asked about first, of this provider's. It is due again after a pause that grows
+        each time, so whoever has taken it may die. None when none is due."""
         ...
 
 
@@ -168,6 +198,8 @@ class UnitOfWork(Protocol):
     def products(self) -> Products: ...
     @property
     def orders(self) -> Orders: ...
+    @property
+    def payments(self) -> Payments: ...
     @property
     def stats(self) -> Stats: ...
     @property

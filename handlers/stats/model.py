@@ -10,8 +10,8 @@ from itertools import groupby
 
 from handlers.orders.model import Status
 
-EARNING = frozenset({Status.PAID, Status.PACKED, Status.SHIPPED, Status.DELIVERED})
-"""Orders of these statuses are paid for."""
+EARNING = frozenset({Status.PAID, Status.PACKED, Status.SHIPPED, Status.DELIVERED, Status.RETURNED})
+"""Orders of these statuses are paid for, and not all of that was given back."""
 
 
 class Span(StrEnum):
@@ -73,7 +73,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Of the orders of one currency that were placed in one span and are of one status now. `total`: minor units."""
+    """Of the orders of one currency that were placed in one span and are of one status now. `total`, and what of it was
+    `refunded`, are minor units."""
 
     span: Span
     begins_at: datetime
@@ -81,6 +82,7 @@ class Count:
     status: Status
     orders: int
     total: int
+    refunded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ class Tally:
 
     @property
     def revenue(self) -> int:
-        """What is paid for, in minor units."""
-        return sum(count.total for count in self.by_status if count.status in EARNING)
+        """What is paid for and was not given back, in minor units."""
+        return sum(count.total - count.refunded for count in self.by_status if count.status in EARNING)
 
 
 def tallies(counts: Iterable[Count]) -> Sequence[Tally]:

@@ -25,7 +25,7 @@ SELECT number FROM placed;
 -- name: get
 -- One order, a row per line.
 SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
+    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
@@ -35,7 +35,7 @@ ORDER BY l.line;
 -- name: lock
 -- One order, a row per line, locked against changes (not against lines or payments that refer to it).
 SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
+    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
@@ -44,14 +44,20 @@ ORDER BY l.line
 FOR NO KEY UPDATE OF o;
 
 -- name: lock_due
--- The order that should have expired first and that nobody has locked, as `lock` reads it.
+-- The order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` reads it.
 SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
+    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 WHERE o.id = (
-    SELECT id FROM orders WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id
+    FROM orders
+    WHERE expires_at <= $1
+        AND NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id AND status = 'processing')
+    ORDER BY expires_at
+    LIMIT 1
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 ORDER BY l.line
 FOR NO KEY UPDATE OF o;
@@ -59,16 +65,16 @@ FOR NO KEY UPDATE OF o;
 -- name: save
 -- Write what changes in the life of an order, and the line of its history; count it as what it is now.
 WITH before AS (
-    SELECT created_at, currency, status, total FROM orders WHERE id = $1
+    SELECT created_at, currency, status, total, refunded FROM orders WHERE id = $1
 ), saved AS (
     UPDATE orders
-    SET status = $2, version = $3, updated_at = $4, expires_at = $5
+    SET status = $2, version = $3, updated_at = $4, expires_at = $5, refunded = $9
     WHERE id = $1
 ), counted AS (
-    INSERT INTO order_deltas (created_at, currency, status, orders, total)
-    SELECT b.created_at, b.currency, d.status, d.orders, d.orders * b.total
+    INSERT INTO order_deltas (created_at, currency, status, orders, total, refunded)
+    SELECT b.created_at, b.currency, d.status, d.orders, d.orders * b.total, d.orders * d.refunded
     FROM before AS b
-    CROSS JOIN LATERAL (VALUES (b.status, -1), ($2, 1)) AS d (status, orders)
+    CROSS JOIN LATERAL (VALUES (b.status, -1, b.refunded), ($2, 1, $9)) AS d (status, orders, refunded)
 )
 INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
 VALUES ($1, $3, $6, $2, $4, $7, $8);
@@ -84,7 +90,7 @@ ORDER BY version;
 -- The first orders behind a place in the order of {column}, a row per line. What is NULL asks for nothing: planned for
 -- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`.
 SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at,
+    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM (
     SELECT *

@@ -15,16 +15,19 @@ RETURNING h.version;
 WITH taken AS (
     DELETE FROM order_deltas
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM order_deltas LIMIT $1))
-    RETURNING created_at, currency, status, orders, total
+    RETURNING created_at, currency, status, orders, total, refunded
 ), added AS (
-    INSERT INTO order_stats AS s (span, begins_at, currency, status, orders, total)
-    SELECT span, span_begin(span, created_at), currency, status, sum(orders), sum(total)
+    INSERT INTO order_stats AS s (span, begins_at, currency, status, orders, total, refunded)
+    SELECT span, span_begin(span, created_at), currency, status, sum(orders), sum(total), sum(refunded)
     FROM taken
     CROSS JOIN unnest(ARRAY['minute', 'hour', 'day', 'ever']) AS span
     WHERE (span <> 'minute' OR created_at >= $2) AND (span <> 'hour' OR created_at >= $3)
     GROUP BY 1, 2, 3, 4
     ON CONFLICT (span, begins_at, currency, status) DO UPDATE
-    SET orders = s.orders + excluded.orders, total = s.total + excluded.total
+    SET
+        orders = s.orders + excluded.orders,
+        total = s.total + excluded.total,
+        refunded = s.refunded + excluded.refunded
 )
 SELECT count(*) FROM taken;
 
@@ -35,14 +38,15 @@ SELECT version FROM order_stats_head;
 -- name: recent
 -- Since ever, and the minutes, hours and days that began at $1, $2 and $3 or later; with what waits to be added up, in one snapshot.
 WITH counted AS (
-    SELECT span, begins_at, currency, status, orders, total
+    SELECT span, begins_at, currency, status, orders, total, refunded
     FROM order_stats
     UNION ALL
-    SELECT span, span_begin(span, created_at), currency, status, orders, total
+    SELECT span, span_begin(span, created_at), currency, status, orders, total, refunded
     FROM order_deltas
     CROSS JOIN unnest(ARRAY['minute', 'hour', 'day', 'ever']) AS span
 )
-SELECT span, begins_at, currency, status, sum(orders)::bigint AS orders, sum(total)::bigint AS total
+SELECT span, begins_at, currency, status,
+    sum(orders)::bigint AS orders, sum(total)::bigint AS total, sum(refunded)::bigint AS refunded
 FROM counted
 WHERE span = 'ever'
     OR (span = 'minute' AND begins_at >= $1)
@@ -55,15 +59,16 @@ ORDER BY span, begins_at, currency, status;
 -- name: series
 -- Spans of one kind that began at $2 or later and before $3; with what waits to be added up, in one snapshot.
 WITH counted AS (
-    SELECT begins_at, currency, status, orders, total
+    SELECT begins_at, currency, status, orders, total, refunded
     FROM order_stats
     WHERE span = $1 AND begins_at >= $2 AND begins_at < $3
     UNION ALL
-    SELECT span_begin($1, created_at), currency, status, orders, total
+    SELECT span_begin($1, created_at), currency, status, orders, total, refunded
     FROM order_deltas
     WHERE span_begin($1, created_at) >= $2 AND span_begin($1, created_at) < $3
 )
-SELECT $1 AS span, begins_at, currency, status, sum(orders)::bigint AS orders, sum(total)::bigint AS total
+SELECT $1 AS span, begins_at, currency, status,
+    sum(orders)::bigint AS orders, sum(total)::bigint AS total, sum(refunded)::bigint AS refunded
 FROM counted
 GROUP BY begins_at, currency, status
 HAVING sum(orders) <> 0

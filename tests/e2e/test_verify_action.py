@@ -177,15 +177,14 @@ class Shop:
     def _expected(self, step: Step, which: int, version: int | None) -> int:
         """The status that REST answers with."""
         order, is_staff = self.orders[which], step.role != "customer"
-        sources = TRANSITIONS[step.action].sources
+        transition, by = TRANSITIONS[step.action], By.STAFF if is_staff else By.CUSTOMER
         if not is_staff and self.owners[which] != step.role:
             return 404
         if version not in {None, order["version"]}:
             return 412
-        if not is_staff and By.CUSTOMER not in sources.values():
+        if not transition.is_of(by):
             return 403
-        by = sources.get(Status(order["status"]))
-        return 200 if by is By.CUSTOMER or (by is By.STAFF and is_staff) else 409
+        return 200 if by in transition.sources.get(Status(order["status"]), ()) else 409
 
     async def _do(self, step: Step, command: str, path: str, parameters: dict[str, Any]) -> tuple[int, Order]:
         if step.over_socket:

@@ -74,7 +74,7 @@ async def test_orders_are_accepted_while_rabbitmq_is_away_and_all_arrive_afterwa
         async with asyncio.timeout(CAUGHT_UP):
             await feed.until(accepted[-1])
 
-    assert [publication.change.order_id for publication in feed.heard] == accepted
+    assert [publication.change.id for publication in feed.heard] == accepted
 
 
 async def test_clients_go_on_receiving_within_a_second_while_redis_is_away(

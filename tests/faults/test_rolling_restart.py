@@ -105,7 +105,7 @@ async def until_all_have(clients: Sequence[Client], orders: set[str]) -> None:
 
 
 def heard(log: Log) -> set[str]:
-    return {entry.change.order_id for entry in log.entries if isinstance(entry, Publication)}
+    return {entry.change.id for entry in log.entries if isinstance(entry, Publication)}
 
 
 async def test_a_rolling_restart_loses_no_request_and_no_publication(

@@ -54,7 +54,7 @@ async def speak(page: str, node: Node) -> None:
 
 async def test_protocol(streams: Streams, peer: Peer) -> None:
     async with Work(MemoryDatabase()) as work:
-        commands = Commands(work, Rules(), build_commands(), status_of)
+        commands = Commands(work, Rules(), None, build_commands(), status_of)
         async with running(streams, MemoryExchange().bus(), commands=commands) as node:
             await speak("protocol.md", replace(node, peer=peer))
 

@@ -86,11 +86,13 @@ class Shop:
         """What there should be of it."""
         numbers: Counter[tuple[datetime, str, Any]] = Counter()
         totals: Counter[tuple[datetime, str, Any]] = Counter()
+        refunded: Counter[tuple[datetime, str, Any]] = Counter()
         for order in self.orders:
             begin = datetime(1970, 1, 1, tzinfo=UTC) if span is Span.EVER else span.begin(order.created_at)
             numbers[begin, order.currency, order.status] += 1
             totals[begin, order.currency, order.status] += order.total
-        return [Count(span, *key, numbers[key], totals[key]) for key in sorted(numbers)]
+            refunded[begin, order.currency, order.status] += order.refunded
+        return [Count(span, *key, numbers[key], totals[key], refunded[key]) for key in sorted(numbers)]
 
     async def shown(self, span: Span) -> Sequence[Count]:
         """What there is of it."""

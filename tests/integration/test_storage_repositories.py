@@ -220,7 +220,7 @@ async def test_an_order_that_is_paid_while_it_is_looked_at_is_not_due(database: 
 
     async with database.transaction() as unit, database.transaction() as payer:
         await payer.orders.lock(placed.id)
-        await payer.orders.save(paid, Change.of(paid, Action.PAY, None))
+        await payer.orders.save(paid, Change.of(paid, Action.PAY, By.TIME))
         assert await unit.orders.lock_due(NOW) is None  # somebody else's
     async with database.transaction() as unit:
         assert await unit.orders.lock_due(NOW) is None
@@ -237,7 +237,7 @@ async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
             locked = await unit.orders.lock(placed.id)
             assert locked is not None
             later = replace(locked, version=locked.version + 1)
-            await unit.orders.save(later, Change.of(later, Action.PAY, None))
+            await unit.orders.save(later, Change.of(later, Action.PAY, By.TIME))
 
     await asyncio.gather(*(advance() for _ in range(20)))
 

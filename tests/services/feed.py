@@ -37,7 +37,7 @@ class Feed:
 
     async def until(self, order_id: str) -> None:
         """Return once an event of this order was heard. Raises ConnectionError when the server closes."""
-        await self._conversation_is(lambda: any(publication.change.order_id == order_id for publication in self.heard))
+        await self._conversation_is(lambda: any(publication.change.id == order_id for publication in self.heard))
 
     async def listen(self) -> None:
         """Hear, and answer pings, until the socket is closed."""

@@ -287,6 +287,20 @@ async def test_an_order_may_stay_unpaid_for_so_long(deploy: Deploy, postgres_url
         assert (await read(node, f"products/{ACCOUNT.id}"))["stock"] == 8
 
 
+@pytest.mark.shows("payments.provider")
+async def test_it_collects_the_money(deploy: Deploy, postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        who = (ACCOUNT.id, ACCOUNT.email, ACCOUNT.name, ACCOUNT.role, ACCOUNT.password_hash)
+        await connection.execute("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", *who)
+        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 1, 'EUR', 9)", ACCOUNT.id)
+
+    for provider, expected in (("none", (409, None)), ("sandbox", (200, "sandbox"))):
+        async with deploy(f'[payments]\nprovider = "{provider}"') as node:
+            url = f"{node.url}/api/v1/orders/{(await place(node))['id']}/payment"
+            async with node.http.post(url, json={"method": "pm_card_visa"}, headers=BEARER) as reply:
+                assert (reply.status, (await reply.json()).get("provider")) == expected
+
+
 async def place(node: Deployment) -> dict[str, Any]:
     """Of one piece of the only product."""
     body = {"items": [{"product_id": str(ACCOUNT.id), "quantity": 1}]}

@@ -14,21 +14,22 @@ import orjson
 from tests.contract_document import check
 from tests.torture.chat_records import ROOM
 from tests.torture.conversation import publication_of
-from tests.torture.records import ORDERS_FEED, OrderRow, Publication, StockRow, Stream
+from tests.torture.records import ORDERS_FEED, OrderRow, PaymentRow, Publication, StockRow, Stream
 
-# One statement, so one snapshot. Each committed change of an order raised its version by one and made one event; of
-# these, some wait in the outbox and some are in the feed (those in both will be published a second time). The rest
-# is with the broker alone: not acknowledged, for acknowledging comes after the append. What orders come to has a stream
-# of its own, and a version that tells how far it is.
+# One statement, so one snapshot. Each committed change of an order or a payment raised its version by one and made one
+# event; of these, some wait in the outbox and some are in the order's stream (those in both will be published a second
+# time). The rest is with the broker alone: not acknowledged, for acknowledging comes after the append. What orders come
+# to has a stream of its own, and a version that tells how far it is.
 _CENSUS = """
 WITH waiting AS (
     SELECT count(*) AS all_rows, count(seen.id) AS appended
-    FROM outbox LEFT JOIN seen ON seen.channel = 'orders:feed' AND seen.id = outbox.event_id
+    FROM outbox LEFT JOIN seen ON seen.channel = 'order:' || outbox.subject AND seen.id = outbox.event_id
     WHERE outbox.subject <> 'orders'
 )
 SELECT all_rows AS unpublished, appended,
        ((SELECT coalesce(sum(version), 0) FROM orders)
-       - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel = 'orders:feed')
+       + (SELECT coalesce(sum(version), 0) FROM payments)
+       - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel LIKE 'order:%')
        - (all_rows - appended))::bigint AS unacknowledged,
        (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered,
        (SELECT count(*) FROM order_deltas)
@@ -50,6 +51,7 @@ SELECT id::text, customer_id::text, status, version,
        (SELECT array_agg(quantity ORDER BY line) FROM order_lines WHERE order_id = orders.id) AS quantities
 FROM orders ORDER BY number
 """
+_PAYMENTS = "SELECT id::text, order_id::text, status, version FROM payments ORDER BY number"
 _STOCK = "SELECT id::text, stock FROM products ORDER BY sku"
 _STREAMS = """
 SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams
@@ -111,6 +113,12 @@ class Ledger:
             for row in await self._fetch(_ORDERS)
         ]
 
+    async def payments(self) -> list[PaymentRow]:
+        return [
+            PaymentRow(row["id"], row["order_id"], row["status"], row["version"])
+            for row in await self._fetch(_PAYMENTS)
+        ]
+
     async def counted(self) -> Mapping[str, int]:
         """How many orders of each status the dashboards were told last."""
         rows = await self._fetch(_COUNTED)
@@ -127,8 +135,10 @@ class Ledger:
         publications: defaultdict[str, list[Publication]] = defaultdict(list)
         for row in await self._fetch(_PUBLICATIONS, ROOM):
             data = orjson.loads(row["data"])
-            if row["channel"] == ORDERS_FEED:  # where every event is
+            if row["channel"] == ORDERS_FEED:  # where every event of an order is
                 check("OrderPublication", data)
+            elif data["type"] == "payment.changed":
+                check("PaymentPublication", data)
             publications[row["channel"]].append(publication_of(row["offset"], data))
         return [
             Stream(row["channel"], row["epoch"], row["top"], tuple(publications[row["channel"]]))

@@ -122,7 +122,7 @@ class Load:
         placed = await self._ask(self._placing(customer))
         if placed is None:
             return
-        order_id = placed.change.order_id
+        order_id = placed.change.id
         self._on_placed(order_id, customer.id)
         moves = [self._move(action, order_id, customer) for action in actions]
         if at_once:

@@ -51,15 +51,14 @@ def _is_found(plant: Plant, records: Records) -> bool:
 
 
 def _order_never_stored(records: Records) -> Records:
-    lost = records.replies[len(records.replies) // 2].change.order_id
+    lost = records.replies[len(records.replies) // 2].change.id
     return replace(records, orders=[row for row in records.orders if row.id != lost])
 
 
 def _answered_change_rolled_back(records: Records) -> Records:
     victim = _middle([reply for reply in records.replies if reply.action != "place"])
     rows = [
-        replace(row, version=victim.change.version - 1) if row.id == victim.change.order_id else row
-        for row in records.orders
+        replace(row, version=victim.change.version - 1) if row.id == victim.change.id else row for row in records.orders
     ]
     return replace(records, orders=rows)
 
@@ -75,6 +74,13 @@ def _event_lost(records: Records) -> Records:
 def _event_lost_from_personal_channel(records: Records) -> Records:
     stream = _middle([stream for stream in records.streams if stream.channel.startswith("#") and stream.publications])
     kept = _numbered(stream.publications[1:])
+    return _with_stream(records, replace(stream, publications=kept, top=len(kept)))
+
+
+def _event_of_a_payment_lost(records: Records) -> Records:
+    row = _middle(records.payments)
+    stream = next(stream for stream in records.streams if stream.channel in row.channels)
+    kept = _numbered([publication for publication in stream.publications if publication.change.id != row.id])
     return _with_stream(records, replace(stream, publications=kept, top=len(kept)))
 
 
@@ -111,8 +117,8 @@ def _client_heard_twice(records: Records) -> Records:
 
 def _versions_swapped(records: Records) -> Records:
     def swap(publications: Sequence[Publication]) -> Sequence[Publication]:
-        order_id = _middle([p.change.order_id for p in publications if p.change.version > 1])
-        at = [index for index, publication in enumerate(publications) if publication.change.order_id == order_id]
+        order_id = _middle([p.change.id for p in publications if p.change.version > 1])
+        at = [index for index, publication in enumerate(publications) if publication.change.id == order_id]
         swapped = list(publications)
         swapped[at[0]], swapped[at[1]] = swapped[at[1]], swapped[at[0]]
         return swapped
@@ -136,7 +142,7 @@ def _event_of_a_rolled_back_order(records: Records) -> Records:
 def _event_on_a_strangers_channel(records: Records) -> Records:
     row = _middle(records.orders)
     strangers = [s for s in records.streams if s.channel.startswith("#") and s.channel not in row.channels]
-    leaked = next(p for p in _feed(records).publications if p.change.order_id == row.id)
+    leaked = next(p for p in _feed(records).publications if p.change.id == row.id)
     stream = _middle(strangers)
     publications = _numbered([*stream.publications, leaked])
     return _with_stream(records, replace(stream, publications=publications, top=len(publications)))
@@ -172,7 +178,7 @@ def _epoch_changed(records: Records) -> Records:
 
 def _stale_picture(records: Records) -> Records:
     """A row moved on without an event, as a change made beside the outbox would."""
-    last = _feed(records).publications[-1].change.order_id
+    last = _feed(records).publications[-1].change.id
     return replace(records, orders=[replace(r, version=r.version + 1) if r.id == last else r for r in records.orders])
 
 
@@ -197,6 +203,7 @@ PLANTS = (
     Plant(Kind.LOST, "a request is never answered", _request_never_answered),
     Plant(Kind.LOST, "the last event is not in the stream", _event_lost),
     Plant(Kind.LOST, "an event is missing on a personal channel", _event_lost_from_personal_channel),
+    Plant(Kind.LOST, "an event of a payment is not in the stream", _event_of_a_payment_lost),
     Plant(Kind.LOST, "an offset is missing in a stream", _offset_missing),
     Plant(Kind.LOST, "a client missed one publication", _client_missed_one),
     Plant(Kind.LOST, "a client missed the last publication", _client_missed_the_last),

@@ -22,9 +22,9 @@ def personal_channel(customer_id: str) -> str:
 
 
 class Change(NamedTuple):
-    """One committed state of an order: what exactly one event tells."""
+    """One committed state of an order or a payment: what exactly one event tells."""
 
-    order_id: str
+    id: str
     version: int
 
 
@@ -54,6 +54,21 @@ class OrderRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentRow:
+    id: str
+    order_id: str
+    status: str
+    version: int
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return (order_channel(self.order_id),)
+
+
+Row = OrderRow | PaymentRow
+
+
+@dataclass(frozen=True, slots=True)
 class StockRow:
     product_id: str
     before: int
@@ -62,7 +77,7 @@ class StockRow:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """`status` is the order's status that the event tells."""
+    """`status` is that of the order or the payment, as the event tells it."""
 
     offset: int
     event_id: str
@@ -114,6 +129,7 @@ class Records:
     replies: Sequence[Reply]
     unanswered: Sequence[str]
     orders: Sequence[OrderRow]
+    payments: Sequence[PaymentRow]
     counted: Mapping[str, int]
     stock: Sequence[StockRow]
     streams: Sequence[Stream]

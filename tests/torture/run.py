@@ -154,6 +154,7 @@ class _Run:
             self._load.replies,
             self._load.unanswered,
             await self._ledger.orders(),
+            await self._ledger.payments(),
             await self._ledger.counted(),
             stock_rows(before, await self._ledger.stock()),
             await self._ledger.streams(),

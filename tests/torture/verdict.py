@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.torture.records import Change, Joined, Log, OrderRow, Publication, Records, Stream, Told
+from tests.torture.records import Change, Joined, Log, OrderRow, Publication, Records, Row, Stream, Told
 
 
 class Kind(StrEnum):
@@ -32,17 +32,18 @@ class Fault:
 def judge(records: Records) -> list[Fault]:
     """Every disagreement between the records.
 
-    What has to hold: each 2xx stands in the orders; each committed change stands exactly once in each of its three
+    What has to hold: each 2xx stands in the orders; each committed change stands exactly once in each of its
     streams, versions ascending; a stream has nothing else; each client's log runs without a gap or a repetition from
     where it joined to the head, in one epoch, and its last word on each order is the order's row; pieces taken and
     pieces left add up; what was counted of the orders is how many there are.
     """
     orders = {row.id: row for row in records.orders}
+    rows: Mapping[str, Row] = {**orders, **{row.id: row for row in records.payments}}
     streams = {stream.channel: stream for stream in records.streams}
     return [
         *_replies_against_orders(records, orders),
-        *_streams_against_orders(streams, orders),
-        *_logs_against_streams(records, streams, orders),
+        *_streams_against_rows(streams, rows),
+        *_logs_against_streams(records, streams, rows),
         *_stock_against_orders(records),
         *_counts_against_orders(records),
     ]
@@ -79,16 +80,16 @@ def _replies_against_orders(records: Records, orders: Mapping[str, OrderRow]) ->
             yield Fault(Kind.DOUBLED, hop, f"order {order_id} exists, no request was answered with it")
 
 
-def _streams_against_orders(streams: Mapping[str, Stream], orders: Mapping[str, OrderRow]) -> Iterator[Fault]:
+def _streams_against_rows(streams: Mapping[str, Stream], rows: Mapping[str, Row]) -> Iterator[Fault]:
     expected: dict[str, set[Change]] = {}
-    for row in orders.values():
+    for row in rows.values():
         changes = [Change(row.id, version) for version in range(1, row.version + 1)]
         for channel in row.channels:
             expected.setdefault(channel, set()).update(changes)
     event_of: dict[Change, str] = {}
     for stream in streams.values():
         yield from _offsets(stream)
-        yield from _stream(stream, expected.get(stream.channel, set()), orders, event_of)
+        yield from _stream(stream, expected.get(stream.channel, set()), rows, event_of)
     for channel in expected.keys() - streams.keys():
         yield Fault(Kind.LOST, "orders > streams", f"stream {channel} does not exist")
 
@@ -108,34 +109,32 @@ def _offsets(stream: Stream) -> Iterator[Fault]:
 
 
 def _stream(
-    stream: Stream, expected: set[Change], orders: Mapping[str, OrderRow], event_of: dict[Change, str]
+    stream: Stream, expected: set[Change], rows: Mapping[str, Row], event_of: dict[Change, str]
 ) -> Iterator[Fault]:
     hop, channel = "orders > streams", stream.channel
     seen: set[Change] = set()
     latest: dict[str, int] = {}
     for publication in stream.publications:
         change, where = publication.change, f"{channel}@{publication.offset}"
-        name = f"version {change.version} of order {change.order_id}"
+        name = f"version {change.version} of {change.id}"
         if change not in expected:
             yield Fault(Kind.PHANTOM, hop, f"{where} tells {name}: never committed, or not for this channel")
         elif change in seen:
             yield Fault(Kind.DOUBLED, hop, f"{where} tells {name} again")
-        elif change.version < latest.get(change.order_id, 0):
-            yield Fault(Kind.DISORDERED, hop, f"{where} tells {name} after version {latest[change.order_id]}")
+        elif change.version < latest.get(change.id, 0):
+            yield Fault(Kind.DISORDERED, hop, f"{where} tells {name} after version {latest[change.id]}")
         elif event_of.setdefault(change, publication.event_id) != publication.event_id:
             yield Fault(Kind.DOUBLED, hop, f"{where} tells {name} by a second event {publication.event_id}")
-        elif change.version == orders[change.order_id].version and publication.status != orders[change.order_id].status:
-            row = orders[change.order_id]
+        elif change.version == rows[change.id].version and publication.status != rows[change.id].status:
+            row = rows[change.id]
             yield Fault(Kind.PHANTOM, hop, f"{where} tells {name} as {publication.status}, the row is {row.status}")
         seen.add(change)
-        latest[change.order_id] = max(change.version, latest.get(change.order_id, 0))
+        latest[change.id] = max(change.version, latest.get(change.id, 0))
     for change in sorted(expected - seen):
-        yield Fault(Kind.LOST, hop, f"{channel} lacks version {change.version} of order {change.order_id}")
+        yield Fault(Kind.LOST, hop, f"{channel} lacks version {change.version} of {change.id}")
 
 
-def _logs_against_streams(
-    records: Records, streams: Mapping[str, Stream], orders: Mapping[str, OrderRow]
-) -> Iterator[Fault]:
+def _logs_against_streams(records: Records, streams: Mapping[str, Stream], rows: Mapping[str, Row]) -> Iterator[Fault]:
     by_offset = {
         channel: {publication.offset: publication for publication in stream.publications}
         for channel, stream in streams.items()
@@ -144,7 +143,7 @@ def _logs_against_streams(
         stream = streams.get(log.channel, Stream(log.channel, "", 0, ()))
         reading = _Reading(log, stream, by_offset.get(log.channel, {}))
         yield from reading.faults()
-        yield from _last_words(log, orders)
+        yield from _last_words(log, rows)
 
 
 class _Reading:
@@ -202,19 +201,19 @@ class _Reading:
         return Fault(kind, "streams > clients", f"client {self._log.client} on {self._log.channel} {what}")
 
 
-def _last_words(log: Log, orders: Mapping[str, OrderRow]) -> Iterator[Fault]:
-    """The state that a client arrived at, by itself: the newest version it heard of each order."""
+def _last_words(log: Log, rows: Mapping[str, Row]) -> Iterator[Fault]:
+    """The state that a client arrived at, by itself: the newest version it heard of each order and payment."""
     state: dict[str, Publication] = {}
     for entry in log.entries:
         if isinstance(entry, Publication):
-            known = state.get(entry.change.order_id)
+            known = state.get(entry.change.id)
             if known is None or known.change.version < entry.change.version:
-                state[entry.change.order_id] = entry
-    for order_id, last in state.items():
-        row = orders.get(order_id)
+                state[entry.change.id] = entry
+    for name, last in state.items():
+        row = rows.get(name)
         if row is None or (row.version, row.status) != (last.change.version, last.status):
-            stands = "no order" if row is None else f"version {row.version} ({row.status})"
-            what = f"believes version {last.change.version} ({last.status}) of order {order_id}, there is {stands}"
+            stands = "nothing" if row is None else f"version {row.version} ({row.status})"
+            what = f"believes version {last.change.version} ({last.status}) of {name}, there is {stands}"
             yield Fault(Kind.UNRECOVERED, "orders > clients", f"client {log.client} on {log.channel} {what}")
 
 

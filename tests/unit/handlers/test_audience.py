@@ -28,7 +28,7 @@ names = st.one_of(
     st.uuids().map(personal_channel),
     st.text(max_size=60),
 )
-order_types = st.sampled_from([kind for kind in OwnType if kind is not OwnType.ORDERS_COUNTED])
+order_types = st.sampled_from([kind for kind in OwnType if kind.startswith("order.")])
 
 
 def an_event(kind: str, subject: str, *, recipient: UUID | None = None, channel: str | None = None) -> Event:
@@ -116,6 +116,14 @@ def test_an_order_event_reaches_the_feed_the_order_and_its_customer_only(
     heard = channels_for(event, {kind.value: personal_channel(uuid4())})
 
     assert heard == (orders_feed(), order_channel(order), personal_channel(customer))
+
+
+@given(st.uuids(), st.uuids(), st.one_of(st.none(), names))
+def test_what_happens_to_a_payment_reaches_who_hears_its_order_only(
+    order: UUID, customer: UUID, channel: str | None
+) -> None:
+    event = an_event(OwnType.PAYMENT_CHANGED, str(order), recipient=customer, channel=channel)
+    assert channels_for(event, {OwnType.PAYMENT_CHANGED: orders_feed()}) == (order_channel(order),)
 
 
 @given(st.uuids(), st.one_of(st.none(), names))

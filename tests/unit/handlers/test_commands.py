@@ -40,7 +40,7 @@ class Table:
 async def table() -> AsyncIterator[Table]:
     database = MemoryDatabase()
     async with Work(database) as work:
-        yield Table(Commands(work, Rules(), build_commands(), status_of), database)
+        yield Table(Commands(work, Rules(), None, build_commands(), status_of), database)
 
 
 @pytest.fixture
@@ -172,14 +172,14 @@ async def test_a_bug_comes_through_as_it_is() -> None:
         raise ZeroDivisionError
 
     async with Work(MemoryDatabase()) as work:
-        commands = Commands(work, Rules(), [command("stumble", NoParameters, stumble)], status_of)
+        commands = Commands(work, Rules(), None, [command("stumble", NoParameters, stumble)], status_of)
         with pytest.raises(ZeroDivisionError):
             await commands.call(an_actor(), "stumble", b"")
 
 
 async def test_when_too_much_is_running_a_call_may_be_tried_again() -> None:
     async with Work(MemoryDatabase(), limit=0) as work:
-        commands = Commands(work, Rules(), build_commands(), status_of)
+        commands = Commands(work, Rules(), None, build_commands(), status_of)
         with pytest.raises(CommandRefused) as caught:
             await commands.call(Actor(uuid4(), Role.CUSTOMER), "products.list", b"")
 

@@ -25,6 +25,11 @@ ORDER = Order(
 
 LEGAL = {
     (Status.PLACED, Action.PAY): Status.PAID,
+    (Status.PLACED, Action.DECLINE): Status.PAYMENT_FAILED,
+    (Status.PAYMENT_FAILED, Action.PAY): Status.PAID,
+    (Status.PAYMENT_FAILED, Action.DECLINE): Status.PAYMENT_FAILED,
+    (Status.PAYMENT_FAILED, Action.CANCEL): Status.CANCELLED,
+    (Status.PAYMENT_FAILED, Action.EXPIRE): Status.EXPIRED,
     (Status.PLACED, Action.CANCEL): Status.CANCELLED,
     (Status.PLACED, Action.EXPIRE): Status.EXPIRED,
     (Status.PAID, Action.PACK): Status.PACKED,
@@ -32,6 +37,12 @@ LEGAL = {
     (Status.PACKED, Action.SHIP): Status.SHIPPED,
     (Status.PACKED, Action.CANCEL): Status.CANCELLED,
     (Status.SHIPPED, Action.DELIVER): Status.DELIVERED,
+    (Status.SHIPPED, Action.RETURN): Status.RETURNED,
+    (Status.DELIVERED, Action.RETURN): Status.RETURNED,
+    **{
+        (status, Action.REFUND): Status.REFUNDED
+        for status in (Status.PAID, Status.PACKED, Status.SHIPPED, Status.DELIVERED, Status.RETURNED)
+    },
 }
 
 
@@ -42,7 +53,9 @@ def test_a_legal_action_changes_status_version_and_times_and_nothing_else(status
 
     after = before.after(action, later)
 
-    assert after == replace(before, status=LEGAL[status, action], version=5, updated_at=later, expires_at=None)
+    status = LEGAL[status, action]
+    expires_at = later if status is Status.PAYMENT_FAILED else None
+    assert after == replace(before, status=status, version=5, updated_at=later, expires_at=expires_at)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +72,20 @@ def test_each_action_but_placing_is_a_transition_with_an_event_of_its_own() -> N
     assert {transition.event for transition in TRANSITIONS.values()} == events - {OwnType.ORDER_CREATED}
 
 
-def test_people_ask_for_every_action_that_is_not_left_to_time() -> None:
-    assert set(Action) - set(REQUESTED) == {Action.PLACE, Action.EXPIRE}
+def test_people_ask_for_every_action_that_is_not_left_to_time_or_the_provider() -> None:
+    assert set(Action) - set(REQUESTED) == {Action.PLACE, Action.EXPIRE, Action.DECLINE, Action.REFUND}
+
+
+@pytest.mark.parametrize("status", [Status.PAID, Status.RETURNED, Status.CANCELLED])
+def test_an_order_is_refunded_once_all_of_it_is_given_back_unless_it_was_over(status: Status) -> None:
+    paid = replace(ORDER, status=status, version=2)
+
+    part = paid.given_back(100, NOW)
+    whole = part.given_back(ORDER.total - 100, NOW)
+
+    assert (part.status, part.refunded, part.version) == (status, 100, 3)
+    end = Status.CANCELLED if status is Status.CANCELLED else Status.REFUNDED
+    assert (whole.status, whole.refunded, whole.version) == (end, ORDER.total, 4)
 
 
 def test_the_total_is_the_sum_over_the_lines() -> None:

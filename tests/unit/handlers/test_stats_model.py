@@ -42,7 +42,13 @@ def test_what_is_paid_for_earns() -> None:
     counts = [Count(Span.EVER, NOW, "EUR", status, 2, 100) for status in Status]
     (tally,) = tallies(counts)
     assert (tally.orders, tally.revenue) == (2 * len(Status), 100 * len(EARNING))
-    assert {status for status in Status if status not in EARNING} == {Status.PLACED, Status.CANCELLED, Status.EXPIRED}
+    unpaid = {Status.PLACED, Status.PAYMENT_FAILED, Status.CANCELLED, Status.EXPIRED, Status.REFUNDED}
+    assert set(Status) - EARNING == unpaid
+
+
+def test_what_was_given_back_of_it_does_not_earn() -> None:
+    (tally,) = tallies([Count(Span.EVER, NOW, "EUR", Status.SHIPPED, 1, 100, refunded=30)])
+    assert tally.revenue == 70
 
 
 def test_counts_are_tallied_by_span_and_currency() -> None:

@@ -17,6 +17,7 @@ from tests.torture.records import (
     Log,
     LogEntry,
     OrderRow,
+    PaymentRow,
     Publication,
     Records,
     Reply,
@@ -42,10 +43,16 @@ def correct_records(seed: int, orders: int = 30) -> Records:
     steps = [order_id for order_id, path in paths.items() for _ in path]
     rng.shuffle(steps)
     streams: defaultdict[str, list[Publication]] = defaultdict(list)
-    replies, versions = [], dict.fromkeys(paths, 0)
+    replies, payments, versions = [], list[PaymentRow](), dict.fromkeys(paths, 0)
     for step in steps:
         versions[step] += 1
         change, action = Change(step, versions[step]), paths[step][versions[step] - 1]
+        if action == "pay":
+            paid = PaymentRow(f"payment-{step}", step, "succeeded", 1)
+            payments.append(paid)
+            for channel in paid.channels:
+                told = Publication(len(streams[channel]) + 1, f"event-{paid.id}", Change(paid.id, 1), paid.status)
+                streams[channel].append(told)
         replies.append(Reply(f"key-{step}-{action}", action, change))
         for channel in rows[step].channels:
             event = f"event-{step}-{versions[step]}"
@@ -56,7 +63,8 @@ def correct_records(seed: int, orders: int = 30) -> Records:
     taken = sum(2 for row in rows.values() if row.status != "cancelled")
     logs = [_log(rng, f"client-{n}", stream) for stream in kept for n in range(2)]
     counted = Counter(row.status for row in rows.values())
-    return Records(replies, [], list(rows.values()), counted, [StockRow("tea", 1000, 1000 - taken)], kept, logs)
+    stock = [StockRow("tea", 1000, 1000 - taken)]
+    return Records(replies, [], list(rows.values()), payments, counted, stock, kept, logs)
 
 
 def _log(rng: random.Random, client: str, stream: Stream) -> Log:
@@ -95,7 +103,7 @@ def test_a_fault_names_the_order_and_the_offset() -> None:
     details = [fault.detail for fault in judge(replace(records, streams=streams))]
 
     assert f"{feed.channel} has no offsets 10..10" in details
-    assert f"{feed.channel} lacks version {victim.change.version} of order {victim.change.order_id}" in details
+    assert f"{feed.channel} lacks version {victim.change.version} of {victim.change.id}" in details
 
 
 def test_a_missing_stream_is_a_loss() -> None:
