@@ -1,15 +1,15 @@
 """Whatever is done, what a client loaded and what it heard since is what it would load now.
 
 Random commands of several people, over REST and the socket, some of them refused; three clients that load a state
-somewhere in between, subscribe to what continues it some commands later, and keep the newest version of each order.
-The idea is Zulip's.
+somewhere in between, subscribe to what continues it some commands later, and keep the newest version of each order and
+payment. The idea is Zulip's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,26 +20,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handlers.audience import order_channel, orders_feed, personal_channel
-from handlers.orders.model import REQUESTED, TRANSITIONS, Action, By, Status
+from handlers.orders.model import REQUESTED, TRANSITIONS, UNPAID, Action, By, Status
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 
 ROLES = ("customer", "staff", "admin")
 PATIENCE = 10.0  # seconds for what is known to be in a stream
 
-Order = dict[str, Any]
+Thing = dict[str, Any]
+"""An order or a payment."""
 
 
 @dataclass(frozen=True)
 class Step:
     """`order` counts those that there are, `behind` is by how much the version that is named is an older one; None
-    names none."""
+    names none. With a `method` it is the provider who is to collect, instead of the action."""
 
     role: str
     action: Action
     order: int
     behind: int | None
     over_socket: bool
+    method: str | None = None
 
 
 steps = st.lists(
@@ -50,6 +52,7 @@ steps = st.lists(
         st.integers(0, 3),
         st.sampled_from([None, None, 0, 0, 1]),
         st.booleans(),
+        st.sampled_from([None, None, None, "pm_card_visa", "pm_card_chargeDeclined"]),
     ),
     min_size=1,
     max_size=16,
@@ -61,16 +64,23 @@ class Mirror:
     """What an application shows of one channel."""
 
     channel: str
-    orders: dict[str, Order] = field(default_factory=dict)
-    offset: int = 0
+    things: dict[str, Thing] = field(default_factory=dict)
+    offset: int = -1
     epoch: str = ""
 
-    def load(self, read: Order) -> None:
-        """A page of orders, or one."""
+    def load(self, read: Thing) -> None:
+        """A page of orders, or one, or a payment. What is loaded first is gone on from."""
         stream = read.pop("stream")
         assert stream["channel"] == self.channel
-        self.orders = {order["id"]: order for order in (read["items"] if "next" in read else [read])}
-        self.offset, self.epoch = stream["offset"], stream["epoch"]
+        things = read["items"] if "next" in read else [without_secrets(read)]
+        self.things |= {thing["id"]: thing for thing in things}
+        if self.offset < 0:
+            self.offset, self.epoch = stream["offset"], stream["epoch"]
+
+    def has(self, other: Mirror) -> bool:
+        """Whatever the other has, or something newer."""
+        known = {name: thing["version"] for name, thing in self.things.items()}
+        return all(known.get(name, 0) >= thing["version"] for name, thing in other.things.items())
 
     def resume(self, reply: Mapping[str, Any]) -> None:
         """Of what it missed, where the reply is to a subscription."""
@@ -84,9 +94,14 @@ class Mirror:
     def hear(self, publication: Mapping[str, Any]) -> None:
         assert publication["offset"] == self.offset + 1
         self.offset += 1
-        order = publication["data"]["data"]
-        if order["version"] > self.orders.get(order["id"], {"version": 0})["version"]:
-            self.orders[order["id"]] = order
+        thing = publication["data"]["data"]
+        if thing["version"] > self.things.get(thing["id"], {"version": 0})["version"]:
+            self.things[thing["id"]] = thing
+
+
+def without_secrets(thing: Thing) -> Thing:
+    """As everybody who may see it sees it."""
+    return {name: value for name, value in thing.items() if name not in {"client_secret", "action_url"}}
 
 
 class Socket:
@@ -104,11 +119,11 @@ class Socket:
         await self._socket.send_str(orjson.dumps({"id": number, **command}).decode())
         return await asyncio.wait_for(answer, PATIENCE)
 
-    async def until(self, offset: int) -> None:
-        """Returns when the mirror has heard so far."""
+    async def until(self, now: Mirror) -> None:
+        """Returns when the mirror has heard of all that."""
         assert self._mirror is not None
         async with asyncio.timeout(PATIENCE):
-            while self._mirror.offset < offset:
+            while not self._mirror.has(now):
                 self._news.clear()
                 await self._news.wait()
 
@@ -150,7 +165,7 @@ class Shop:
     people: Mapping[str, Person]
     sockets: Mapping[str, Socket]
     product: str
-    orders: list[Order] = field(default_factory=list)
+    orders: list[Thing] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
 
     async def take(self, step: Step) -> None:
@@ -164,6 +179,9 @@ class Shop:
         if not self.orders:
             return
         which = step.order % len(self.orders)
+        if step.method is not None:
+            await self._collect(step, which, step.method)
+            return
         order = self.orders[which]
         named = {} if step.behind is None else {"version": max(1, order["version"] - step.behind)}
         expected = self._expected(step, which, named.get("version"))
@@ -173,6 +191,26 @@ class Shop:
         if code == 200:
             assert (answer["version"], answer["status"]) == (order["version"] + 1, TRANSITIONS[step.action].target)
             self.orders[which] = answer
+            if step.action is Action.CANCEL and Status(order["status"]) not in UNPAID:
+                await self._see(which, lambda order: order["refunded"] == order["total"])
+
+    async def _collect(self, step: Step, which: int, method: str) -> None:
+        order = self.orders[which]
+        is_known = step.role != "customer" or self.owners[which] == step.role
+        expected = 404 if not is_known else 200 if Status(order["status"]) in UNPAID else 409
+        path = f"orders/{order['id']}/payment"
+        code, answer = await self._do(step, "payments.pay", path, {"id": order["id"], "method": method})
+        assert code == expected, (step, order, answer)
+        if code == 200:
+            assert (answer["status"] == "succeeded") == (method == "pm_card_visa")
+            await self._see(which, lambda now: now["version"] > order["version"])
+
+    async def _see(self, which: int, is_there: Callable[[Thing], bool]) -> None:
+        """What the provider has done."""
+        async with asyncio.timeout(PATIENCE):
+            while not is_there(self.orders[which]):
+                read = await self.people["staff"].call("GET", f"orders/{self.orders[which]['id']}")
+                self.orders[which] = {name: value for name, value in read.items() if name != "stream"}
 
     def _expected(self, step: Step, which: int, version: int | None) -> int:
         """The status that REST answers with."""
@@ -186,7 +224,7 @@ class Shop:
             return 403
         return 200 if by in transition.sources.get(Status(order["status"]), ()) else 409
 
-    async def _do(self, step: Step, command: str, path: str, parameters: dict[str, Any]) -> tuple[int, Order]:
+    async def _do(self, step: Step, command: str, path: str, parameters: dict[str, Any]) -> tuple[int, Thing]:
         if step.over_socket:
             reply = await self.sockets[step.role].ask(rpc={"method": command, "data": parameters})
             return (reply["error"]["code"], {}) if "error" in reply else (200, reply["rpc"]["data"])
@@ -194,8 +232,8 @@ class Shop:
         version = parameters.pop("version", None)
         headers = {"Authorization": f"Bearer {person.token}", **({"If-Match": f'"{version}"'} if version else {})}
         url = f"{person.base_url}/api/v1/{path}"
-        body = parameters if step.action is Action.PLACE else None
-        async with person.session.post(url, json=body, headers=headers) as answer:
+        parameters.pop("id", None)
+        async with person.session.post(url, json=parameters or None, headers=headers) as answer:
             return answer.status, await answer.json()
 
 
@@ -215,7 +253,7 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
         }
         mirrors = {channel: Mirror(channel) for channel in readers}
         for channel, (person, path) in readers.items():
-            mirrors[channel].load(await person.call("GET", path))
+            await loaded(mirrors[channel], person, path)
         for step in between:
             await shop.take(step)
         listening = {
@@ -224,18 +262,25 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
         }
         for step in after:
             await shop.take(step)
-        for order in shop.orders:
-            await people["staff"].published(order)
         for channel, (person, path) in readers.items():
             now = Mirror(channel)
-            now.load(await person.call("GET", path))
-            await listening[channel].until(now.offset)
-            ids = {order["id"] for order in shop.orders} & set(now.orders)
-            assert {each: mirrors[channel].orders[each] for each in ids} == {each: now.orders[each] for each in ids}
+            await loaded(now, person, path)
+            await listening[channel].until(now)
+            ids = {order["id"] for order in shop.orders} & set(now.things)
+            if channel.startswith("order:"):
+                ids = set(now.things)
+            assert {each: mirrors[channel].things[each] for each in ids} == {each: now.things[each] for each in ids}
         for order in shop.orders:
             history = (await people["staff"].call("GET", f"orders/{order['id']}/history"))["items"]
             assert [change["version"] for change in history] == list(range(1, order["version"] + 1))
             assert history[-1]["status"] == order["status"]
+
+
+async def loaded(mirror: Mirror, person: Person, path: str) -> None:
+    mirror.load(await person.call("GET", path))
+    if mirror.channel.startswith("order:"):
+        with suppress(aiohttp.ClientResponseError):  # while there is no payment
+            mirror.load(await person.call("GET", f"{path}/payment"))
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])

@@ -34,7 +34,7 @@ class Orderwire:
     `folder` holds the log and, for the embedded default, the data; its parents must be traversable for the
     unprivileged account that PostgreSQL runs as under root. `environment` is what a deployment would set
     (`ORDERWIRE_DATABASE__URL` ...); nothing of this process's own environment is handed on. The port is chosen once,
-    so that clients find a restarted server where it was.
+    so that clients find a restarted server where it was. `program` is the module that is run.
     """
 
     def __init__(
@@ -44,9 +44,11 @@ class Orderwire:
         environment: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
         port: int | None = None,
+        program: str = "server",
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
+        self._program = program
         self._environment = dict(environment or {})
         self._arguments = tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,8 +79,9 @@ class Orderwire:
         """Everything that all runs of this node have printed."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
-    def spawn(self) -> None:
-        """Start the process without waiting until it is ready; it dies with this process."""
+    def spawn(self, **more: str) -> None:
+        """Start the process, with `more` in its environment, without waiting until it is ready; it dies with this
+        process."""
         if self.is_running:
             raise RuntimeError("already running")
         own = {
@@ -87,8 +90,8 @@ class Orderwire:
             "ORDERWIRE_LOG__FORMAT": "json",
             "ORDERWIRE_SERVER__SHUTDOWN_PAUSE": "0",  # no balancer watches
         }
-        command = [sys.executable, "-m", "server", "serve", "--port", str(self.port), *self._arguments]
-        self._process = spawn(Launch(command, own | self._environment), self.folder, self.log_file)
+        command = [sys.executable, "-m", self._program, "serve", "--port", str(self.port), *self._arguments]
+        self._process = spawn(Launch(command, own | self._environment | more), self.folder, self.log_file)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Block until /health/ready answers 200. Raises NotReady."""

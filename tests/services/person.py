@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +47,12 @@ class Person:
         return await self.call("POST", f"orders/{order['id']}/{action}")
 
     async def published(self, order: dict[str, Any]) -> None:
-        """Wait until this version of the order is in its streams: its own has one publication for each version."""
-        while (await self.call("GET", f"orders/{order['id']}"))["stream"]["offset"] < order["version"]:  # noqa: ASYNC110 it is another process
+        """Wait until this version of the order is in its streams: its own has one publication for each version, and for
+        each of its payment."""
+        expected: int = order["version"]
+        with suppress(aiohttp.ClientResponseError):  # where there is no payment
+            expected += (await self.call("GET", f"orders/{order['id']}/payment"))["version"]
+        while (await self.call("GET", f"orders/{order['id']}"))["stream"]["offset"] < expected:  # noqa: ASYNC110 it is another process
             await asyncio.sleep(0.02)
 
     async def orders(self) -> list[dict[str, Any]]:
