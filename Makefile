@@ -2,7 +2,7 @@
 BIN = .venv/bin
 COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
-LOCKED = pyproject.toml --extra embedded --extra ui --group build
+LOCKED = pyproject.toml --extra embedded --extra ui --extra stripe --group build
 
 .PHONY: help setup run test lint types fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 

@@ -52,7 +52,7 @@ from realtime.server_api import ServerApi
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.server_api import ServerApiEndpoint
-from server import asyncapi, openapi, options
+from server import asyncapi, openapi, options, stripe_provider
 from server.crew import Berth, MetricsPage
 from server.health import Health
 from server.lifespan import Places
@@ -101,10 +101,9 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         _open_client_tokens(_subscription_token(settings)) as subscribing,
         Argon2Passwords() as passwords,
         Work(postgres) as work,
+        _open_provider(settings, postgres) as provider,
     ):
         rules = options.rules(settings)
-        sandbox = Sandbox(postgres.pool) if options.provider(settings) == Sandbox.name else None
-        provider: PaymentProvider | None = sandbox
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         namespaces = options.namespaces(settings)
@@ -186,9 +185,9 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         }
         if provider is not None:
             endless["settling"] = Settling(work, provider).run
-        if sandbox is not None:
-            app.add_routes(sandbox_routes(sandbox))
-            endless["sandbox"] = partial(sandbox.run, partial(notices.receive, work, sandbox))
+        if isinstance(provider, Sandbox):
+            app.add_routes(sandbox_routes(provider))
+            endless["sandbox"] = partial(provider.run, partial(notices.receive, work, provider))
         endless |= {f"fan_out {number}": fan_out.run for number, fan_out in enumerate(fan_outs)}
         endless |= {f"child {number}": child.run for number, child in enumerate(places.children)}
         async with metrics_page.shared():
@@ -214,6 +213,18 @@ async def _open_broker(
     )
     async with open_rabbitmq(rabbitmq_options, metrics) as rabbitmq:
         yield rabbitmq
+
+
+@asynccontextmanager
+async def _open_provider(settings: Settings, postgres: Postgres) -> AsyncIterator[PaymentProvider | None]:
+    match options.provider(settings):
+        case stripe_provider.NAME:
+            async with stripe_provider.open_stripe(options.stripe_options(settings)) as provider:
+                yield provider
+        case Sandbox.name:
+            yield Sandbox(postgres.pool)
+        case _:
+            yield None
 
 
 @asynccontextmanager

@@ -82,6 +82,8 @@ _SECRETS = frozenset(
         ("client.token", "hmac_secret_key"),
         ("client.subscription_token", "hmac_secret_key"),
         ("http_api", "key"),
+        ("payments", "stripe_secret_key"),
+        ("payments", "stripe_webhook_secret"),
         ("database", "url"),
         ("redis", "url"),
         ("broker", "url"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from server.settings import (
     ChannelOptions,
     Channels,
     ClientToken,
+    Payments,
     Settings,
     SubscriptionToken,
     shown,
@@ -55,6 +57,7 @@ def contradictions(settings: Settings, where: Where) -> Iterator[str]:
         yield f"{where('redis', 'cluster')}: expected a redis.url of a server of the cluster, without a database number"
     if settings.events.life_cycle and broker.url is None:
         yield f"{where('events', 'life_cycle')}: expected broker.url, because without RabbitMQ nobody hears them"
+    yield from _payment_contradictions(settings.payments, where)
     yield from _token_contradictions("client.token", client.token, where)
     yield from _token_contradictions("client.subscription_token", client.subscription_token, where)
     yield from _channel_contradictions(settings.channel, where)
@@ -66,6 +69,17 @@ def contradictions(settings: Settings, where: Where) -> Iterator[str]:
     if not settings.is_embedded and settings.auth.token_secret is None:
         name = variable("auth", "token_secret")
         yield f"{name}: expected at least 32 bytes (or {name}{SECRET_FILE_SUFFIX}, a path), because a URL is set"
+
+
+def _payment_contradictions(given: Payments, where: Where) -> Iterator[str]:
+    keys = {"stripe_secret_key": given.stripe_secret_key, "stripe_webhook_secret": given.stripe_webhook_secret}
+    is_wanted = given.provider == "stripe" or (given.provider == "auto" and any(keys.values()))
+    for key, value in keys.items():
+        if is_wanted and value is None:
+            name = variable("payments", key)
+            yield f"{name}: expected a value (or {name}{SECRET_FILE_SUFFIX}, a path), because payments are by Stripe"
+    if is_wanted and find_spec("stripe") is None:
+        yield f"{where('payments', 'provider')}: expected Stripe's library: install orderwire[stripe]"
 
 
 def _token_contradictions(section: str, given: ClientToken, where: Where) -> Iterator[str]:

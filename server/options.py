@@ -15,6 +15,7 @@ from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.presence_redis import RedisPresenceOptions
 from realtime.rate_limits import Rate, RateLimits
 from realtime.session_effects import ClientOptions
+from server import stripe_provider
 from server.lifespan import Places
 from server.settings import ChannelOptions as GivenChannelOptions
 from server.settings import ClientToken, Settings, per_seconds
@@ -35,12 +36,25 @@ def rules(settings: Settings) -> Rules:
     return Rules(timedelta(seconds=expiry) if expiry else None)
 
 
-def provider(settings: Settings) -> str | None:
-    """The name of what collects payments."""
-    given = settings.payments.provider
-    if given == "auto":
-        return Sandbox.name if settings.is_embedded else None
-    return None if given == "none" else given
+def provider(settings: Settings) -> str:
+    """The name of what collects payments, or none."""
+    given = settings.payments
+    if given.provider != "auto":
+        return given.provider
+    if given.stripe_secret_key is not None:
+        return stripe_provider.NAME
+    return Sandbox.name if settings.is_embedded else "none"
+
+
+def stripe_options(settings: Settings) -> stripe_provider.StripeOptions:
+    given = settings.payments
+    if given.stripe_secret_key is None or given.stripe_webhook_secret is None:
+        raise ValueError("payments by Stripe need its keys")
+    return stripe_provider.StripeOptions(
+        given.stripe_secret_key.get_secret_value(),
+        given.stripe_webhook_secret.get_secret_value(),
+        given.stripe_api_base,
+    )
 
 
 def wanted_transports(settings: Settings) -> set[str]:

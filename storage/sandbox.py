@@ -21,7 +21,7 @@ import structlog
 
 from handlers.errors import Unavailable
 from handlers.payments.model import Decline, Payment, PaymentStatus, Refund, RefundStatus, Standing
-from handlers.ports.payments import ForgedNotice, ProviderAway, UnknownMethod
+from handlers.ports.payments import ForgedNotice, ProviderAway, Refused
 from storage.pool import Pool
 from storage.queries import load
 
@@ -65,10 +65,10 @@ METHODS: Final[Mapping[str, Outcome]] = MappingProxyType(
         "pm_card_visa": Outcome(PaymentStatus.SUCCEEDED),
         "pm_card_mastercard": Outcome(PaymentStatus.SUCCEEDED),
         "pm_card_authenticationRequired": Outcome(PaymentStatus.REQUIRES_ACTION),
-        "pm_card_chargeDeclined": Outcome(_REFUSED, "generic_decline"),
-        "pm_card_chargeDeclinedInsufficientFunds": Outcome(_REFUSED, "insufficient_funds"),
+        "pm_card_visa_chargeDeclined": Outcome(_REFUSED, "generic_decline"),
+        "pm_card_visa_chargeDeclinedInsufficientFunds": Outcome(_REFUSED, "insufficient_funds"),
         "pm_card_chargeDeclinedExpiredCard": Outcome(_REFUSED, "expired_card"),
-        "pm_card_chargeDeclinedLostCard": Outcome(_REFUSED, "lost_card"),
+        "pm_card_visa_chargeDeclinedLostCard": Outcome(_REFUSED, "lost_card"),
         "pm_usBankAccount_success": Outcome(PaymentStatus.PROCESSING),
         "pm_usBankAccount_insufficientFunds": Outcome(PaymentStatus.PROCESSING, "insufficient_funds"),
         "pm_sandbox_lostReply": Outcome(PaymentStatus.SUCCEEDED, loses_reply=True),
@@ -101,7 +101,7 @@ class Sandbox:
     async def confirm(self, payment: Payment, method: str, return_url: str | None) -> Standing:
         outcome = METHODS.get(method)
         if outcome is None:
-            raise UnknownMethod(f"The sandbox knows {', '.join(METHODS)}.")
+            raise Refused(f"The sandbox knows {', '.join(METHODS)}.")
         is_processing = outcome.status is PaymentStatus.PROCESSING
         async with self._transaction() as connection:
             reference = await connection.fetchval(

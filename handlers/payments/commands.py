@@ -24,7 +24,7 @@ from handlers.payments.schemas import (
 )
 from handlers.payments.settling import settle
 from handlers.ports.domain import UnitOfWork
-from handlers.ports.payments import PaymentProvider, ProviderAway, UnknownMethod
+from handlers.ports.payments import PaymentProvider, ProviderAway, Refused
 from handlers.schemas import Body, ById
 
 log = structlog.get_logger(__name__)
@@ -98,6 +98,8 @@ class _Collecting:
             standing = await self.provider.open(payment)
         except ProviderAway as away:
             raise Unavailable("The payment provider is away; nothing was collected.") from away
+        except Refused as refused:
+            raise NotPayable(str(refused)) from None
         return await self.caller.work.write(lambda uow: service.note_opened(uow, payment, standing, self.caller.cause))
 
     async def _try(self, payment: Payment, method: str) -> None:
@@ -109,10 +111,10 @@ class _Collecting:
                 await settle(work, self.provider, payment.id, cause)
         except ProviderAway:
             log.warning("payment_unknown", payment=str(payment.id))
-        except UnknownMethod as unknown:
+        except Refused as refused:
             with suppress(ProviderAway):
                 await settle(work, self.provider, payment.id, cause)
-            raise Invalid(str(unknown), faults=[Fault("/method", "unknown_method", str(unknown))]) from None
+            raise Invalid(str(refused), faults=[Fault("/method", "unknown_method", str(refused))]) from None
 
     async def _tell(self, uow: UnitOfWork, payment: Payment) -> Reply:
         async def tell(uow: UnitOfWork) -> Reply:

@@ -15,7 +15,7 @@ from handlers.errors import Unavailable
 from handlers.events import Cause
 from handlers.payments import service
 from handlers.payments.model import Payment, PaymentStatus, RefundStatus, Standing
-from handlers.ports.payments import PaymentProvider, ProviderAway
+from handlers.ports.payments import PaymentProvider, ProviderAway, Refused
 from handlers.work import Work
 
 log = structlog.get_logger(__name__)
@@ -46,6 +46,8 @@ class Settling:
                 await settle(self._work, self._provider, due, Cause(utc_now()))
             except ProviderAway:
                 log.warning("provider_away", payment=str(due))
+            except Refused as refused:
+                log.warning("payment_refused", payment=str(due), reason=str(refused))
         return count
 
     async def _take(self) -> UUID | None:
@@ -53,7 +55,10 @@ class Settling:
 
 
 async def settle(work: Work, provider: PaymentProvider, payment_id: UUID, cause: Cause) -> Payment:
-    """Ask how a payment stands, until that is what is known of it. Raises ProviderAway, Unavailable, NotFound."""
+    """Ask how a payment stands, until that is what is known of it.
+
+    Raises ProviderAway, Refused, Unavailable, NotFound.
+    """
     while True:
         learnt = await _settle_once(work, provider, payment_id, cause)
         if learnt is not None:

@@ -11,8 +11,9 @@ class ProviderAway(Exception):
     """The provider did not answer, or could not: whether it did what it was asked to, nobody knows. Ask again."""
 
 
-class UnknownMethod(Exception):
-    """The provider knows no such payment method, or cannot collect this with it; the message is for people."""
+class Refused(Exception):
+    """The provider does not even try: it knows no such payment method, or takes no such amount; the message is for
+    people."""
 
 
 class ForgedNotice(Exception):
@@ -29,14 +30,14 @@ class PaymentProvider(Protocol):
     def name(self) -> str: ...
 
     async def open(self, payment: Payment) -> Standing:
-        """Make it known, collecting nothing yet. Again for the same payment: the same."""
+        """Make it known, collecting nothing yet. Again for the same payment: the same. Raises Refused."""
         ...
 
     async def confirm(self, payment: Payment, method: str, return_url: str | None) -> Standing:
         """Collect with this method, of which there are several tries: `payment.attempts` tells this one. Again for the
         same attempt: the same. From where the customer has to do something, they come back to `return_url`.
 
-        Raises UnknownMethod; then nothing was tried.
+        Raises Refused; then nothing was tried.
         """
         ...
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import pytest
 
 from handlers.payments.model import Payment, PaymentStatus, Refund, RefundReason, RefundStatus, Standing
-from handlers.ports.payments import ForgedNotice, PaymentProvider, ProviderAway, UnknownMethod
+from handlers.ports.payments import ForgedNotice, PaymentProvider, ProviderAway, Refused
+from server.stripe_provider import StripeOptions, open_stripe
 from storage.postgres import open_postgres
 from storage.sandbox import Sandbox
 from tests.database_options import postgres_options
 from tests.doubles import NOW
+from tests.services import stripe
 
 AMOUNT = 5668
+RETURN_URL = "https://shop.example/thanks"
 
 
 @dataclass
@@ -54,11 +58,39 @@ class SandboxBank(Bank):
         return moved
 
 
-@pytest.fixture(params=["sandbox"])
-async def bank(postgres_url: str) -> AsyncIterator[Bank]:
+class StripeBank(Bank):
+    server: stripe.Stripe
+
+    async def answer(self, payment: Payment, *, is_authentic: bool) -> None:
+        assert payment.standing is not None
+        self.server.authenticate(payment.standing.reference, is_authentic=is_authentic)
+
+    async def balance(self, payment: Payment) -> int:
+        assert payment.standing is not None
+        return self.server.balance(payment.standing.reference)
+
+
+@asynccontextmanager
+async def by_stripe() -> AsyncIterator[StripeBank]:
+    async with stripe.standing_in() as server:
+        options = StripeOptions(stripe.SECRET_KEY, stripe.WEBHOOK_SECRET, server.url)
+        async with open_stripe(options) as provider:
+            bank = StripeBank(provider, stripe.GOOD, stripe.DECLINED, stripe.ASKING)
+            bank.server = server
+            yield bank
+
+
+@asynccontextmanager
+async def by_sandbox(postgres_url: str) -> AsyncIterator[Bank]:
     async with open_postgres(postgres_options(postgres_url)) as postgres:
-        methods = ("pm_card_visa", "pm_card_chargeDeclinedInsufficientFunds", "pm_card_authenticationRequired")
+        methods = ("pm_card_visa", "pm_card_visa_chargeDeclinedInsufficientFunds", "pm_card_authenticationRequired")
         yield SandboxBank(Sandbox(postgres.pool), *methods)
+
+
+@pytest.fixture(params=["sandbox", "stripe"])
+async def bank(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[Bank]:
+    async with by_stripe() if request.param == "stripe" else by_sandbox(postgres_url) as bank:
+        yield bank
 
 
 async def opened(bank: Bank) -> Payment:
@@ -68,7 +100,7 @@ async def opened(bank: Bank) -> Payment:
 
 async def tried(bank: Bank, payment: Payment, method: str) -> tuple[Payment, Standing]:
     payment = replace(payment, attempts=payment.attempts + 1)
-    return payment, await bank.provider.confirm(payment, method, "https://shop.example/thanks")
+    return payment, await bank.provider.confirm(payment, method, RETURN_URL)
 
 
 def a_refund(amount: int) -> Refund:
@@ -88,7 +120,7 @@ async def test_opening_collects_nothing_and_again_it_is_the_same(bank: Bank) -> 
 
 async def test_one_attempt_collects_once_however_often_and_at_once_it_is_made(bank: Bank) -> None:
     payment, first = await tried(bank, await opened(bank), bank.good)
-    again = await asyncio.gather(*(bank.provider.confirm(payment, bank.good, None) for _ in range(5)))
+    again = await asyncio.gather(*(bank.provider.confirm(payment, bank.good, RETURN_URL) for _ in range(5)))
 
     assert first.status is PaymentStatus.SUCCEEDED
     assert {standing.status for standing in again} == {PaymentStatus.SUCCEEDED}
@@ -163,7 +195,7 @@ async def test_a_refund_is_made_once_and_no_more_than_was_collected_goes_back(ba
 
 async def test_a_method_that_nobody_knows_is_not_tried(bank: Bank) -> None:
     payment = await opened(bank)
-    with pytest.raises(UnknownMethod):
+    with pytest.raises(Refused):
         await tried(bank, payment, "pm_of_nobody")
     assert (await bank.provider.look(payment)).status is PaymentStatus.REQUIRES_METHOD
 

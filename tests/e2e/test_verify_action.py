@@ -52,7 +52,7 @@ steps = st.lists(
         st.integers(0, 3),
         st.sampled_from([None, None, 0, 0, 1]),
         st.booleans(),
-        st.sampled_from([None, None, None, "pm_card_visa", "pm_card_chargeDeclined"]),
+        st.sampled_from([None, None, None, "pm_card_visa", "pm_card_visa_chargeDeclined"]),
     ),
     min_size=1,
     max_size=16,

@@ -85,7 +85,7 @@ class Crowd:
             case "pay late":
                 await pay("pm_usBankAccount_success")
             case "decline":
-                await pay("pm_card_chargeDeclined", "first")
+                await pay("pm_card_visa_chargeDeclined", "first")
                 await pay("pm_card_visa", "second")
             case "lose":
                 await pay("pm_sandbox_lostReply")
@@ -99,7 +99,7 @@ class Crowd:
                 await pay("pm_card_visa")
                 await staff("cancel")
             case "cancel unpaid":
-                await pay("pm_card_chargeDeclined")
+                await pay("pm_card_visa_chargeDeclined")
                 await staff("cancel")
             case "twice":
                 await asyncio.gather(*(pay("pm_card_visa", f"pay/{way}") for way in range(3)))

@@ -109,7 +109,7 @@ async def test_a_paid_order_is_paid_and_everybody_is_told_in_order(shop: Shop) -
 
 async def test_a_declined_order_may_be_tried_again_and_each_decline_is_told(shop: Shop) -> None:
     order = await shop.order()
-    declined = await shop.pay(order, "pm_card_chargeDeclinedInsufficientFunds")
+    declined = await shop.pay(order, "pm_card_visa_chargeDeclinedInsufficientFunds")
     again = await shop.pay(order, "pm_card_chargeDeclinedExpiredCard")
     await shop.settle()  # which learns nothing new
 

@@ -24,6 +24,7 @@ import orjson
 import pytest
 import redis.asyncio
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue, HeadersType
+from stripe import WebhookSignature
 
 from handlers.ports.streams import Entry
 from storage.streams import StreamsOptions, open_streams
@@ -39,6 +40,7 @@ from tests.deployment import (
     signed,
 )
 from tests.integration.websocket_node import Client
+from tests.services import stripe
 from tests.services.orderwire import orderwire
 from tests.services.proxy import open_proxy
 from tests.services.redis import RedisCluster
@@ -272,11 +274,7 @@ async def test_a_unit_of_work_has_so_long(deploy: Deploy, postgres_url: str) -> 
 
 @pytest.mark.shows("orders.unpaid_expiry")
 async def test_an_order_may_stay_unpaid_for_so_long(deploy: Deploy, postgres_url: str) -> None:
-    async with connected(postgres_url) as connection:
-        who = (ACCOUNT.id, ACCOUNT.email, ACCOUNT.name, ACCOUNT.role, ACCOUNT.password_hash)
-        await connection.execute("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", *who)
-        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 1, 'EUR', 9)", ACCOUNT.id)
-
+    await furnish(postgres_url)
     async with deploy("[orders]\nunpaid_expiry = 0") as node:
         assert (await place(node))["expires_at"] is None
     async with deploy("[orders]\nunpaid_expiry = 0.2") as node:
@@ -289,16 +287,45 @@ async def test_an_order_may_stay_unpaid_for_so_long(deploy: Deploy, postgres_url
 
 @pytest.mark.shows("payments.provider")
 async def test_it_collects_the_money(deploy: Deploy, postgres_url: str) -> None:
+    await furnish(postgres_url)
+    for provider, expected in (("none", (409, None)), ("sandbox", (200, "sandbox"))):
+        async with deploy(f'[payments]\nprovider = "{provider}"') as node:
+            assert await pay(node) == expected
+
+
+@pytest.mark.shows("payments.stripe_secret_key", "payments.stripe_webhook_secret", "payments.stripe_api_base")
+async def test_stripe_is_asked_there_with_this_key_and_signs_with_that_secret(
+    deploy: Deploy, postgres_url: str
+) -> None:
+    await furnish(postgres_url)
+    webhook = "whsec_of_another_endpoint"
+    async with stripe.standing_in() as standing_in:
+        environment = {"PAYMENTS__STRIPE_WEBHOOK_SECRET": webhook, "PAYMENTS__STRIPE_API_BASE": standing_in.url}
+        async with deploy(environment={**environment, "PAYMENTS__STRIPE_SECRET_KEY": "sk_of_nobody"}) as node:
+            assert await pay(node) == (503, None)
+        async with deploy(environment={**environment, "PAYMENTS__STRIPE_SECRET_KEY": stripe.SECRET_KEY}) as node:
+            assert await pay(node) == (200, "stripe")
+            for secret, status in ((webhook, 200), (stripe.WEBHOOK_SECRET, 400)):
+                signature = WebhookSignature.generate_signature_header("{}", secret)
+                headers = {"Stripe-Signature": signature}
+                url = f"{node.url}/api/v1/payments/notices"
+                async with node.http.post(url, data=b"{}", headers=headers) as reply:
+                    assert reply.status == status
+
+
+async def furnish(postgres_url: str) -> None:
+    """An account, and a product that one can order."""
     async with connected(postgres_url) as connection:
         who = (ACCOUNT.id, ACCOUNT.email, ACCOUNT.name, ACCOUNT.role, ACCOUNT.password_hash)
         await connection.execute("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", *who)
-        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 1, 'EUR', 9)", ACCOUNT.id)
+        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 100, 'EUR', 9)", ACCOUNT.id)
 
-    for provider, expected in (("none", (409, None)), ("sandbox", (200, "sandbox"))):
-        async with deploy(f'[payments]\nprovider = "{provider}"') as node:
-            url = f"{node.url}/api/v1/orders/{(await place(node))['id']}/payment"
-            async with node.http.post(url, json={"method": "pm_card_visa"}, headers=BEARER) as reply:
-                assert (reply.status, (await reply.json()).get("provider")) == expected
+
+async def pay(node: Deployment) -> tuple[int, str | None]:
+    """The status, and who collected."""
+    url = f"{node.url}/api/v1/orders/{(await place(node))['id']}/payment"
+    async with node.http.post(url, json={"method": "pm_card_visa"}, headers=BEARER) as reply:
+        return reply.status, (await reply.json()).get("provider")
 
 
 async def place(node: Deployment) -> dict[str, Any]:

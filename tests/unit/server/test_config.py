@@ -51,6 +51,7 @@ def test_config_toml_states_exactly_the_defaults() -> None:
     assert load(None, {}) == Settings.model_construct()
     stated = set(_keys(tables))
     unstated = {("database", "url"), ("redis", "url"), ("broker", "url"), ("auth", "token_secret"), ("http_api", "key")}
+    unstated |= {("payments", "stripe_secret_key"), ("payments", "stripe_webhook_secret")}
     keys = ("hmac_secret_key", "rsa_public_key", "ecdsa_public_key", "jwks_public_endpoint")
     unstated |= {(section, key) for section in ("client.token", "client.subscription_token") for key in keys}
     # To state that there is none would keep a reader from adding one.
@@ -302,6 +303,19 @@ def test_secret_in_a_variable_and_in_a_file_is_an_error(tmp_path: Path) -> None:
     assert complaint(None, **environ) == (
         "ORDERWIRE_AUTH__TOKEN_SECRET_FILE: expected only one of this and ORDERWIRE_AUTH__TOKEN_SECRET, not both"
     )
+
+
+@pytest.mark.parametrize("given", ["provider", "key"])
+def test_payments_by_stripe_need_both_its_keys(given: str) -> None:
+    environment = {
+        "provider": {"ORDERWIRE_PAYMENTS__PROVIDER": "stripe"},
+        "key": {"ORDERWIRE_PAYMENTS__STRIPE_SECRET_KEY": "sk_test_1"},
+    }[given]
+    with pytest.raises(ConfigError) as refused:
+        load(None, environment)
+    assert ("ORDERWIRE_PAYMENTS__STRIPE_SECRET_KEY:" in str(refused.value)) == (given == "provider")
+    assert "ORDERWIRE_PAYMENTS__STRIPE_WEBHOOK_SECRET:" in str(refused.value)
+    assert "sk_test_1" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["DATABASE", "REDIS", "BROKER"])
