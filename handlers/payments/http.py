@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.errors import Forbidden, Invalid, KeyInFlight, KeyReused, Malformed, NotFound, NotPayable, NotRefundable
+from handlers.errors import Forbidden, Invalid, KeyInFlight, KeyReused, NotFound, NotPayable, NotRefundable
 from handlers.http import (
     Endpoint,
     caller_of,
@@ -68,7 +68,7 @@ async def notice(request: web.Request) -> web.Response:
             work(request), provider, await request.read(), request.headers.get("Stripe-Signature", "")
         )
     except ForgedNotice as forged:
-        raise Malformed(str(forged)) from None
+        raise Forbidden(str(forged)) from None
     return json_reply(ReceivedBody().encode())
 
 
@@ -117,7 +117,7 @@ ENDPOINTS = (
         handler=notice,
         summary="For the payment provider, who signs it: something has happened to a payment",
         reply=ReceivedBody,
-        refusals=(Malformed, NotFound),
+        refusals=(Forbidden, NotFound),
         is_public=True,
     ),
 )

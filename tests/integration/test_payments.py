@@ -341,7 +341,7 @@ async def test_only_what_the_provider_has_signed_is_looked_into(shop: Shop) -> N
     order = await shop.order()
     payment = await shop.pay(order, None)
     forged = await shop.rest.call("POST", "/api/v1/payments/notices", json={"data": {"object": {"id": "pi_0"}}})
-    assert forged.code == "malformed"
+    assert forged.code == "forbidden"
 
     [(reference,)] = await shop.fetch("SELECT reference FROM payments")
     body = f'{{"data": {{"object": {{"id": "{reference}"}}}}}}'.encode()

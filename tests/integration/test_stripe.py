@@ -129,8 +129,8 @@ async def test_what_stripe_has_not_signed_lately_is_refused_and_what_is_none_of_
     shop.stripe._collect(shop.stripe.intents[shop.intent])
     about = shop.stripe.intents[shop.intent]
 
-    assert await shop.hook(about, age=600) == 400
-    assert await shop.hook(about, secret="whsec_of_somebody") == 400
+    assert await shop.hook(about, age=600) == 403
+    assert await shop.hook(about, secret="whsec_of_somebody") == 403
     assert (await shop.call("GET", f"orders/{order}"))[1]["status"] == "placed"
     strangers: list[object] = [{"object": "payment_intent", "id": "pi_0"}, {"object": "customer", "id": "cus_1"}, [], 7]
     for strange in strangers:

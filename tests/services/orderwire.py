@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.services.folders import new_folder
-from tests.services.server import Launch, free_port, spawn
+from tests.services.nursery import Forked, nursery
+from tests.services.server import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 READY_TIMEOUT = 45.0  # seconds; the first start of the embedded default makes a database cluster, on a shared core
@@ -51,7 +52,7 @@ class Orderwire:
         self._program = program
         self._environment = dict(environment or {})
         self._arguments = tuple(arguments)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
 
     @property
     def base_url(self) -> str:
@@ -85,13 +86,17 @@ class Orderwire:
         if self.is_running:
             raise RuntimeError("already running")
         own = {
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
             "PYTHONPATH": str(CHECKOUT),
             "ORDERWIRE_DATA_DIR": str(self.folder / "data"),
             "ORDERWIRE_LOG__FORMAT": "json",
             "ORDERWIRE_SERVER__SHUTDOWN_PAUSE": "0",  # no balancer watches
         }
-        command = [sys.executable, "-m", self._program, "serve", "--port", str(self.port), *self._arguments]
-        self._process = spawn(Launch(command, own | self._environment | more), self.folder, self.log_file)
+        arguments = ["serve", "--port", str(self.port), *self._arguments]
+        environment = own | self._environment | more
+        self._process = nursery().fork(self._program, arguments, environment, self.folder, self.log_file)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Block until /health/ready answers 200. Raises NotReady."""

@@ -27,7 +27,7 @@ from typing import ClassVar, Self
 
 from tests.services.folders import new_folder
 
-_SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
+SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 _START_SECONDS = 90.0  # RabbitMQ needs 6 s alone and several times that on a busy machine
 _STOP_SECONDS = 20.0
 
@@ -213,17 +213,18 @@ def spawn(launch: Launch, folder: Path, log_file: Path) -> subprocess.Popen[byte
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=_die_with_parent(os.getpid()),  # runs after the change of user, which would undo it
+                preexec_fn=die_with_parent(os.getpid()),  # runs after the change of user, which would undo it
                 user=launch.account.uid if launch.account else None,
                 group=launch.account.gid if launch.account else None,
                 extra_groups=[] if launch.account else None,
             )
 
-    return _spawner().submit(start).result()
+    return spawner().submit(start).result()
 
 
 @cache
-def _spawner() -> ThreadPoolExecutor:
+def spawner() -> ThreadPoolExecutor:
+    """The thread that starts processes."""
     # To the kernel the parent is the thread that forked: this one lives as long as the process, a test's may not.
     return ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
@@ -244,13 +245,14 @@ def free_port() -> int:
             return port
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
+def die_with_parent(parent: int) -> Callable[[], None] | None:
+    """For a child to do before it becomes what it is to be."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork: the child may only do what is safe there
 
     def arrange() -> None:
-        prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 
