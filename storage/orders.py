@@ -7,8 +7,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import orjson
+
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
-from handlers.orders.model import Action, By, Change, Line, Order, Status
+from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class PostgresOrders:
             [line.unit_price for line in order.lines],
             [line.quantity for line in order.lines],
             order.total,
+            _as_json(order.address),
+            order.note,
         )
         return replace(order, number=number)
 
@@ -84,6 +88,20 @@ class PostgresOrders:
             change.by,
             change.account_id,
             order.refunded,
+        )
+
+    async def edit(self, order: Order, change: Change) -> None:
+        await self.connection.execute(
+            SQL["edit"],
+            order.id,
+            order.version,
+            order.updated_at,
+            _as_json(order.address),
+            order.note,
+            change.action,
+            change.status,
+            change.by,
+            change.account_id,
         )
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:
@@ -127,7 +145,13 @@ def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
             updated_at=first["updated_at"],
             expires_at=first["expires_at"],
             refunded=first["refunded"],
+            address=None if first["address"] is None else Address(**orjson.loads(first["address"])),
+            note=first["note"],
         )
+
+
+def _as_json(address: Address | None) -> str | None:
+    return None if address is None else orjson.dumps(address).decode()
 
 
 def _change(row: asyncpg.Record) -> Change:

@@ -110,6 +110,9 @@ class MemoryOrders:
         self.rows[order.id] = order
         self.history[order.id].append(change)
 
+    async def edit(self, order: Order, change: Change) -> None:
+        await self.save(order, change)
+
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return self.history[order_id]
 

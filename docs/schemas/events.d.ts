@@ -1,5 +1,18 @@
 // Orderwire's events. Made by `make contract`; properties may be added.
 
+/** Where an order goes. */
+export type Address = {
+  /** Of who lives there */
+  name: string;
+  line1: string;
+  line2?: string | null;
+  postal_code?: string | null;
+  city: string;
+  region?: string | null;
+  /** ISO 3166-1 alpha-2 */
+  country: string;
+};
+
 /** Why the last method was refused; the code is the provider's. */
 export type Decline = {
   code: string;
@@ -33,6 +46,8 @@ export type Order = {
   total: number;
   /** Given back of what was paid */
   refunded: number;
+  address: Address | null;
+  note: string | null;
   created_at: string;
   updated_at: string;
   /** When it expires, unless it is paid before */
@@ -123,7 +138,7 @@ export type OrderEvent = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -141,7 +156,7 @@ export type OrderPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded";
+  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */

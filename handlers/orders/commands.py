@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
 
 from handlers.commands import Caller, command
 from handlers.idempotency import Claim, Reply, answer_once, fingerprint, parse_key
@@ -12,12 +15,12 @@ from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
+    EditOrder,
     LiveOrderBody,
     LiveOrderList,
     OrderBody,
     OrderQuery,
     PlaceOrder,
-    PlaceOrderRequest,
 )
 from handlers.ports.domain import UnitOfWork
 from handlers.reading import read_cursor
@@ -32,7 +35,10 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
 
     async def place_it(uow: UnitOfWork) -> Reply:
         expires_at = caller.rules.expiry_of(caller.cause.now)
-        placed = await service.place(uow, caller.actor, order.quantities(), caller.cause, expires_at)
+        address = None if order.address is None else order.address.address()
+        placed = await service.place(
+            uow, caller.actor, order.quantities(), caller.cause, expires_at, address=address, note=order.note
+        )
         return Reply(201, OrderBody.of(placed).encode())
 
     return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))
@@ -61,6 +67,18 @@ async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
     return Listing[ChangeBody](items=[ChangeBody.of(change) for change in changes], next=None)
 
 
+async def edit(caller: Caller, order: EditOrder) -> OrderBody:
+    changes: dict[str, Any] = {}
+    if "address" in order.model_fields_set:
+        changes["address"] = None if order.address is None else order.address.address()
+    if "note" in order.model_fields_set:
+        changes["note"] = order.note
+    edited = await caller.work.write(
+        lambda uow: service.edit(uow, caller.actor, order.id, changes, caller.cause, order.version)
+    )
+    return OrderBody.of(edited)
+
+
 def advance(action: Action) -> Callable[[Caller, AdvanceOrder], Awaitable[OrderBody]]:
     async def advance(caller: Caller, which: AdvanceOrder) -> OrderBody:
         order = await caller.work.write(
@@ -76,6 +94,7 @@ COMMANDS = (
     command("orders.list", OrderQuery, page),
     command("orders.get", ById, get),
     command("orders.history", ById, history),
+    command("orders.edit", EditOrder, edit),
     *(command(f"orders.{action}", AdvanceOrder, advance(action)) for action in REQUESTED),
 )
 
@@ -84,5 +103,5 @@ def _claim(caller: Caller, order: PlaceOrder) -> Claim | None:
     """Raises Malformed."""
     if order.idempotency_key is None:
         return None
-    body = PlaceOrderRequest(items=order.items).encode()
-    return Claim(caller.actor.account_id, parse_key(order.idempotency_key), fingerprint(*_PLACING, body))
+    body = order.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
+    return Claim(caller.actor.account_id, parse_key(order.idempotency_key), fingerprint(*_PLACING, orjson.dumps(body)))

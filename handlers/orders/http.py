@@ -27,6 +27,8 @@ from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
+    EditOrder,
+    EditOrderRequest,
     LiveOrderBody,
     LiveOrderList,
     OrderBody,
@@ -43,7 +45,7 @@ _ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # 
 async def place(request: web.Request) -> web.Response:
     actor = signed_in(request)
     body = await read_body(request, PlaceOrderRequest)
-    order = PlaceOrder(items=body.items, idempotency_key=idempotency_key(request))
+    order = PlaceOrder(**dict(body), idempotency_key=idempotency_key(request))
     reply = await commands.place(caller_of(request, actor), order)
     placed = orjson.loads(reply.body)
     headers = {"Location": f"{PATH}/{placed['id']}", "ETag": etag(placed["version"])}
@@ -68,6 +70,15 @@ async def page(request: web.Request) -> web.Response:
 async def history(request: web.Request) -> web.Response:
     found = await commands.history(caller_of(request, signed_in(request)), ById(id=path_id(request)))
     return json_reply(found.encode())
+
+
+async def edit(request: web.Request) -> web.Response:
+    caller = caller_of(request, signed_in(request))
+    order_id = path_id(request)
+    body = await read_body(request, EditOrderRequest)
+    given = {name: getattr(body, name) for name in body.model_fields_set}
+    order = await commands.edit(caller, EditOrder(id=order_id, version=expected_version(request), **given))
+    return json_reply(order.encode(), headers={"ETag": etag(order.version)})
 
 
 def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -133,6 +144,17 @@ ENDPOINTS = (
         handler=history,
         summary="Who did what to an order and when, oldest first",
         reply=Listing[ChangeBody],
+    ),
+    Endpoint(
+        name="orders.edit",
+        method="PATCH",
+        path=f"{PATH}/{{id}}",
+        handler=edit,
+        summary="Change the address or the note of an order that is not packed yet",
+        body=EditOrderRequest,
+        reply=OrderBody,
+        refusals=(IllegalTransition,),
+        has_version=True,
     ),
     *(
         Endpoint(

@@ -84,8 +84,8 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
     """What all orders of a list have in common; None and nothing stand for any. From is included, before is not; totals
-    are minor units of whatever currency. `text`: words that all are in the customer's name or e-mail address or in
-    the products' names or SKUs; or the order's number.
+    are minor units of whatever currency. `text`: words that all are in the customer's name or e-mail address, in
+    the products' names or SKUs or in the address; or the order's number.
     """
 
     customer_id: UUID | None = None

@@ -40,6 +40,7 @@ class Action(StrEnum):
     EXPIRE = "expire"
     RETURN = "return"
     REFUND = "refund"
+    EDIT = "edit"
 
 
 class By(StrEnum):
@@ -124,6 +125,9 @@ TRANSITIONS = {
     ),
 }
 
+EDITABLE = UNPAID | {Status.PAID}
+"""Until it is packed, an order's address and note can be edited."""
+
 REQUESTED = tuple(action for action, each in TRANSITIONS.items() if each.is_of(By.STAFF))
 """The transitions that people ask for."""
 
@@ -144,10 +148,23 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where an order goes. `country` is ISO 3166-1 alpha-2; what a country has not, is None."""
+
+    name: str
+    line1: str
+    line2: str | None
+    postal_code: str | None
+    city: str
+    region: str | None
+    country: str
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """`version` counts from 1 and grows by one with each change; `number` is what people read out on the phone. Unless
     it is paid before, it expires at `expires_at`; never if that is None. `refunded` is what was given back of the
-    total that was paid."""
+    total that was paid. `note` is the customer's."""
 
     id: UUID
     number: int
@@ -160,6 +177,8 @@ class Order:
     updated_at: datetime
     expires_at: datetime | None = None
     refunded: int = 0
+    address: Address | None = None
+    note: str | None = None
 
     @property
     def total(self) -> int:
@@ -178,6 +197,12 @@ class Order:
             updated_at=now,
             expires_at=self.expires_at if transition.target in UNPAID else None,
         )
+
+    def edited(self, address: Address | None, note: str | None, now: datetime) -> Order:
+        """This order with another address or note; raises IllegalTransition once it is packed or over."""
+        if self.status not in EDITABLE:
+            raise IllegalTransition(f"An order that is {self.status} cannot be edited.")
+        return replace(self, address=address, note=note, version=self.version + 1, updated_at=now)
 
     def given_back(self, amount: int, now: datetime) -> Order:
         """This order once so much more of what was paid was given back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from handlers.orders.lists import OrderFilter, OrderSort
-from handlers.orders.model import Action, By, Change, Line, Order, Status
+from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
 from handlers.schemas import (
     Body,
@@ -39,8 +40,32 @@ class ItemRequest(Body):
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 
 
+class AddressBody(Body):
+    """Where an order goes."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=200, description="Of who lives there")]
+    line1: Annotated[Text, Field(min_length=1, max_length=200)]
+    line2: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    postal_code: Annotated[Text, Field(min_length=1, max_length=20)] | None = None
+    city: Annotated[Text, Field(min_length=1, max_length=100)]
+    region: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+
+    @classmethod
+    def of(cls, address: Address | None) -> Self | None:
+        return None if address is None else cls(**asdict(address))
+
+    def address(self) -> Address:
+        return Address(**dict(self))
+
+
+Note = Annotated[Text, Field(min_length=1, max_length=1000, description="Of the customer, for who packs and delivers")]
+
+
 class PlaceOrderRequest(Body):
     items: Annotated[list[ItemRequest], Field(min_length=1, max_length=MAX_LINES)]
+    address: AddressBody | None = None
+    note: Note | None = None
 
     def quantities(self) -> list[Quantity]:
         return [Quantity(item.product_id, item.quantity) for item in self.items]
@@ -50,6 +75,13 @@ class PlaceOrder(PlaceOrderRequest):
     """An order to place as a command; the key is what REST has in the header Idempotency-Key."""
 
     idempotency_key: str | None = None
+
+
+class EditOrderRequest(Body):
+    """What is given is as given from now on, null is none; what is not given stays (RFC 7396)."""
+
+    address: AddressBody | None = None
+    note: Note | None = None
 
 
 class LineBody(Body):
@@ -86,6 +118,8 @@ class OrderBody(Body):
     items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
     total: Money
     refunded: Annotated[Money, Field(description="Given back of what was paid")]
+    address: AddressBody | None
+    note: Note | None
     created_at: Moment
     updated_at: Moment
     expires_at: Annotated[Moment | None, Field(description="When it expires, unless it is paid before")]
@@ -102,6 +136,8 @@ class OrderBody(Body):
             items=[LineBody.of(line) for line in order.lines],
             total=order.total,
             refunded=order.refunded,
+            address=AddressBody.of(order.address),
+            note=order.note,
             created_at=order.created_at,
             updated_at=order.updated_at,
             expires_at=order.expires_at,
@@ -112,6 +148,10 @@ class AdvanceOrder(ById):
     """An order to move on, of this version where one is given; REST has that in the header If-Match."""
 
     version: Annotated[int, Field(ge=1)] | None = None
+
+
+class EditOrder(EditOrderRequest, AdvanceOrder):
+    """An order to edit, of this version where one is given."""
 
 
 class ChangeBody(Body):
@@ -136,7 +176,9 @@ class ChangeBody(Body):
         )
 
 
-_SEARCHED = "Words of the customer's name or e-mail address or of the products' names or SKUs; or the order's number"
+_SEARCHED = (
+    "Words of the customer's name or e-mail address, the products' names or SKUs or the address; or the order's number"
+)
 _FIELDS = tuple(OrderBody.model_fields)
 _ALWAYS = frozenset({"id", "version"})  # without them nobody could tell what changes later
 

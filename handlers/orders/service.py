@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from handlers.actor import Actor
@@ -13,7 +14,7 @@ from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFou
 from handlers.events import SOURCE, Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
-from handlers.orders.model import TRANSITIONS, UNPAID, Action, By, Change, Doer, Line, Order, Status
+from handlers.orders.model import TRANSITIONS, UNPAID, Action, Address, By, Change, Doer, Line, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.payments import ledger
 from handlers.ports.domain import Quantity, UnitOfWork
@@ -30,7 +31,14 @@ class OrderPage:
 
 
 async def place(
-    uow: UnitOfWork, actor: Actor, items: Sequence[Quantity], cause: Cause, expires_at: datetime | None = None
+    uow: UnitOfWork,
+    actor: Actor,
+    items: Sequence[Quantity],
+    cause: Cause,
+    expires_at: datetime | None = None,
+    *,
+    address: Address | None = None,
+    note: str | None = None,
 ) -> Order:
     """Take the pieces out of stock at today's prices and order them for `actor`.
 
@@ -53,6 +61,8 @@ async def place(
         created_at=cause.now,
         updated_at=cause.now,
         expires_at=expires_at,
+        address=address,
+        note=note,
     )
     order = await uow.orders.add(order, Change.of(order, Action.PLACE, actor))
     await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
@@ -98,11 +108,25 @@ async def advance(
 
     Raises NotFound, VersionMismatch, Forbidden, IllegalTransition.
     """
-    before = visible(await uow.orders.lock(order_id), actor)
-    if version not in {None, before.version}:
-        raise VersionMismatch(f"The order's version is {before.version}, not {version}.")
+    before = _of_version(visible(await uow.orders.lock(order_id), actor), version)
     _authorize(actor, before, action)
     return await change(uow, before, action, actor, cause)
+
+
+async def edit(
+    uow: UnitOfWork, actor: Actor, order_id: UUID, changes: Mapping[str, Any], cause: Cause, version: int | None = None
+) -> Order:
+    """Change `address` or `note`, those that are given. What changes nothing makes no version.
+
+    Raises NotFound, VersionMismatch, IllegalTransition.
+    """
+    before = _of_version(visible(await uow.orders.lock(order_id), actor), version)
+    after = before.edited(changes.get("address", before.address), changes.get("note", before.note), cause.now)
+    if (after.address, after.note) == (before.address, before.note):
+        return before
+    await uow.orders.edit(after, Change.of(after, Action.EDIT, actor))
+    await uow.outbox.add(_event(OwnType.ORDER_EDITED, after, cause))
+    return after
 
 
 async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
@@ -137,6 +161,12 @@ async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, do
     if order.status is not before.status and before.status in transition.gives_back:
         await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
     await uow.outbox.add(_event(transition.event, order, cause))
+
+
+def _of_version(order: Order, version: int | None) -> Order:
+    if version not in {None, order.version}:
+        raise VersionMismatch(f"The order's version is {order.version}, not {version}.")
+    return order
 
 
 def visible(order: Order | None, actor: Actor) -> Order:

@@ -94,6 +94,10 @@ class Orders(Protocol):
         """Write status, version, updated_at, expires_at and refunded of a locked order, and what has changed it."""
         ...
 
+    async def edit(self, order: Order, change: Change) -> None:
+        """Write address, note, version and updated_at of a locked order, and what has changed it."""
+        ...
+
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         """An order's history, oldest first."""
         ...

@@ -1,10 +1,12 @@
 -- name: add
 -- Insert an order with its lines, numbered from 1, and the begin of its history, and count it; returns the number that it was given.
 WITH placed AS (
-    INSERT INTO orders (id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, search)
+    INSERT INTO orders (
+        id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, search
+    )
     SELECT
-        $1, $2, $3, $4, $5, $6, $7, $8, $17,
-        to_tsvector('simple', concat_ws(' ', a.name, a.email, array_to_string($14::text[] || $13::text[], ' ')))
+        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19,
+        order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
     FROM accounts AS a
     WHERE a.id = $2
     RETURNING number
@@ -26,6 +28,7 @@ SELECT number FROM placed;
 -- One order, a row per line.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
+    o.address, o.note,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
@@ -36,6 +39,7 @@ ORDER BY l.line;
 -- One order, a row per line, locked against changes (not against lines or payments that refer to it).
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
+    o.address, o.note,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
@@ -47,6 +51,7 @@ FOR NO KEY UPDATE OF o;
 -- The order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` reads it.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
+    o.address, o.note,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
@@ -79,6 +84,21 @@ WITH before AS (
 INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
 VALUES ($1, $3, $6, $2, $4, $7, $8);
 
+-- name: edit
+-- Write another address and note, what an order is found by with these, and the line of its history.
+WITH edited AS (
+    UPDATE orders AS o
+    SET
+        version = $2, updated_at = $3, address = $4::jsonb, note = $5,
+        search = order_words(a.name, a.email, l.words, $4::jsonb)
+    FROM accounts AS a, (
+        SELECT string_agg(concat_ws(' ', name, sku), ' ') AS words FROM order_lines WHERE order_id = $1
+    ) AS l
+    WHERE o.id = $1 AND a.id = o.customer_id
+)
+INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
+VALUES ($1, $2, $6, $7, $3, $8, $9);
+
 -- name: changes
 -- The history of an order, oldest first.
 SELECT version, action, status, changed_at, changed_by, account_id
@@ -91,6 +111,7 @@ ORDER BY version;
 -- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
+    o.address, o.note,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity
 FROM (
     SELECT *

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handlers.audience import order_channel, orders_feed, personal_channel
-from handlers.orders.model import REQUESTED, TRANSITIONS, UNPAID, Action, By, Status
+from handlers.orders.model import EDITABLE, REQUESTED, TRANSITIONS, UNPAID, Action, By, Status
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 
@@ -48,7 +48,7 @@ steps = st.lists(
     st.builds(
         Step,
         st.sampled_from(ROLES),
-        st.one_of(st.just(Action.PLACE), st.sampled_from(REQUESTED)),
+        st.one_of(st.just(Action.PLACE), st.just(Action.EDIT), st.sampled_from(REQUESTED)),
         st.integers(0, 3),
         st.sampled_from([None, None, 0, 0, 1]),
         st.booleans(),
@@ -184,6 +184,9 @@ class Shop:
             return
         order = self.orders[which]
         named = {} if step.behind is None else {"version": max(1, order["version"] - step.behind)}
+        if step.action is Action.EDIT:
+            await self._edit(step, which, named)
+            return
         expected = self._expected(step, which, named.get("version"))
         path = f"orders/{order['id']}/{step.action}"
         code, answer = await self._do(step, f"orders.{step.action}", path, {"id": order["id"], **named})
@@ -193,6 +196,19 @@ class Shop:
             self.orders[which] = answer
             if step.action is Action.CANCEL and Status(order["status"]) not in UNPAID:
                 await self._see(which, lambda order: order["refunded"] == order["total"])
+
+    async def _edit(self, step: Step, which: int, named: Mapping[str, Any]) -> None:
+        order = self.orders[which]
+        is_editable = Status(order["status"]) in EDITABLE
+        is_known = step.role != "customer" or self.owners[which] == step.role
+        is_fresh = named.get("version", order["version"]) == order["version"]
+        expected = 404 if not is_known else 412 if not is_fresh else 200 if is_editable else 409
+        parameters = {"id": order["id"], **named, "note": f"after {order['version']}"}
+        code, answer = await self._do(step, "orders.edit", f"orders/{order['id']}", parameters, method="PATCH")
+        assert code == expected, (step, order, answer)
+        if code == 200:
+            assert (answer["version"], answer["note"]) == (order["version"] + 1, parameters["note"])
+            self.orders[which] = answer
 
     async def _collect(self, step: Step, which: int, method: str) -> None:
         order = self.orders[which]
@@ -224,7 +240,9 @@ class Shop:
             return 403
         return 200 if by in transition.sources.get(Status(order["status"]), ()) else 409
 
-    async def _do(self, step: Step, command: str, path: str, parameters: dict[str, Any]) -> tuple[int, Thing]:
+    async def _do(
+        self, step: Step, command: str, path: str, parameters: dict[str, Any], *, method: str = "POST"
+    ) -> tuple[int, Thing]:
         if step.over_socket:
             reply = await self.sockets[step.role].ask(rpc={"method": command, "data": parameters})
             return (reply["error"]["code"], {}) if "error" in reply else (200, reply["rpc"]["data"])
@@ -233,7 +251,7 @@ class Shop:
         headers = {"Authorization": f"Bearer {person.token}", **({"If-Match": f'"{version}"'} if version else {})}
         url = f"{person.base_url}/api/v1/{path}"
         parameters.pop("id", None)
-        async with person.session.post(url, json=parameters or None, headers=headers) as answer:
+        async with person.session.request(method, url, json=parameters or None, headers=headers) as answer:
             return answer.status, await answer.json()
 
 

@@ -244,3 +244,58 @@ async def test_the_history_tells_who_did_what_when(rest: PostgresRest) -> None:
     assert for_staff.body["items"][1]["at"] == paid.body["updated_at"]
     assert [each["account_id"] for each in for_customer.body["items"]] == [str(customer.id), None]
     assert (await rest.call("GET", f"{path}/history", stranger)).code == "not_found"
+
+
+HOME = {"name": "Ada", "line1": "Hafenstr. 1", "postal_code": "20457", "city": "Hamburg", "country": "DE"}
+ABSENT = {"line2": None, "region": None}
+
+
+async def test_an_address_and_a_note_are_edited_part_by_part_and_every_edit_is_told(rest: PostgresRest) -> None:
+    customer, staff, product = await rest.an_account(), await rest.an_account(Role.STAFF), await rest.a_product()
+    items = [{"product_id": str(product.id), "quantity": 1}]
+    body = {"items": items, "address": HOME, "note": "Ring twice"}
+    placed = (await rest.call("POST", "/api/v1/orders", customer, json=body)).body
+    assert (placed["address"], placed["note"]) == ({**HOME, **ABSENT}, "Ring twice")
+
+    path = f"/api/v1/orders/{placed['id']}"
+    moved = await rest.call("PATCH", path, customer, json={"address": {**HOME, "city": "Bremen"}})
+    silent = await rest.call("PATCH", path, staff, json={"note": None})
+    same = await rest.call("PATCH", path, staff, json={})
+
+    assert (moved.body["address"]["city"], moved.body["note"]) == ("Bremen", "Ring twice")
+    assert (silent.body["address"]["city"], silent.body["note"]) == ("Bremen", None)
+    assert (same.body, same.headers["ETag"]) == (silent.body, '"3"')
+    read = (await rest.call("GET", path, customer)).body
+    assert {name: value for name, value in read.items() if name != "stream"} == silent.body
+    history = (await rest.call("GET", f"{path}/history", staff)).body["items"]
+    assert [(each["action"], each["by"]) for each in history] == [
+        ("place", "customer"),
+        ("edit", "customer"),
+        ("edit", "staff"),
+    ]
+    assert await rest.count("outbox") == 3
+    for words, count in (("bremen", 1), ("hamburg", 0), ("20457", 1)):
+        found = (await rest.call("GET", f"/api/v1/orders?q={words}", staff)).body["items"]
+        assert len(found) == count, words
+
+
+async def test_what_is_packed_is_not_edited_and_neither_is_what_somebody_else_has_changed(rest: PostgresRest) -> None:
+    customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
+    order = (await rest.place(customer, await rest.a_product())).body["id"]
+    path = f"/api/v1/orders/{order}"
+    await rest.call("POST", f"{path}/pay", staff)
+
+    stale = await rest.call("PATCH", path, customer, json={"note": "x"}, headers={"If-Match": '"1"'})
+    fresh = await rest.call("PATCH", path, customer, json={"note": "x"}, headers={"If-Match": '"2"'})
+    await rest.call("POST", f"{path}/pack", staff)
+    late = await rest.call("PATCH", path, staff, json={"note": "y"})
+    wrong = await rest.call("PATCH", path, customer, json={"address": {**HOME, "country": "Germany"}, "note": ""})
+    strange = await rest.call("PATCH", path, await rest.an_account(), json={"note": "z"})
+
+    assert (stale.code, fresh.status, late.code, strange.code) == (
+        "version_mismatch",
+        200,
+        "illegal_transition",
+        "not_found",
+    )
+    assert sorted(wrong.faults) == [("/address/country", "wrong_type"), ("/note", "wrong_length")]

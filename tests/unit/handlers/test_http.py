@@ -64,7 +64,7 @@ async def test_what_is_not_json_is_malformed(rest: Rest, body: bytes) -> None:
         (b'{"items":[]}', [("/items", "wrong_length")]),
         (b'{"items":[%s]}' % b",".join([ITEM] * 51), [("/items", "wrong_length")]),
         (b'{"items":[1]}', [("/items/0", "wrong_type")]),
-        (b'{"items":[%s],"note":1,"a/b~c":2}' % ITEM, [("/note", "unknown_field"), ("/a~1b~0c", "unknown_field")]),
+        (b'{"items":[%s],"notes":1,"a/b~c":2}' % ITEM, [("/notes", "unknown_field"), ("/a~1b~0c", "unknown_field")]),
         (
             b'{"items":[{"product_id":"x","quantity":0},{"quantity":"1"}]}',
             [
