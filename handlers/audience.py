@@ -14,7 +14,8 @@ from handlers.actor import Actor
 from handlers.events import Event, OwnType
 
 MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
-DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats"})  # what stands before the first colon of our channels
+DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats", "stock"})
+"""What stands before the first colon of our channels."""
 
 
 class Kind(Enum):
@@ -23,6 +24,7 @@ class Kind(Enum):
     ORDERS_FEED = "orders:feed"
     ORDER = "order:<order id>"
     ORDER_STATS = "stats:orders"
+    LOW_STOCK = "stock:low"
     PERSONAL = "#<account id>"
 
 
@@ -30,7 +32,7 @@ class Kind(Enum):
 class Channel:
     kind: Kind
     name: str
-    id: UUID | None = None  # of the order or the account; None for the feed and the stats
+    id: UUID | None = None  # of the order or the account; None for what is one for all staff
 
 
 class UnknownChannel(ValueError):
@@ -49,6 +51,10 @@ def order_stats() -> str:
     return "stats:orders"
 
 
+def low_stock() -> str:
+    return "stock:low"
+
+
 def order_channel(order_id: UUID) -> str:
     return f"order:{order_id}"
 
@@ -57,12 +63,13 @@ def personal_channel(account_id: UUID) -> str:
     return f"#{account_id}"
 
 
+_OF_STAFF = {orders_feed(): Kind.ORDERS_FEED, order_stats(): Kind.ORDER_STATS, low_stock(): Kind.LOW_STOCK}
+
+
 def parse_channel(name: str) -> Channel:
     """Raise UnknownChannel unless `name` is, to the letter, the one spelling of a channel of ours."""
-    if name == orders_feed():
-        return Channel(Kind.ORDERS_FEED, name)
-    if name == order_stats():
-        return Channel(Kind.ORDER_STATS, name)
+    if name in _OF_STAFF:
+        return Channel(_OF_STAFF[name], name)
     for prefix, kind in (("order:", Kind.ORDER), ("#", Kind.PERSONAL)):
         if name.startswith(prefix):
             return Channel(kind, name, _canonical_uuid(name.removeprefix(prefix)))
@@ -72,7 +79,7 @@ def parse_channel(name: str) -> Channel:
 def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
     """May `actor` subscribe to `channel`? `owner` is who placed the order, None if there is no such order."""
     match channel.kind:
-        case Kind.ORDERS_FEED | Kind.ORDER_STATS:
+        case Kind.ORDERS_FEED | Kind.ORDER_STATS | Kind.LOW_STOCK:
             return actor.is_staff
         case Kind.ORDER:
             return owner is not None and (actor.is_staff or actor.account_id == owner)
@@ -90,6 +97,8 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     """
     if event.type == OwnType.ORDERS_COUNTED:
         return (order_stats(),)
+    if event.type == OwnType.STOCK_LOW:
+        return (low_stock(),)
     if event.type == OwnType.PAYMENT_CHANGED:
         return (order_channel(UUID(event.subject)),)
     if event.is_of_order:

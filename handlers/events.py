@@ -41,6 +41,7 @@ class OwnType(StrEnum):
     ORDER_EDITED = "order.edited"
     PAYMENT_CHANGED = "payment.changed"
     ORDERS_COUNTED = "orders.counted"
+    STOCK_LOW = "stock.low"
 
 
 class LifeCycleType(StrEnum):
@@ -54,6 +55,7 @@ class LifeCycleType(StrEnum):
 
 LIFE_CYCLE_TYPES = frozenset(kind.value for kind in LifeCycleType)
 OWN_TYPES = frozenset(kind.value for kind in OwnType)
+_TYPES_OF_ORDERS = OWN_TYPES - {OwnType.ORDERS_COUNTED.value, OwnType.STOCK_LOW.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Event:
     @property
     def is_of_order(self) -> bool:
         """Of our own types those that tell of one order, whose id is then the subject."""
-        return self.is_own_type and self.type != OwnType.ORDERS_COUNTED
+        return self.type in _TYPES_OF_ORDERS
 
     @property
     def is_of_life_cycle(self) -> bool:

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, SOURCE, LifeCycleType, OwnType
 from handlers.orders.schemas import OrderBody
 from handlers.payments.schemas import PaymentBody
+from handlers.products.schemas import ProductBody
 from handlers.schemas import Body, Moment
 from handlers.stats.schemas import OrderStatsBody
 from realtime.cloudevents import MAX_ATTRIBUTE_BYTES, NO_CONTROL, RFC3339
@@ -36,6 +37,7 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_EDITED: OrderBody,
     OwnType.PAYMENT_CHANGED: PaymentBody,
     OwnType.ORDERS_COUNTED: OrderStatsBody,
+    OwnType.STOCK_LOW: ProductBody,
 }
 """What the `data` of each of our own types is."""
 
@@ -113,6 +115,7 @@ _SUBJECTS: Final[Mapping[type[Body], Schema]] = {
     OrderBody: {**_ID, "description": "The id of what it happened to; events of one subject are in order"},
     PaymentBody: {**_ID, "description": "The id of the order that it is of; events of one subject are in order"},
     OrderStatsBody: {"const": ORDERS},
+    ProductBody: {**_ID, "description": "The id of the product; events of one subject are in order"},
 }
 _TRACEPARENT: Final[Schema] = {"type": "string", "description": "W3C trace context of what set the event off"}
 _ENVELOPE: Final[Mapping[str, Schema]] = {

@@ -33,7 +33,7 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
 
 def rules(settings: Settings) -> Rules:
     expiry = settings.orders.unpaid_expiry
-    return Rules(timedelta(seconds=expiry) if expiry else None)
+    return Rules(timedelta(seconds=expiry) if expiry else None, settings.orders.low_stock)
 
 
 def provider(settings: Settings) -> str:

@@ -350,6 +350,7 @@ class Orders(Section):
     unpaid_expiry: Annotated[float, Field(ge=0, le=10 * 366 * 86_400, description="seconds from 0 to ten years")] = (
         86_400.0
     )
+    low_stock: Length = 5
 
 
 class Payments(Section):

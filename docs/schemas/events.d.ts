@@ -98,6 +98,16 @@ export type Point = {
   revenue: number;
 };
 
+/** `price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered. */
+export type Product = {
+  id: string;
+  sku: string;
+  name: string;
+  price: number;
+  currency: string;
+  stock: number;
+};
+
 /** What is given back of a payment. */
 export type Refund = {
   id: string;
@@ -224,6 +234,38 @@ export type OrderStatsPublication = {
   /** When it happened */
   time: string;
   data: OrderStats;
+};
+
+/** An event on the exchange */
+export type ProductEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "stock.low";
+  /** The id of the product; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Product;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type ProductPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "stock.low";
+  /** The id of the product; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Product;
 };
 
 /** Another service's event on the exchange */

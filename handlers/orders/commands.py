@@ -34,10 +34,9 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
     claim = _claim(caller, order)
 
     async def place_it(uow: UnitOfWork) -> Reply:
-        expires_at = caller.rules.expiry_of(caller.cause.now)
         address = None if order.address is None else order.address.address()
         placed = await service.place(
-            uow, caller.actor, order.quantities(), caller.cause, expires_at, address=address, note=order.note
+            uow, caller.actor, order.quantities(), caller.cause, caller.rules, address=address, note=order.note
         )
         return Reply(201, OrderBody.of(placed).encode())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +18,8 @@ from handlers.orders.schemas import OrderBody
 from handlers.payments import ledger
 from handlers.ports.domain import Quantity, UnitOfWork
 from handlers.products.model import Product
+from handlers.products.schemas import ProductBody
+from handlers.rules import Rules
 from handlers.snapshot import Snapshot
 
 
@@ -35,12 +36,13 @@ async def place(
     actor: Actor,
     items: Sequence[Quantity],
     cause: Cause,
-    expires_at: datetime | None = None,
+    rules: Rules,
     *,
     address: Address | None = None,
     note: str | None = None,
 ) -> Order:
-    """Take the pieces out of stock at today's prices and order them for `actor`.
+    """Take the pieces out of stock at today's prices and order them for `actor`. Staff are told of a product of which
+    no more than a few are left with that.
 
     Raises Invalid for a product named twice, one that does not exist, or products of several currencies, and
     OutOfStock; each with a fault per item.
@@ -60,12 +62,15 @@ async def place(
         lines=tuple(_line(product, item.quantity) for product, item in zip(products, items, strict=True)),
         created_at=cause.now,
         updated_at=cause.now,
-        expires_at=expires_at,
+        expires_at=rules.expiry_of(cause.now),
         address=address,
         note=note,
     )
     order = await uow.orders.add(order, Change.of(order, Action.PLACE, actor))
     await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
+    for product, item in zip(products, items, strict=True):
+        if product.stock <= rules.low_stock < product.stock + item.quantity:
+            await uow.outbox.add(_stock_event(product, cause))
     return order
 
 
@@ -213,6 +218,18 @@ def _only_currency(products: Sequence[Product]) -> str:
 
 def _line(product: Product, quantity: int) -> Line:
     return Line(product.id, product.sku, product.name, product.price, quantity)
+
+
+def _stock_event(product: Product, cause: Cause) -> Event:
+    return Event(
+        id=str(new_id(cause.now)),
+        source=SOURCE,
+        type=OwnType.STOCK_LOW,
+        subject=str(product.id),
+        time=cause.now,
+        data=ProductBody.of(product).model_dump(mode="json"),
+        traceparent=cause.traceparent,
+    )
 
 
 def _event(kind: OwnType, order: Order, cause: Cause) -> Event:

@@ -53,7 +53,7 @@ async def customer(postgres: Postgres) -> Actor:
 async def place(postgres: Postgres, customer: Actor, product: Product, *, overdue: timedelta) -> None:
     now = utc_now()
     async with postgres.transaction() as uow:
-        await service.place(uow, customer, [Quantity(product.id, 3)], Cause(now), now - overdue)
+        await service.place(uow, customer, [Quantity(product.id, 3)], Cause(now), Rules(unpaid_for=-overdue))
 
 
 async def found(postgres: Postgres, statement: str) -> list[tuple[object, ...]]:

@@ -21,6 +21,7 @@ from handlers.orders import service as orders
 from handlers.orders.model import REQUESTED, TRANSITIONS, Order
 from handlers.ports.domain import Quantity
 from handlers.products.model import Product
+from handlers.rules import Rules
 from handlers.stats import service
 from handlers.stats.adding_up import AddingUp
 from handlers.stats.model import Count, Span, Window
@@ -65,7 +66,7 @@ class Shop:
         actor = Actor(self.customer.id, Role.CUSTOMER)
         items = [Quantity(self.products[product].id, quantity)]
         async with self.postgres.transaction() as unit:
-            order = await orders.place(unit, actor, items, Cause(at))
+            order = await orders.place(unit, actor, items, Cause(at), Rules())
         self.orders.append(order)
         return order
 

@@ -313,6 +313,16 @@ async def test_stripe_is_asked_there_with_this_key_and_signs_with_that_secret(
                     assert reply.status == status
 
 
+@pytest.mark.shows("orders.low_stock")
+async def test_staff_are_told_of_so_few_pieces_that_are_left(deploy: Deploy, postgres_url: str) -> None:
+    await furnish(postgres_url)  # of 9 pieces
+    async with deploy("[orders]\nlow_stock = 7") as node, node.client("stock:low", token=of_account()) as client:
+        for _ in range(3):
+            await place(node)
+        heard = [(await client.hear())["push"] for _ in range(4)]  # the orders too, for they are this account's own
+    assert [each["pub"]["data"]["data"]["stock"] for each in heard if each["channel"] == "stock:low"] == [7]
+
+
 async def furnish(postgres_url: str) -> None:
     """An account, and a product that one can order."""
     async with connected(postgres_url) as connection:

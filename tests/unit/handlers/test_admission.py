@@ -9,6 +9,7 @@ from handlers.admission import Admission
 from handlers.audience import UnknownChannel, order_channel, orders_feed, personal_channel
 from handlers.orders import service
 from handlers.ports.domain import Quantity
+from handlers.rules import Rules
 from handlers.work import Work
 from tests.doubles import CAUSE, MemoryDatabase, a_product, an_actor
 
@@ -17,7 +18,7 @@ async def test_an_orders_channel_is_open_to_its_owner_and_staff() -> None:
     database, owner, product = MemoryDatabase(), an_actor(), a_product()
     async with database.transaction() as uow:
         await uow.products.add(product)
-        order = await service.place(uow, owner, [Quantity(product.id, 1)], CAUSE)
+        order = await service.place(uow, owner, [Quantity(product.id, 1)], CAUSE, Rules())
     admission, channel = Admission(Work(database)), order_channel(order.id)
 
     assert await admission.may_join(owner, channel)

@@ -11,6 +11,7 @@ from handlers.audience import (
     Kind,
     UnknownChannel,
     channels_for,
+    low_stock,
     may_join,
     order_channel,
     order_stats,
@@ -23,7 +24,7 @@ from tests.doubles import NOW
 
 actors = st.builds(Actor, st.uuids(), st.sampled_from(Role))
 names = st.one_of(
-    st.sampled_from([orders_feed(), order_stats()]),
+    st.sampled_from([orders_feed(), order_stats(), low_stock()]),
     st.uuids().map(order_channel),
     st.uuids().map(personal_channel),
     st.text(max_size=60),
@@ -49,7 +50,7 @@ def test_the_owner_hears_the_order_whatever_the_role(actor: Actor, order: UUID) 
 
 @given(actors, st.one_of(st.none(), st.uuids()))
 def test_only_staff_hear_of_all_orders(actor: Actor, owner: UUID | None) -> None:
-    for name in (orders_feed(), order_stats()):
+    for name in (orders_feed(), order_stats(), low_stock()):
         assert may_join(actor, parse_channel(name), owner=owner) == (actor.role in {Role.STAFF, Role.ADMIN})
 
 
@@ -70,6 +71,8 @@ def test_a_name_is_unknown_or_the_one_spelling_of_a_channel(name: str) -> None:
             assert name == orders_feed()
         case Kind.ORDER_STATS:
             assert name == order_stats()
+        case Kind.LOW_STOCK:
+            assert name == low_stock()
         case Kind.ORDER:
             assert channel.id is not None
             assert name == order_channel(channel.id)
@@ -124,6 +127,12 @@ def test_what_happens_to_a_payment_reaches_who_hears_its_order_only(
 ) -> None:
     event = an_event(OwnType.PAYMENT_CHANGED, str(order), recipient=customer, channel=channel)
     assert channels_for(event, {OwnType.PAYMENT_CHANGED: orders_feed()}) == (order_channel(order),)
+
+
+@given(st.uuids(), st.one_of(st.none(), names))
+def test_a_low_stock_reaches_staff_only(customer: UUID, channel: str | None) -> None:
+    event = an_event(OwnType.STOCK_LOW, str(customer), recipient=customer, channel=channel)
+    assert channels_for(event, {OwnType.STOCK_LOW: orders_feed()}) == (low_stock(),)
 
 
 @given(st.uuids(), st.one_of(st.none(), names))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -15,6 +15,7 @@ from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Position, Quantity
+from handlers.rules import Rules
 from tests.doubles import CAUSE, NOW, MemoryUnitOfWork, a_product, an_actor
 
 CUSTOMER = an_actor()
@@ -30,11 +31,11 @@ def uow() -> MemoryUnitOfWork:
 
 
 async def placed(
-    uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2, expires_at: datetime | None = None
+    uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2, unpaid_for: timedelta | None = None
 ) -> Order:
     product = a_product()
     await uow.products.add(product)
-    return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE, expires_at)
+    return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE, Rules(unpaid_for=unpaid_for))
 
 
 async def test_placing_takes_price_and_pieces_of_now_and_tells_it(uow: MemoryUnitOfWork) -> None:
@@ -42,7 +43,7 @@ async def test_placing_takes_price_and_pieces_of_now_and_tells_it(uow: MemoryUni
     await uow.products.add(mug)
     await uow.products.add(pot)
 
-    order = await service.place(uow, CUSTOMER, [Quantity(mug.id, 3), Quantity(pot.id, 1)], CAUSE)
+    order = await service.place(uow, CUSTOMER, [Quantity(mug.id, 3), Quantity(pot.id, 1)], CAUSE, Rules())
 
     assert (order.status, order.version, order.number, order.total) == (Status.PLACED, 1, 1, 3 * 250 + 1200)
     assert [(line.sku, line.unit_price, line.quantity) for line in order.lines] == [
@@ -63,7 +64,7 @@ async def test_a_product_named_twice_is_refused_before_anything_is_taken(uow: Me
     await uow.products.add(product)
 
     with pytest.raises(Invalid) as refused:
-        await service.place(uow, CUSTOMER, [Quantity(product.id, 1), Quantity(product.id, 2)], CAUSE)
+        await service.place(uow, CUSTOMER, [Quantity(product.id, 1), Quantity(product.id, 2)], CAUSE, Rules())
 
     assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [
         ("/items/1/product_id", "repeated_product")
@@ -73,7 +74,7 @@ async def test_a_product_named_twice_is_refused_before_anything_is_taken(uow: Me
 
 async def test_an_unknown_product_is_a_fault_of_the_request(uow: MemoryUnitOfWork) -> None:
     with pytest.raises(Invalid) as refused:
-        await service.place(uow, CUSTOMER, [Quantity(uuid4(), 1)], CAUSE)
+        await service.place(uow, CUSTOMER, [Quantity(uuid4(), 1)], CAUSE, Rules())
 
     assert [fault.pointer for fault in refused.value.faults] == ["/items/0"]
 
@@ -84,7 +85,7 @@ async def test_products_of_two_currencies_are_refused(uow: MemoryUnitOfWork) -> 
     await uow.products.add(dollar)
 
     with pytest.raises(Invalid) as refused:
-        await service.place(uow, CUSTOMER, [Quantity(euro.id, 1), Quantity(dollar.id, 1)], CAUSE)
+        await service.place(uow, CUSTOMER, [Quantity(euro.id, 1), Quantity(dollar.id, 1)], CAUSE, Rules())
 
     assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [
         ("/items/1/product_id", "other_currency")
@@ -96,7 +97,7 @@ async def test_too_few_pieces_are_a_conflict(uow: MemoryUnitOfWork) -> None:
     await uow.products.add(product)
 
     with pytest.raises(OutOfStock):
-        await service.place(uow, CUSTOMER, [Quantity(product.id, 2)], CAUSE)
+        await service.place(uow, CUSTOMER, [Quantity(product.id, 2)], CAUSE, Rules())
 
 
 @pytest.mark.parametrize(
@@ -145,8 +146,8 @@ async def test_staff_take_an_order_to_its_end_with_an_event_for_each_step(uow: M
 
 async def test_an_order_that_stayed_unpaid_expires_once_and_gives_its_pieces_back(uow: MemoryUnitOfWork) -> None:
     end = NOW + timedelta(hours=1)
-    order = await placed(uow, quantity=4, expires_at=end)
-    paid = await placed(uow, expires_at=end)
+    order = await placed(uow, quantity=4, unpaid_for=timedelta(hours=1))
+    paid = await placed(uow, unpaid_for=timedelta(hours=1))
     await service.advance(uow, STAFF, paid.id, Action.PAY, CAUSE)
 
     too_early = await service.expire_next(uow, Cause(end - timedelta(seconds=1)))
@@ -285,3 +286,18 @@ async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> N
     await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=None, limit=1)
 
     assert reads == ["position", "state"] * 2
+
+
+@pytest.mark.parametrize(("stock", "taken", "is_told"), [(9, 3, False), (9, 4, True), (9, 9, True), (5, 1, False)])
+async def test_staff_are_told_once_that_no_more_than_a_few_are_left(
+    uow: MemoryUnitOfWork, stock: int, taken: int, is_told: bool
+) -> None:
+    product = a_product(stock=stock)
+    await uow.products.add(product)
+
+    await service.place(uow, CUSTOMER, [Quantity(product.id, taken)], CAUSE, Rules(low_stock=5))
+
+    told = [event for event in uow.outbox.events if event.type == OwnType.STOCK_LOW]
+    assert len(told) == is_told
+    for event in told:
+        assert (event.subject, event.data["stock"], event.recipient) == (str(product.id), stock - taken, None)

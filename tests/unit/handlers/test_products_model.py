@@ -10,6 +10,7 @@ from handlers.orders import service
 from handlers.orders.schemas import MAX_LINES, MAX_QUANTITY
 from handlers.ports.domain import Quantity
 from handlers.products.model import MAX_NAME_LENGTH, MAX_SKU_LENGTH, Product
+from handlers.rules import Rules
 from tests.doubles import CAUSE, MemoryUnitOfWork, a_product, an_actor
 
 
@@ -37,7 +38,7 @@ async def test_the_event_of_the_largest_order_can_be_delivered() -> None:
         await uow.products.add(replace(product, name=f"{worst}!"))
     items = [Quantity(product_id, MAX_QUANTITY) for product_id in uow.products.rows]
 
-    await service.place(uow, an_actor(), items, CAUSE)
+    await service.place(uow, an_actor(), items, CAUSE, Rules())
 
     assert len(uow.outbox.events[0].encode()) < MAX_EVENT_BYTES // 2
 
