@@ -7,7 +7,8 @@ import { fullJitter, pause } from "./timing.js";
  * @typedef {{access_token: string, expires_in: number, account: Account}} SignIn
  * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number}} Product
  * @typedef {{product_id: string, sku: string, name: string, unit_price: number, quantity: number}} Item
- * @typedef {"placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"} Status
+ * @typedef {"placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"
+ *   | "payment_failed" | "returned" | "refunded"} Status
  * @typedef {{
  *   id: string, number: number, customer_id: string, status: Status, version: number, currency: string,
  *   total: number, items: Item[], created_at: string, updated_at: string, expires_at: string | null
@@ -21,6 +22,7 @@ const ROOT = "/api/v1";
 const REPLY_TIMEOUT = 10_000;
 const PLACE_TRIES = 4;
 const PAGE = 50;
+const SANDBOX_CARD = "pm_card_visa";
 
 /** The server answered, and said no: problem+json of RFC 9457. */
 export class Problem extends Error {
@@ -133,9 +135,18 @@ export class Api {
     }
   }
 
-  /** @param {string} orderId @param {"pay" | "pack" | "ship" | "deliver" | "cancel"} action @returns {Promise<Order>} */
-  act(orderId, action) {
-    return this.#send("POST", `/orders/${orderId}/${action}`);
+  /**
+   * What a provider does to an order is heard of, as all that others do.
+   * @param {string} orderId
+   * @param {"checkout" | "pay" | "pack" | "ship" | "deliver" | "return" | "refund" | "cancel"} action
+   * @returns {Promise<Order>}
+   */
+  async act(orderId, action) {
+    const path = `/orders/${orderId}`;
+    if (action === "checkout") await this.#send("POST", `${path}/payment`, { method: SANDBOX_CARD });
+    else if (action === "refund") await this.#send("POST", `${path}/refunds`, {});
+    else return this.#send("POST", `${path}/${action}`);
+    return this.#send("GET", path);
   }
 
   /**

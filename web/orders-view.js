@@ -3,7 +3,7 @@
  *
  * @typedef {import("./api.js").Account} Account
  * @typedef {import("./api.js").Order} Order
- * @typedef {"pay" | "pack" | "ship" | "deliver" | "cancel"} Action
+ * @typedef {"checkout" | "pay" | "pack" | "ship" | "deliver" | "return" | "refund" | "cancel"} Action
  */
 
 import { byId, element } from "./dom.js";
@@ -13,16 +13,30 @@ import { showProblem } from "./problem-view.js";
 const LIT = 2_500; // ms; the same as the animation in style.css
 const CONFIRM_WITHIN = 4_000;
 
-const LABELS = Object.freeze({ pay: "Mark paid", pack: "Pack", ship: "Ship", deliver: "Deliver", cancel: "Cancel" });
+const LABELS = Object.freeze({
+  checkout: "Pay",
+  pay: "Mark paid",
+  pack: "Pack",
+  ship: "Ship",
+  deliver: "Deliver",
+  return: "Take back",
+  refund: "Refund",
+  cancel: "Cancel",
+});
+const FINAL = Object.freeze(["cancel", "refund", "return"]);
 const STAFF_ACTIONS = Object.freeze({
   placed: ["pay", "cancel"],
+  payment_failed: ["pay", "cancel"],
   paid: ["pack", "cancel"],
   packed: ["ship", "cancel"],
   shipped: ["deliver"],
-  delivered: [],
+  delivered: ["return"],
+  returned: ["refund"],
   cancelled: [],
   expired: [],
+  refunded: [],
 });
+const CUSTOMER_ACTIONS = Object.freeze({ placed: ["checkout", "cancel"], payment_failed: ["checkout", "cancel"] });
 
 export class OrdersView {
   #table = byId("orders", HTMLTableElement);
@@ -102,7 +116,7 @@ export class OrdersView {
   #row(order) {
     const when = new Date(order.updated_at);
     const customer = order.customer_id === this.#account.id ? "You" : order.customer_id.slice(0, 8);
-    const status = element("span", { class: "chip", "data-status": order.status }, order.status);
+    const status = element("span", { class: "chip", "data-status": order.status }, order.status.replace("_", " "));
     const time = element("time", { datetime: order.updated_at, title: fullMoment(when) }, clock(when));
     const buttons = this.#actions(order).map((action) => this.#button(order, action));
     const data = { "data-id": order.id, "data-number": `${order.number}`, "data-version": `${order.version}` };
@@ -122,18 +136,20 @@ export class OrdersView {
 
   /** @param {Order} order @returns {Action[]} */
   #actions(order) {
-    if (this.#account.role !== "customer") return /** @type {Action[]} */ (STAFF_ACTIONS[order.status] ?? []);
-    return order.status === "placed" ? ["cancel"] : [];
+    /** @type {Readonly<Record<string, readonly string[]>>} */
+    const actions = this.#account.role === "customer" ? CUSTOMER_ACTIONS : STAFF_ACTIONS;
+    return /** @type {Action[]} */ ([...(actions[order.status] ?? [])]);
   }
 
   /** @param {Order} order @param {Action} action */
   #button(order, action) {
     const name = `${LABELS[action]} order ${order.number}`;
-    const kind = action === "cancel" ? "quiet" : "";
+    const isFinal = FINAL.includes(action);
+    const kind = isFinal ? "quiet" : "";
     const attributes = { type: "button", class: kind, "aria-label": name, "data-action": action };
     const button = element("button", attributes, LABELS[action]);
     const run = () => void this.#guard(button, () => this.#act(order.id, action));
-    button.addEventListener("click", action === "cancel" ? confirmed(button, run) : run);
+    button.addEventListener("click", isFinal ? confirmed(button, run) : run);
     return button;
   }
 

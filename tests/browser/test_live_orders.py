@@ -148,3 +148,48 @@ async def test_older_orders_come_on_demand_and_stay_current(
         await dashboard.shows(first, "paid")
         shown = await dashboard.orders()
         assert shown == as_shown((await customer.orders())[: len(shown)])
+
+
+async def test_a_customer_pays_on_the_page_and_staff_give_it_back(
+    browser: Browser, served: Orderwire, customer: Person
+) -> None:
+    [order] = await customer.place_some(1)
+    async with (
+        open_dashboard(browser, served.base_url) as staff_page,
+        open_dashboard(browser, served.base_url) as customer_page,
+    ):
+        await staff_page.sign_in("staff")
+        await customer_page.sign_in("customer")
+
+        await customer_page.row(order).locator("[data-action=checkout]").click()
+        await staff_page.shows(order, "paid")
+        for button, clicks, status in (
+            ("pack", 1, "packed"),
+            ("ship", 1, "shipped"),
+            ("deliver", 1, "delivered"),
+            ("return", 2, "returned"),
+            ("refund", 2, "refunded"),
+        ):
+            for _ in range(clicks):
+                await staff_page.row(order).locator(f"[data-action={button}]").click()
+            await customer_page.shows(order, status)
+
+
+async def test_the_sandbox_asks_its_customer_and_sends_them_back(
+    browser: Browser, served: Orderwire, customer: Person
+) -> None:
+    [order] = await customer.place_some(1)
+    shop = f"{served.base_url}/?back"
+    body = {"method": "pm_card_authenticationRequired", "return_url": shop}
+    asked = await customer.call("POST", f"orders/{order['id']}/payment", body)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        bank = await dashboard.page.context.new_page()
+        await bank.goto(f"{served.base_url}{asked['action_url']}")
+        await expect(bank.get_by_text("Is it you who pays")).to_be_visible()
+        await bank.get_by_role("button", name="Yes, it is me").click()
+        await bank.wait_for_url(shop)
+
+        await dashboard.shows(order, "paid")
+        await bank.goto(f"{served.base_url}{asked['action_url']}")
+        await expect(bank.get_by_text("There is nothing to ask any more")).to_be_visible()
