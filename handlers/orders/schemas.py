@@ -40,8 +40,8 @@ class ItemRequest(Body):
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 
 
-class AddressBody(Body):
-    """Where an order goes."""
+class AddressRequest(Body):
+    """Where an order is to go."""
 
     name: Annotated[Text, Field(min_length=1, max_length=200, description="Of who lives there")]
     line1: Annotated[Text, Field(min_length=1, max_length=200)]
@@ -50,10 +50,6 @@ class AddressBody(Body):
     city: Annotated[Text, Field(min_length=1, max_length=100)]
     region: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
     country: Annotated[str, Field(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
-
-    @classmethod
-    def of(cls, address: Address | None) -> Self | None:
-        return None if address is None else cls(**asdict(address))
 
     def address(self) -> Address:
         return Address(**dict(self))
@@ -64,7 +60,7 @@ Note = Annotated[Text, Field(min_length=1, max_length=1000, description="Of the 
 
 class PlaceOrderRequest(Body):
     items: Annotated[list[ItemRequest], Field(min_length=1, max_length=MAX_LINES)]
-    address: AddressBody | None = None
+    address: AddressRequest | None = None
     note: Note | None = None
 
     def quantities(self) -> list[Quantity]:
@@ -80,8 +76,16 @@ class PlaceOrder(PlaceOrderRequest):
 class EditOrderRequest(Body):
     """What is given is as given from now on, null is none; what is not given stays (RFC 7396)."""
 
-    address: AddressBody | None = None
+    address: AddressRequest | None = None
     note: Note | None = None
+
+
+class AddressBody(AddressRequest):
+    """Where an order goes."""
+
+    @classmethod
+    def of(cls, address: Address | None) -> Self | None:
+        return None if address is None else cls(**asdict(address))
 
 
 class LineBody(Body):
