@@ -39,7 +39,8 @@ class Dashboard:
 
     async def orders(self) -> list[tuple[str, int, str]]:
         """Id, version and status of each row, from the top."""
-        read = "rows => rows.map(row => [row.dataset.id, +row.dataset.version, row.querySelector('.chip').textContent])"
+        status = "row.querySelector('.chip').dataset.status"
+        read = f"rows => rows.map(row => [row.dataset.id, +row.dataset.version, {status}])"
         rows = await self.page.locator("#orders-body tr").evaluate_all(read)
         return [(row[0], row[1], row[2]) for row in rows]
 

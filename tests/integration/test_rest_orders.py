@@ -163,7 +163,7 @@ async def test_a_hundred_buyers_of_the_last_ten_pieces_make_ten_orders(rest: Pos
 
     assert Counter(answer.status for answer in answers) == {201: 10, 409: 90}
     assert {answer.code for answer in answers if answer.status == 409} == {"out_of_stock"}
-    assert (await rest.count("orders"), await rest.count("outbox")) == (10, 10)
+    assert (await rest.count("orders"), await rest.count("outbox")) == (10, 11)  # one of them tells that few are left
     assert (await rest.call("GET", f"/api/v1/products/{product.id}", buyers[0])).body["stock"] == 0
 
 
