@@ -33,7 +33,8 @@ class Work:
         self._database = database
         self._limit = limit
         self._running: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._jobs: set[asyncio.Task[Any]] = set()  # which wait for others than the database, and fill no place for it
+        self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,6 +42,8 @@ class Work:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._closing = True
+        await asyncio.gather(*self._jobs, return_exceptions=True)
         self._closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -55,7 +58,7 @@ class Work:
             async with self._database.transaction() as uow:
                 return await command(uow)
 
-        return await self._own(commit, "write")
+        return await self._on_database(commit, "write")
 
     async def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> T:
         """Run `query`, which changes nothing. Raises what it raises, and Unavailable."""
@@ -64,27 +67,35 @@ class Work:
             async with self._database.read() as uow:
                 return await query(uow)
 
-        return await self._own(look, "read")
+        return await self._on_database(look, "read")
 
     async def finish(self, job: Callable[[], Coroutine[None, None, T]]) -> T:
         """Run `job`, which does several of these with something in between. Raises what it raises, and Unavailable."""
-        return await self._own(job, "job")
+        if self._closing:
+            raise Unavailable
+        return await self._own(job, "job", self._jobs)
 
-    async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
-        if self._closed or len(self._running) >= self._limit:
+    async def _on_database(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
+        if self._closed:
             raise Unavailable
         started = time.perf_counter()
+        try:
+            return await self._own(work, kind, self._running)
+        finally:
+            timing.add_database(time.perf_counter() - started)
+
+    async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str, running: set[asyncio.Task[Any]]) -> T:
+        if len(running) >= self._limit:
+            raise Unavailable
         task = asyncio.create_task(work(), name=kind)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        running.add(task)
+        task.add_done_callback(running.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_log_outcome)
             raise
         finally:
-            if kind != "job":  # what a job asks of the database is counted by itself
-                timing.add_database(time.perf_counter() - started)
             del task  # what it raised holds this frame: a cycle, which only the garbage collector could free
 
 

@@ -44,6 +44,7 @@ _REFUND_STATUSES: Final[Mapping[str, RefundStatus]] = {
     "failed": RefundStatus.FAILED,
     "canceled": RefundStatus.FAILED,
 }
+_UNKNOWN: Final = "resource_missing"
 _NOT_NOW: Final = "payment_intent_unexpected_state"
 
 
@@ -134,6 +135,8 @@ class StripeProvider:
                     {"idempotency_key": f"refund-{refund.id}"},
                 )
         except stripe.InvalidRequestError as refused:
+            if refused.code == _UNKNOWN:
+                raise _unknown_to_stripe(reference) from refused
             log.warning("refund_refused", reference=reference, refund=str(refund.id), code=refused.code)
             return RefundStatus.FAILED
         return _refund_status(made.status)
@@ -150,6 +153,8 @@ class StripeProvider:
             reference = about["id"] if about["object"] == "payment_intent" else about.get("payment_intent")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             return None
+        if about["object"] == "refund" and about.get("status") in {"failed", "canceled"}:
+            log.error("refund_failed", refund=about.get("id"), reference=reference)  # it may have succeeded before
         return reference if isinstance(reference, str) else None
 
     async def _look(self, reference: str) -> Standing:
@@ -159,16 +164,20 @@ class StripeProvider:
             with _answering():
                 return _standing(await self._intents.retrieve_async(reference))
         except stripe.InvalidRequestError as unknown:
-            log.error("payment_unknown_to_stripe", reference=reference, code=unknown.code)
-            raise ProviderAway from unknown
+            raise _unknown_to_stripe(reference) from unknown
 
     async def _known_refund(self, reference: str, refund: Refund) -> RefundStatus | None:
-        with _answering():
-            listed = await self._refunds.list_async({"payment_intent": reference, "limit": 100})
-            async for each in listed.auto_paging_iter():
-                metadata = {} if each.metadata is None else each.metadata.to_dict()
-                if metadata.get(_REFUND) == str(refund.id):
-                    return _refund_status(each.status)
+        import stripe
+
+        try:
+            with _answering():
+                listed = await self._refunds.list_async({"payment_intent": reference, "limit": 100})
+                async for each in listed.auto_paging_iter():
+                    metadata = {} if each.metadata is None else each.metadata.to_dict()
+                    if metadata.get(_REFUND) == str(refund.id):
+                        return _refund_status(each.status)
+        except stripe.InvalidRequestError as unknown:
+            raise _unknown_to_stripe(reference) from unknown
         return None
 
 
@@ -200,6 +209,14 @@ def _answering() -> Iterator[None]:
     except stripe.StripeError as away:
         log.warning("stripe_away", error=type(away).__name__, code=away.code, request=away.request_id)
         raise ProviderAway from away
+    except (aiohttp.ClientError, OSError) as broken:  # in the middle of an answer, which the library lets through
+        log.warning("stripe_away", error=type(broken).__name__)
+        raise ProviderAway from broken
+
+
+def _unknown_to_stripe(reference: str) -> ProviderAway:
+    log.error("payment_unknown_to_stripe", reference=reference)
+    return ProviderAway()
 
 
 def _reference(payment: Payment) -> str:
@@ -214,7 +231,7 @@ def _standing(intent: stripe.PaymentIntent) -> Standing:
     error = told.get("last_payment_error")
     return Standing(
         intent.id,
-        _STATUSES[intent.status],
+        _STATUSES.get(intent.status, PaymentStatus.PROCESSING),  # what is new to us is not settled
         intent.client_secret,
         redirect.get("url"),
         None if error is None else _decline(error),

@@ -79,6 +79,9 @@ class PostgresPayments:
     async def ask_soon(self, order_id: UUID, now: datetime) -> None:
         await self.connection.execute(SQL["ask_soon"], order_id, now)
 
+    async def ask_no_more(self, payment_id: UUID) -> None:
+        await self.connection.execute(SQL["ask_no_more"], payment_id)
+
     async def ask_about(self, provider: str, reference: str, now: datetime) -> UUID | None:
         payment_id: UUID | None = await self.connection.fetchval(SQL["ask_about"], provider, reference, now)
         return payment_id

@@ -176,6 +176,9 @@ class MemoryPayments:
             if each.order_id == order_id and not each.status.is_settled:
                 self.rows[each.id] = replace(each, ask_at=now)
 
+    async def ask_no_more(self, payment_id: UUID) -> None:
+        self.rows[payment_id] = replace(self.rows[payment_id], ask_at=None)
+
     async def ask_about(self, provider: str, reference: str, now: datetime) -> UUID | None:
         for each in self.rows.values():
             if each.provider == provider and each.standing is not None and each.standing.reference == reference:

@@ -48,7 +48,8 @@ async def refund(caller: Caller, order: RefundOrder) -> Reply:
     claim = _claim(caller, order.idempotency_key, order.id, "refunds", body)
 
     async def ask_for_it(uow: UnitOfWork) -> Reply:
-        asked = await service.refund(uow, caller.actor, order.id, order.amount, caller.cause)
+        provider = None if caller.provider is None else caller.provider.name
+        asked = await service.refund(uow, caller.actor, order.id, order.amount, provider, caller.cause)
         return Reply(201, RefundBody.of(asked).encode())
 
     return await caller.work.write(lambda uow: answer_once(uow, claim, ask_for_it))
@@ -99,6 +100,7 @@ class _Collecting:
         except ProviderAway as away:
             raise Unavailable("The payment provider is away; nothing was collected.") from away
         except Refused as refused:
+            await self.caller.work.write(lambda uow: service.note_refused(uow, payment.id, self.caller.cause))
             raise NotPayable(str(refused)) from None
         return await self.caller.work.write(lambda uow: service.note_opened(uow, payment, standing, self.caller.cause))
 
@@ -119,7 +121,8 @@ class _Collecting:
     async def _tell(self, uow: UnitOfWork, payment: Payment) -> Reply:
         async def tell(uow: UnitOfWork) -> Reply:
             after = await uow.payments.get(payment.id) or payment
-            return Reply(200, OwnPaymentBody.own(after, is_owner=True).encode())
+            is_owner = await uow.orders.owner_of(after.order_id) == self.caller.actor.account_id
+            return Reply(200, OwnPaymentBody.own(after, is_owner=is_owner).encode())
 
         return await answer_once(uow, self.claim, tell)
 

@@ -7,7 +7,7 @@ import structlog
 from handlers.clock import utc_now
 from handlers.events import Cause
 from handlers.payments.settling import settle
-from handlers.ports.payments import PaymentProvider, ProviderAway
+from handlers.ports.payments import ForgedNotice, PaymentProvider, ProviderAway
 from handlers.work import Work
 
 log = structlog.get_logger(__name__)
@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 async def receive(work: Work, provider: PaymentProvider, body: bytes, signature: str) -> None:
     """Once this returns, the provider is asked about what it tells of, by whoever lives. Raises ForgedNotice,
     Unavailable."""
+    if not signature.isascii():
+        raise ForgedNotice("A signature is ASCII.")
     reference = provider.notice(body, signature)
     if reference is None:
         return

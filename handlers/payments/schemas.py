@@ -15,6 +15,8 @@ from handlers.snapshot import Snapshot
 MAX_METHOD = 255
 MAX_URL = 2000
 
+_OF_THIEVES = frozenset({"lost_card", "stolen_card", "fraudulent", "pickup_card", "merchant_blacklist"})
+
 Method = Annotated[
     Text, Field(min_length=1, max_length=MAX_METHOD, description="As the provider's own library in the client names it")
 ]
@@ -61,6 +63,9 @@ class DeclineBody(Body):
 
     @classmethod
     def of(cls, decline: Decline) -> Self:
+        """Who has found or stolen a card does not learn that it is missed."""
+        if decline.code in _OF_THIEVES:
+            return cls(code="generic_decline", message="The card was declined.")
         return cls(code=decline.code, message=decline.message)
 
 

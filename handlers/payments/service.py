@@ -15,6 +15,7 @@ from handlers.orders import service as orders
 from handlers.orders.model import UNPAID, Action, By, Order
 from handlers.payments import ledger
 from handlers.payments.model import (
+    BY_HAND,
     Payment,
     PaymentStatus,
     Refund,
@@ -64,7 +65,9 @@ async def begin(
     if is_new:
         await ledger.add(uow, begun, cause)
         return begun
-    return await ledger.save(uow, begun, payment, cause)
+    begun = await ledger.save(uow, begun, payment, cause)
+    await uow.payments.ask_soon(order.id, cause.now + ledger.SOON)
+    return begun
 
 
 async def note_opened(uow: UnitOfWork, known: Payment, standing: Standing, cause: Cause) -> Payment:
@@ -74,6 +77,17 @@ async def note_opened(uow: UnitOfWork, known: Payment, standing: Standing, cause
     if before is None or before.standing is not None:
         return before or known
     return await ledger.save(uow, replace(before, standing=standing), before, cause)
+
+
+async def note_refused(uow: UnitOfWork, payment_id: UUID, cause: Cause) -> None:
+    """The provider will not even open it, so nothing was and nothing will be collected."""
+    known = await uow.payments.get(payment_id)
+    if known is None:
+        return
+    await uow.orders.lock(known.order_id)
+    before = await uow.payments.get(payment_id)
+    if before is not None and before.standing is None and not before.status.is_settled:
+        await ledger.save(uow, replace(before, status=PaymentStatus.CANCELLED, ask_at=None), before, cause)
 
 
 async def under_way(uow: UnitOfWork, payment_id: UUID) -> tuple[Payment, bool]:
@@ -102,6 +116,8 @@ async def learn(
     after = before.told(standing, refunds, cause.now)
     is_over = after.status.is_settled and not after.pending_refunds
     after = await ledger.save(uow, replace(after, ask_at=None if is_over else cause.now + ledger.SOON), before, cause)
+    if is_over:
+        await uow.payments.ask_no_more(after.id)
     if after.status is PaymentStatus.SUCCEEDED and before.status is not PaymentStatus.SUCCEEDED:
         if is_wanted:
             await orders.change(uow, order, Action.PAY, By.PROVIDER, cause)
@@ -114,10 +130,13 @@ async def learn(
     return await uow.payments.get(known.id)
 
 
-async def refund(uow: UnitOfWork, actor: Actor, order_id: UUID, amount: int | None, cause: Cause) -> Refund:
+async def refund(
+    uow: UnitOfWork, actor: Actor, order_id: UUID, amount: int | None, provider: str | None, cause: Cause
+) -> Refund:
     """Give back what was paid for an order, or so much of it.
 
-    Raises Forbidden for customers, NotFound, and NotRefundable for more than is left of what was paid.
+    Raises Forbidden for customers, NotFound, and NotRefundable for more than is left of what was paid, or what another
+    provider than this has collected.
     """
     actor.require_staff()
     order = orders.visible(await uow.orders.lock(order_id), actor)
@@ -125,6 +144,8 @@ async def refund(uow: UnitOfWork, actor: Actor, order_id: UUID, amount: int | No
     left = 0 if payment is None else payment.refundable
     if payment is None or left == 0:
         raise NotRefundable("There is nothing left of it to give back.")
+    if payment.provider not in {BY_HAND, provider}:
+        raise NotRefundable(f"It was collected by {payment.provider}, who is not asked any more: give it back there.")
     if amount is not None and amount > left:
         detail = f"{left} is left to give back"
         raise NotRefundable(f"{detail}.", faults=[Fault("/amount", NotRefundable.code, detail)])

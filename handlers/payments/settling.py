@@ -42,13 +42,22 @@ class Settling:
         count = 0
         while (due := await self._take()) is not None:
             count += 1
-            try:
-                await settle(self._work, self._provider, due, Cause(utc_now()))
-            except ProviderAway:
-                log.warning("provider_away", payment=str(due))
-            except Refused as refused:
-                log.warning("payment_refused", payment=str(due), reason=str(refused))
+            await self._settle(due)
         return count
+
+    async def _settle(self, payment_id: UUID) -> None:
+        try:
+            await settle(self._work, self._provider, payment_id, Cause(utc_now()))
+        except ProviderAway:
+            log.warning("provider_away", payment=str(payment_id))
+        except Refused as refused:
+            log.warning("payment_refused", payment=str(payment_id), reason=str(refused))
+        except Unavailable:
+            raise
+        except Exception:
+            # One payment that cannot be settled, whatever its provider has come up with, keeps no other waiting. It is
+            # due again later.
+            log.exception("settling_failed", payment=str(payment_id))
 
     async def _take(self) -> UUID | None:
         return await self._work.write(lambda uow: uow.payments.take_due(self._provider.name, utc_now()))
@@ -67,7 +76,11 @@ async def settle(work: Work, provider: PaymentProvider, payment_id: UUID, cause:
 
 async def _settle_once(work: Work, provider: PaymentProvider, payment_id: UUID, cause: Cause) -> Payment | None:
     payment, is_wanted = await work.read(lambda uow: service.under_way(uow, payment_id))
-    standing, refunds = await _ask(provider, payment, is_wanted=is_wanted)
+    try:
+        standing, refunds = await _ask(provider, payment, is_wanted=is_wanted)
+    except Refused:
+        await work.write(lambda uow: service.note_refused(uow, payment_id, cause))
+        raise
     return await work.write(lambda uow: service.learn(uow, payment, standing, refunds, cause))
 
 

@@ -130,6 +130,10 @@ class Payments(Protocol):
         """Let the provider be asked about what is not settled of an order's payments."""
         ...
 
+    async def ask_no_more(self, payment_id: UUID) -> None:
+        """There is nothing to learn about it."""
+        ...
+
     async def ask_about(self, provider: str, reference: str, now: datetime) -> UUID | None:
         """Let the provider be asked about this one, and return its id; None if there is none."""
         ...

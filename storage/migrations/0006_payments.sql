@@ -62,9 +62,11 @@ CREATE INDEX refunds_payment_id_idx ON refunds (payment_id, created_at, id);
 
 -- So far staff have collected all there was.
 INSERT INTO payments (id, order_id, provider, amount, currency, status, version, created_at, updated_at)
-SELECT gen_random_uuid(), o.id, 'by_hand', o.total, o.currency, 'succeeded', 1, c.changed_at, c.changed_at
+SELECT
+    gen_random_uuid(), o.id, 'by_hand', o.total, o.currency, 'succeeded', 1,
+    coalesce(c.changed_at, o.updated_at), coalesce(c.changed_at, o.updated_at)
 FROM orders AS o
-JOIN order_changes AS c ON c.order_id = o.id AND c.action = 'pay'
+LEFT JOIN order_changes AS c ON c.order_id = o.id AND c.action = 'pay'
 WHERE o.status IN ('paid', 'packed', 'shipped', 'delivered');
 
 -- The sandbox: a payment provider that collects no money. What it knows is its own, as if it were far away.

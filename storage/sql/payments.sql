@@ -40,6 +40,10 @@ SELECT id FROM payments WHERE order_id = $1 ORDER BY number DESC LIMIT 1;
 -- Let the provider be asked about what is not settled of an order's payments.
 UPDATE payments SET ask_at = $2, asked = 0 WHERE order_id = $1 AND status NOT IN ('succeeded', 'cancelled');
 
+-- name: ask_no_more
+-- There is nothing to learn about a payment.
+UPDATE payments SET ask_at = NULL WHERE id = $1 AND ask_at IS NOT NULL;
+
 -- name: ask_about
 -- Let the provider be asked about one payment, and return its id.
 UPDATE payments SET ask_at = $3, asked = 0 WHERE provider = $1 AND reference = $2 RETURNING id;

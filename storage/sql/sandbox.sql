@@ -71,7 +71,7 @@ WITH known AS (
     FROM sandbox_payments AS p
     WHERE p.payment_id = $2
         AND (SELECT sum(amount) FROM sandbox_movements AS m WHERE m.reference = p.reference) >= $3
-    ON CONFLICT (id) DO NOTHING
+    ON CONFLICT (id) DO UPDATE SET id = excluded.id
     RETURNING 1
 )
 SELECT EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM made);

@@ -298,6 +298,7 @@ async def test_a_payment_made_ready_can_be_gone_on_with_in_the_client_and_is_sho
     assert ready.body["status"] == "requires_payment_method"
     assert ready.body["client_secret"] == again.body["client_secret"] == (await shop.payment(order))["client_secret"]
     assert (await shop.payment(order, shop.staff))["client_secret"] is None
+    assert (await shop.pay(order, None, who=shop.staff)).body["client_secret"] is None
     secret = ready.body["client_secret"]
     assert await shop.fetch(f"SELECT id FROM outbox WHERE position('{secret}'::bytea IN body) > 0") == []
     stranger = await shop.rest.an_account()

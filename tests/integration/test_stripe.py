@@ -192,4 +192,47 @@ async def test_what_stripe_does_not_collect_is_said(shop: Shop, postgres_url: st
     order = await shop.order()
 
     assert (await shop.pay(order, stripe.GOOD))[1]["code"] == "not_payable"
-    assert (await shop.pay(await shop.order(), "pm_of_nobody"))[1]["code"] in {"not_payable", "invalid"}
+    assert (await shop.call("GET", f"orders/{order}/payment"))[1]["status"] == "cancelled"  # nothing is in the way
+    assert (await shop.pay(order, stripe.GOOD))[1]["code"] == "not_payable"
+
+
+async def test_a_signature_that_is_none_is_refused(shop: Shop) -> None:
+    url = f"{shop.node.url}/api/v1/payments/notices"
+    async with shop.node.http.post(url, data=b"{}", headers={"Stripe-Signature": "t=1,v1=é"}) as reply:
+        assert reply.status == 403
+
+
+async def test_an_answer_that_breaks_off_in_its_middle_is_no_answer(shop: Shop) -> None:
+    order = await shop.order()
+    shop.stripe.breaks_off = True
+    status, problem = await shop.pay(order, stripe.GOOD, key="a")
+    assert (status, problem["code"]) == (503, "unavailable")
+    shop.stripe.breaks_off = False
+    assert (await shop.pay(order, stripe.GOOD, key="a"))[1]["status"] == "succeeded"
+
+
+async def test_what_is_settled_is_asked_about_no_more_whatever_is_told_of_it(shop: Shop, postgres_url: str) -> None:
+    order = await shop.order()
+    await shop.pay(order, stripe.GOOD)
+    assert await shop.hook(shop.stripe.intents[shop.intent]) == 200
+
+    connection = await asyncpg.connect(postgres_url)
+    due = await connection.fetchval("SELECT count(*) FROM payments WHERE ask_at IS NOT NULL")
+    await connection.close()
+    assert due == 0
+
+
+async def test_a_refund_of_what_stripe_does_not_know_waits_and_takes_nobody_down(shop: Shop) -> None:
+    order = await shop.order()
+    await shop.pay(order, stripe.GOOD)
+    intent = shop.intent
+    shop.stripe.forgotten.add(intent)
+    _, refund = await shop.call("POST", f"orders/{order}/refunds", {})
+    await asyncio.sleep(1.5)  # it was asked
+    _, payment = await shop.call("GET", f"orders/{order}/payment")
+    assert [(each["id"], each["status"]) for each in payment["refunds"]] == [(refund["id"], "pending")]
+
+    shop.stripe.forgotten.clear()
+    await shop.hook({"object": "charge", "payment_intent": intent})
+    await shop.until(order, lambda read: read["status"] == "refunded")
+    assert shop.stripe.balance(intent) == 0

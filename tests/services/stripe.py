@@ -41,7 +41,9 @@ class Answer(Exception):
 @dataclass
 class Stripe:
     """`intents` and `refunds` by id, `charges` by the id of their intent. While it `is_away`, nobody answers; what
-    `loses_answers` is done, and the connection breaks."""
+    `loses_answers` is done, and the connection breaks, before an answer or, where it `breaks_off`, in the middle of it.
+    Of what is `forgotten` no refunds are known.
+    """
 
     url: str = ""
     intents: dict[str, Node] = field(default_factory=dict)
@@ -50,6 +52,8 @@ class Stripe:
     answers: dict[str, tuple[Node, int, Node]] = field(default_factory=dict)
     is_away: bool = False
     loses_answers: bool = False
+    breaks_off: bool = False
+    forgotten: set[str] = field(default_factory=set)
     replayed: int = 0
 
     def balance(self, intent: str) -> int:
@@ -79,12 +83,12 @@ class Stripe:
         self.is_away = False
 
     def answering(self, do: Callable[[web.Request, Node], Node]) -> Handler:
-        async def answer(request: web.Request) -> web.Response:
+        async def answer(request: web.Request) -> web.StreamResponse:
             return await self._answer(request, do)
 
         return answer
 
-    async def _answer(self, request: web.Request, do: Callable[[web.Request, Node], Node]) -> web.Response:
+    async def _answer(self, request: web.Request, do: Callable[[web.Request, Node], Node]) -> web.StreamResponse:
         """Who asks, whether they have asked before, and what an error looks like."""
         if self.is_away:
             return self._broken(request)
@@ -106,6 +110,12 @@ class Stripe:
             self.answers[key] = (params, status, body)
         if self.loses_answers:
             return self._broken(request)
+        if self.breaks_off:
+            begun = web.StreamResponse(headers={"Content-Length": "1000"})
+            await begun.prepare(request)
+            await begun.write(b"{")
+            self._broken(request)
+            return begun
         return web.json_response(body, status=status)
 
     def _broken(self, request: web.Request) -> web.Response:
@@ -184,6 +194,8 @@ class Stripe:
 
     def listed(self, _request: web.Request, params: Node) -> Node:
         known = _known(params, "payment_intent|limit|starting_after")
+        if known["payment_intent"] in self.forgotten:
+            raise Answer(404, _error("resource_missing", param="payment_intent"))
         found = [each for each in self.refunds.values() if each["payment_intent"] == known["payment_intent"]][::-1]
         begin = 0
         if "starting_after" in known:
