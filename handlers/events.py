@@ -15,6 +15,7 @@ from uuid import UUID
 import orjson
 
 from handlers.clock import rfc3339
+from handlers.ids import new_id
 
 SOURCE = "/orderwire"
 """The `source` of our own events. Identity of an event is (source, id)."""
@@ -83,6 +84,20 @@ class Event:
     recipient: UUID | None = None
     channel: str | None = None
     traceparent: str | None = None
+
+    @classmethod
+    def own(cls, kind: OwnType, subject: str, data: Any, cause: Cause, recipient: UUID | None = None) -> Event:
+        """Of ours, that has just happened."""
+        return cls(
+            id=str(new_id(cause.now)),
+            source=SOURCE,
+            type=kind,
+            subject=subject,
+            time=cause.now,
+            data=data,
+            recipient=recipient,
+            traceparent=cause.traceparent,
+        )
 
     @property
     def is_own_type(self) -> bool:

@@ -36,6 +36,13 @@ class Claim:
     key: str
     fingerprint: bytes
 
+    @classmethod
+    def of(cls, account_id: UUID, key: str | None, path: str, canonical_body: bytes) -> Claim | None:
+        """For a POST, from whichever side it comes: a key is good for both. None without a key; raises Malformed."""
+        if key is None:
+            return None
+        return cls(account_id, parse_key(key), fingerprint("POST", path, canonical_body))
+
     @property
     def text(self) -> str:
         """Tells this request of this account from all others."""

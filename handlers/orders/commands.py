@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from handlers.commands import Caller, command
-from handlers.idempotency import Claim, Reply, answer_once, fingerprint, parse_key
+from handlers.idempotency import Claim, Reply, answer_once
 from handlers.orders import service
 from handlers.orders.lists import Mark
 from handlers.orders.model import REQUESTED, Action
@@ -26,8 +26,7 @@ from handlers.ports.domain import UnitOfWork
 from handlers.reading import read_cursor
 from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
 
-_PLACING = ("POST", "/api/v1/orders")
-"""What a fingerprint is of, from whichever side the order comes: a key is good for both."""
+_PATH = "/api/v1/orders"
 
 
 async def place(caller: Caller, order: PlaceOrder) -> Reply:
@@ -99,8 +98,5 @@ COMMANDS = (
 
 
 def _claim(caller: Caller, order: PlaceOrder) -> Claim | None:
-    """Raises Malformed."""
-    if order.idempotency_key is None:
-        return None
     body = order.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
-    return Claim(caller.actor.account_id, parse_key(order.idempotency_key), fingerprint(*_PLACING, orjson.dumps(body)))
+    return Claim.of(caller.actor.account_id, order.idempotency_key, _PATH, orjson.dumps(body))

@@ -3,14 +3,11 @@ of its own, so it happens once and survives the death of any node."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-
 import structlog
 
 from handlers.clock import utc_now
-from handlers.errors import Unavailable
 from handlers.events import Cause
+from handlers.looking import keep_looking
 from handlers.orders import service
 from handlers.rules import Rules
 from handlers.work import Work
@@ -30,13 +27,7 @@ class Expiry:
             self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, rules.unpaid_for.total_seconds() / PART))
 
     async def run(self) -> None:
-        """Look every now and then; while PostgreSQL is away there is nothing to do."""
-        while True:
-            await asyncio.sleep(self._pause * random.uniform(0.8, 1.0))  # noqa: S311 jitter
-            try:
-                await self.expire()
-            except Unavailable:
-                log.warning("expiry_postponed")
+        await keep_looking(self.expire, 0.8 * self._pause, self._pause, "expiry_postponed")
 
     async def expire(self) -> int:
         """Let all orders expire that are due, and return how many this node has. Raises Unavailable."""

@@ -10,7 +10,7 @@ from uuid import UUID
 from handlers.actor import Actor
 from handlers.audience import order_channel, orders_feed, personal_channel
 from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, VersionMismatch
-from handlers.events import SOURCE, Cause, Event, OwnType
+from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import TRANSITIONS, UNPAID, Action, Address, By, Change, Doer, Line, Order, Status
@@ -221,25 +221,9 @@ def _line(product: Product, quantity: int) -> Line:
 
 
 def _stock_event(product: Product, cause: Cause) -> Event:
-    return Event(
-        id=str(new_id(cause.now)),
-        source=SOURCE,
-        type=OwnType.STOCK_LOW,
-        subject=str(product.id),
-        time=cause.now,
-        data=ProductBody.of(product).model_dump(mode="json"),
-        traceparent=cause.traceparent,
-    )
+    data = ProductBody.of(product).model_dump(mode="json")
+    return Event.own(OwnType.STOCK_LOW, str(product.id), data, cause)
 
 
 def _event(kind: OwnType, order: Order, cause: Cause) -> Event:
-    return Event(
-        id=str(new_id(cause.now)),
-        source=SOURCE,
-        type=kind,
-        subject=str(order.id),
-        time=cause.now,
-        data=OrderBody.of(order).model_dump(mode="json"),
-        recipient=order.customer_id,
-        traceparent=cause.traceparent,
-    )
+    return Event.own(kind, str(order.id), OrderBody.of(order).model_dump(mode="json"), cause, order.customer_id)

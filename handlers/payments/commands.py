@@ -10,7 +10,7 @@ import structlog
 
 from handlers.commands import Caller, command
 from handlers.errors import Fault, Invalid, NotPayable, Unavailable
-from handlers.idempotency import Claim, Reply, answer_once, answered, fingerprint, parse_key
+from handlers.idempotency import Claim, Reply, answer_once, answered
 from handlers.payments import service
 from handlers.payments.model import Payment
 from handlers.payments.schemas import (
@@ -128,8 +128,4 @@ class _Collecting:
 
 
 def _claim(caller: Caller, key: str | None, order_id: UUID, what: str, body: Body) -> Claim | None:
-    """Raises Malformed."""
-    if key is None:
-        return None
-    canonical = fingerprint("POST", f"/api/v1/orders/{order_id}/{what}", body.encode())
-    return Claim(caller.actor.account_id, parse_key(key), canonical)
+    return Claim.of(caller.actor.account_id, key, f"/api/v1/orders/{order_id}/{what}", body.encode())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from handlers.events import SOURCE, Cause, Event, OwnType
+from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.orders.model import Order
 from handlers.payments.model import BY_HAND, Payment, PaymentStatus, Refund, RefundReason, RefundStatus
@@ -78,12 +78,5 @@ async def save(uow: UnitOfWork, after: Payment, before: Payment, cause: Cause) -
 
 
 def _event(payment: Payment, cause: Cause) -> Event:
-    return Event(
-        id=str(new_id(cause.now)),
-        source=SOURCE,
-        type=OwnType.PAYMENT_CHANGED,
-        subject=str(payment.order_id),
-        time=cause.now,
-        data=PaymentBody.of(payment).model_dump(mode="json"),
-        traceparent=cause.traceparent,
-    )
+    data = PaymentBody.of(payment).model_dump(mode="json")
+    return Event.own(OwnType.PAYMENT_CHANGED, str(payment.order_id), data, cause)

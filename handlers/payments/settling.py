@@ -3,8 +3,6 @@ asks, and if it dies somebody asks again: a provider does the same thing once, h
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -13,6 +11,7 @@ import structlog
 from handlers.clock import utc_now
 from handlers.errors import Unavailable
 from handlers.events import Cause
+from handlers.looking import keep_looking
 from handlers.payments import service
 from handlers.payments.model import Payment, PaymentStatus, RefundStatus, Standing
 from handlers.ports.payments import PaymentProvider, ProviderAway, Refused
@@ -29,13 +28,7 @@ class Settling:
         self._provider = provider
 
     async def run(self) -> None:
-        """While PostgreSQL is away there is nothing to do."""
-        while True:
-            await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.0))  # noqa: S311 jitter
-            try:
-                await self.settle()
-            except Unavailable:
-                log.warning("settling_postponed")
+        await keep_looking(self.settle, 0.8 * INTERVAL, INTERVAL, "settling_postponed")
 
     async def settle(self) -> int:
         """Ask about all payments that are due, and return how many this node had. Raises Unavailable."""

@@ -3,15 +3,13 @@ transaction with the event that tells the dashboards, so nothing is counted twic
 
 from __future__ import annotations
 
-import asyncio
-import random
 from datetime import timedelta
 
 import structlog
 
 from handlers.clock import utc_now
-from handlers.errors import Unavailable
 from handlers.events import Cause
+from handlers.looking import keep_looking
 from handlers.stats import service
 from handlers.work import Work
 
@@ -25,13 +23,8 @@ class AddingUp:
         self._work = work
 
     async def run(self) -> None:
-        """While PostgreSQL is away there is nothing to do."""
-        while True:
-            await asyncio.sleep(INTERVAL.total_seconds() * random.uniform(1.0, 1.2))  # noqa: S311 jitter
-            try:
-                await self.add_up()
-            except Unavailable:
-                log.warning("adding_up_postponed")
+        pause = INTERVAL.total_seconds()
+        await keep_looking(self.add_up, pause, 1.2 * pause, "adding_up_postponed")
 
     async def add_up(self, interval: timedelta = INTERVAL) -> bool:
         """Was there something to add up? Raises Unavailable."""

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from handlers.actor import Actor
 from handlers.audience import order_stats
 from handlers.errors import Fault, Malformed
-from handlers.events import ORDERS, SOURCE, Cause, Event, OwnType
-from handlers.ids import new_id
+from handlers.events import ORDERS, Cause, Event, OwnType
 from handlers.ports.domain import UnitOfWork
 from handlers.snapshot import Snapshot
 from handlers.stats.model import Span, Tally, Window, tallies
@@ -48,16 +47,7 @@ async def add_up(uow: UnitOfWork, cause: Cause, interval: timedelta) -> bool:
         return False
     await uow.stats.add_up(Window.kept(cause.now))
     told = await _summary(uow, version, cause.now)
-    await uow.outbox.add(
-        Event(
-            id=str(new_id(cause.now)),
-            source=SOURCE,
-            type=OwnType.ORDERS_COUNTED,
-            subject=ORDERS,
-            time=cause.now,
-            data=told.model_dump(mode="json"),
-        )
-    )
+    await uow.outbox.add(Event.own(OwnType.ORDERS_COUNTED, ORDERS, told.model_dump(mode="json"), cause))
     return True
 
 

@@ -228,7 +228,7 @@ async def test_a_refund_of_what_stripe_does_not_know_waits_and_takes_nobody_down
     intent = shop.intent
     shop.stripe.forgotten.add(intent)
     _, refund = await shop.call("POST", f"orders/{order}/refunds", {})
-    await asyncio.sleep(1.5)  # it was asked
+    await asyncio.wait_for(shop.stripe.asked_in_vain.wait(), SOON)
     _, payment = await shop.call("GET", f"orders/{order}/payment")
     assert [(each["id"], each["status"]) for each in payment["refunds"]] == [(refund["id"], "pending")]
 

@@ -6,6 +6,7 @@ request with an idempotency key has one answer.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -54,6 +55,7 @@ class Stripe:
     loses_answers: bool = False
     breaks_off: bool = False
     forgotten: set[str] = field(default_factory=set)
+    asked_in_vain: asyncio.Event = field(default_factory=asyncio.Event)
     replayed: int = 0
 
     def balance(self, intent: str) -> int:
@@ -195,6 +197,7 @@ class Stripe:
     def listed(self, _request: web.Request, params: Node) -> Node:
         known = _known(params, "payment_intent|limit|starting_after")
         if known["payment_intent"] in self.forgotten:
+            self.asked_in_vain.set()
             raise Answer(404, _error("resource_missing", param="payment_intent"))
         found = [each for each in self.refunds.values() if each["payment_intent"] == known["payment_intent"]][::-1]
         begin = 0
