@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
@@ -19,6 +20,7 @@ from handlers.errors import Unavailable
 from handlers.events import Cause
 from handlers.orders import service as orders
 from handlers.payments import notices
+from handlers.payments.model import Payment, Standing
 from handlers.payments.settling import Settling
 from handlers.ports.payments import ForgedNotice
 from handlers.products.model import Product
@@ -370,6 +372,31 @@ async def test_who_takes_a_payment_that_is_due_and_dies_lets_another_take_it_lat
         await shop.fetch("UPDATE payments SET ask_at = now()")
     assert len(set(taken)) == 1
     assert pauses == [min(3600.0, 5.0 * 2**count) for count in range(14)]
+
+
+async def test_a_payment_that_cannot_be_settled_keeps_no_other_waiting(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange, plain = await shop.order(), await shop.order()
+    for order in (strange, plain):
+        await shop.pay(order, "pm_usBankAccount_success")
+    await shop.fetch("UPDATE sandbox_payments SET settles_at = now()")
+    await shop.provider._decide()
+    look = Sandbox.look
+
+    async def stumble(provider: Sandbox, payment: Payment) -> Standing:
+        if str(payment.order_id) == strange:
+            raise ZeroDivisionError
+        return await look(provider, payment)
+
+    with monkeypatch.context() as stumbling, capture_logs() as logged:
+        stumbling.setattr(Sandbox, "look", stumble)
+        await shop.settle()
+
+    assert [each["event"] for each in logged if each["log_level"] == "error"] == ["settling_failed"]
+    assert ((await shop.seen(strange))[0], (await shop.seen(plain))[0]) == ("placed", "paid")
+    await shop.settle()
+    assert (await shop.seen(strange))[0] == "paid"
 
 
 def test_every_decline_of_the_sandbox_is_explained() -> None:
