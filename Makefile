@@ -4,7 +4,10 @@ COMPILE = UV_SYSTEM_CERTS=1 $(BIN)/uv pip compile --quiet --universal --python-v
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 LOCKED = pyproject.toml --extra embedded --extra ui --extra stripe --group build
 
-.PHONY: help setup run test lint types fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
+# Hundreds of Pythons start in a test run, and each would compile all that it imports where this is set.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: help setup run test lint types collect fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -17,7 +20,7 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 	@exec $(BIN)/orderwire serve --demo
 
 test: setup  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
-	@$(MAKE) --no-print-directory --jobs 3 lint types fetch
+	@$(MAKE) --no-print-directory --jobs 4 lint types fetch collect
 	@$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports
@@ -27,6 +30,9 @@ lint: setup  ## ruff, formatting, direction of imports
 
 types: setup  ## mypy, strict, tests included
 	@$(BIN)/mypy
+
+collect: setup  ## import every test, so that the processes of `make test` find all of it compiled
+	@said=$$($(BIN)/pytest --numprocesses 0 --collect-only --quiet 2>&1) || { echo "$$said"; exit 1; }
 
 fetch: setup  ## what the tests need and the machine has not: servers from Debian, packages for Node.js
 	@$(BIN)/python -m tests.services fetch

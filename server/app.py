@@ -266,8 +266,10 @@ def _application(
     app.add_routes(
         build_routes(
             transports=transports,
-            openapi=page(openapi.document()),
-            asyncapi=page(asyncapi.document(broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)),
+            openapi=page(openapi.document),
+            asyncapi=page(
+                partial(asyncapi.document, broker.exchange, WEBSOCKET_PATH, has_rabbitmq=broker.url is not None)
+            ),
             health=health.routes(),
             metrics=metrics_page.handle,
             web_folder=_web_folder(),

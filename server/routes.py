@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -71,11 +73,12 @@ def build_routes(
     ]
 
 
-def page(document: Mapping[str, Any]) -> Handler:
-    """A contract, as programs read it."""
-    body = orjson.dumps(document)
+def page(document: Callable[[], Mapping[str, Any]]) -> Handler:
+    """A contract, as programs read it. To make it takes a while, so the first who asks waits, not every start."""
+    rendered = cache(lambda: orjson.dumps(document()))
 
     async def send(_request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(rendered)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "max-age=300"})
 
     return send

@@ -58,7 +58,7 @@ class Dashboard:
 @asynccontextmanager
 async def open_dashboard(browser: Browser, base_url: str, *, width: int = 1280) -> AsyncIterator[Dashboard]:
     """The page in a browser of its own, not signed in. Fails when a script of the page raised or was refused."""
-    context = await browser.new_context(viewport={"width": width, "height": 900})
+    context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
     dashboard = Dashboard(await context.new_page())
     dashboard.page.on("pageerror", lambda error: dashboard.faults.append(str(error)))
     dashboard.page.on("console", lambda line: _note_refusal(dashboard.faults, line.text))
