@@ -26,7 +26,7 @@ _JSON_HEAD: Final = {
 }
 _ORDER_HEAD: Final = """# The life of an order
 
-Made by `make contract` from the table of transitions; [api.md](../api.md) tells how to move one on.
+Made by `make contract` from the table of transitions; [moving-on.md](../api/moving-on.md) tells how to move one on.
 
 """
 _WHO: Final = {By.CUSTOMER: "its customer", By.STAFF: "staff", By.TIME: "time", By.PROVIDER: "the payment provider"}

@@ -1,5 +1,5 @@
 """The REST API as an OpenAPI 3.1 document, made of the table of endpoints and of the models that they read and write.
-`python -m server.openapi FILE` writes it; docs/api.md describes the same for people."""
+`python -m server.openapi FILE` writes it; docs/api/ describes the same for people."""
 
 from __future__ import annotations
 

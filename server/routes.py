@@ -1,4 +1,4 @@
-"""The tables of routes and of commands: which address and which name leads where. docs/api.md describes both."""
+"""The tables of routes and of commands: which address and which name leads where. docs/api/README.md describes both."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from server.telemetry import PolledMetrics
 
 CHECKOUT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
-LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 async def nobody_asks() -> tuple[int, float]:
@@ -46,8 +47,16 @@ def test_every_command_is_documented() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    broken = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
-    assert broken == []
+    links = LINK.findall(document.read_text())
+    assert [link for link in links if not _is_there(document.parent / link[0] if link[0] else document, link[1])] == []
+
+
+def _is_there(target: Path, anchor: str) -> bool:
+    """The file or folder, and in it the heading if there is an anchor, spelt as the usual viewers of Markdown do."""
+    if not anchor:
+        return target.exists()
+    headings = HEADING.findall(target.read_text()) if target.is_file() else []
+    return anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _commands(command: object, name: str) -> list[str]:

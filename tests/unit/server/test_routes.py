@@ -12,7 +12,7 @@ from server.health import Health
 from server.routes import build_commands, build_routes
 from server.transports import WEBSOCKET_PATH
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "api" / "README.md"
 REST_ALONE = {
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/token"),
