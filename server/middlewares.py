@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from handlers import timing
 from handlers.http import REQUEST_ID, TRACEPARENT
 from handlers.traceparent import continue_trace
+from server.compressing import compressed
 from server.problems import problem_of
 from server.sharing import share
 
@@ -25,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 API_PREFIX = "/api/"
-
-COMPRESSED_FROM_BYTES = 2048
 
 _CLIENT_GONE = 499  # never sent: the client closed the connection before there was an answer
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -127,21 +126,12 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
 
 @web.middleware
 def compress(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-    """Large answers of the API, for clients that take them so; above a few kilobytes in a thread.
-
-    Not what has an ETag: that names these very bytes.
-    """
-    return _compressed(request, handler) if request.path.startswith(API_PREFIX) else handler(request)
+    """Large answers of the API, for clients that take them so."""
+    return _compress(request, handler) if request.path.startswith(API_PREFIX) else handler(request)
 
 
-async def _compressed(request: web.Request, handler: Handler) -> web.StreamResponse:
-    response = await handler(request)
-    body = response.body if isinstance(response, web.Response) else None
-    if isinstance(body, bytes) and len(body) >= COMPRESSED_FROM_BYTES and hdrs.ETAG not in response.headers:
-        response.headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
-        if _takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
-            response.enable_compression(web.ContentCoding.gzip)
-    return response
+async def _compress(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await compressed(request, await handler(request))
 
 
 def check_host(allowed_hosts: Iterable[str]) -> Middleware:
@@ -193,15 +183,6 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault(name, value)
     if request.path.startswith(API_PREFIX):
         response.headers.setdefault("Cache-Control", "no-store")
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """RFC 9110, 12.5.3: by name, unless with a weight of nought."""
-    for coding in accepted.split(","):
-        name, _, weight = coding.replace(" ", "").lower().partition(";q=")
-        if name == "gzip":
-            return not weight or weight.strip("0.") != ""
-    return False
 
 
 def _request_id(request: web.Request) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -229,49 +228,6 @@ async def test_a_foreign_host_is_misdirected_also_for_a_socket(registry: Collect
 async def test_probes_ask_by_address(registry: CollectorRegistry) -> None:
     async with serving(registry, allowed_hosts=["orders.example"]) as client:
         assert (await client.get("/health/live", headers={"Host": "10.0.0.7:8000"})).status == 200
-
-
-@pytest.fixture
-async def lists() -> AsyncIterator[Client]:
-    """Of letters, as many as the path says; with an ETag where it says so."""
-
-    async def listed(request: web.Request) -> web.Response:
-        headers = {"ETag": '"1"'} if "etag" in request.query else {}
-        return web.Response(body=b"x" * int(request.match_info["size"]), headers=headers)
-
-    app = web.Application(middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=1.0))
-    app.router.add_get("/api/v1/list/{size}", listed)
-    app.router.add_get("/file/{size}", listed)
-    async with TestClient(TestServer(app), auto_decompress=False) as client:
-        yield client
-
-
-@pytest.mark.parametrize(
-    ("path", "accepted", "coding"),
-    [
-        ("/api/v1/list/2048", "gzip", "gzip"),
-        ("/api/v1/list/2048", "br, GZIP;q=0.5, *;q=0", "gzip"),
-        ("/api/v1/list/100000", "deflate, gzip", "gzip"),
-        ("/api/v1/list/2047", "gzip", None),
-        ("/api/v1/list/2048", "gzip;q=0, *", None),
-        ("/api/v1/list/2048", "gzip; q=0.000", None),
-        ("/api/v1/list/2048", "identity", None),
-        ("/api/v1/list/2048", "br", None),
-        ("/api/v1/list/2048", "gzipped", None),
-        ("/api/v1/list/2048?etag", "gzip", None),
-        ("/file/2048", "gzip", None),
-    ],
-)
-async def test_large_answers_are_compressed_for_who_takes_them_so(
-    lists: Client, path: str, accepted: str, coding: str | None
-) -> None:
-    async with lists.get(path, headers={"Accept-Encoding": accepted}) as reply:
-        body = await reply.read()
-    assert reply.headers.get("Content-Encoding") == coding
-    plain = gzip.decompress(body) if coding else body
-    assert plain == b"x" * int(re.findall(r"\d{3,}", path)[0])
-    varies = path.startswith("/api/") and len(plain) >= 2048 and "etag" not in path
-    assert ("Accept-Encoding" in reply.headers.get("Vary", "")) is varies
 
 
 async def test_an_answer_tells_how_long_it_took_and_how_long_the_database() -> None:
