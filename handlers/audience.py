@@ -14,7 +14,7 @@ from handlers.actor import Actor
 from handlers.events import Event, OwnType
 
 MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
-DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats", "stock"})
+DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats", "stock", "discounts"})
 """What stands before the first colon of our channels."""
 
 
@@ -25,6 +25,7 @@ class Kind(Enum):
     ORDER = "order:<order id>"
     ORDER_STATS = "stats:orders"
     LOW_STOCK = "stock:low"
+    DISCOUNTS = "discounts:all"
     PERSONAL = "#<account id>"
 
 
@@ -55,6 +56,10 @@ def low_stock() -> str:
     return "stock:low"
 
 
+def discounts() -> str:
+    return "discounts:all"
+
+
 def order_channel(order_id: UUID) -> str:
     return f"order:{order_id}"
 
@@ -63,7 +68,17 @@ def personal_channel(account_id: UUID) -> str:
     return f"#{account_id}"
 
 
-_OF_STAFF = {orders_feed(): Kind.ORDERS_FEED, order_stats(): Kind.ORDER_STATS, low_stock(): Kind.LOW_STOCK}
+_OF_STAFF = {
+    orders_feed(): Kind.ORDERS_FEED,
+    order_stats(): Kind.ORDER_STATS,
+    low_stock(): Kind.LOW_STOCK,
+    discounts(): Kind.DISCOUNTS,
+}
+_OF_ONE_TYPE = {
+    OwnType.ORDERS_COUNTED: order_stats(),
+    OwnType.STOCK_LOW: low_stock(),
+    OwnType.DISCOUNT_CHANGED: discounts(),
+}
 
 
 def parse_channel(name: str) -> Channel:
@@ -79,7 +94,7 @@ def parse_channel(name: str) -> Channel:
 def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
     """May `actor` subscribe to `channel`? `owner` is who placed the order, None if there is no such order."""
     match channel.kind:
-        case Kind.ORDERS_FEED | Kind.ORDER_STATS | Kind.LOW_STOCK:
+        case Kind.ORDERS_FEED | Kind.ORDER_STATS | Kind.LOW_STOCK | Kind.DISCOUNTS:
             return actor.is_staff
         case Kind.ORDER:
             return owner is not None and (actor.is_staff or actor.account_id == owner)
@@ -95,10 +110,8 @@ def channels_for(event: Event, configured: Mapping[str, str]) -> tuple[str, ...]
     `channel`, or `configured` maps its type to one ("{subject}" stands for the event's subject). Whether there is such
     a channel is not looked at.
     """
-    if event.type == OwnType.ORDERS_COUNTED:
-        return (order_stats(),)
-    if event.type == OwnType.STOCK_LOW:
-        return (low_stock(),)
+    if event.type in _OF_ONE_TYPE:
+        return (_OF_ONE_TYPE[OwnType(event.type)],)
     if event.type == OwnType.PAYMENT_CHANGED:
         return (order_channel(UUID(event.subject)),)
     if event.is_of_order:

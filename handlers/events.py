@@ -29,6 +29,7 @@ MAX_EVENT_BYTES = 256 * 1024
 class OwnType(StrEnum):
     """The types that only Orderwire itself may emit."""
 
+    ORDER_DRAFTED = "order.drafted"
     ORDER_CREATED = "order.created"
     ORDER_PAID = "order.paid"
     ORDER_PACKED = "order.packed"
@@ -43,6 +44,7 @@ class OwnType(StrEnum):
     PAYMENT_CHANGED = "payment.changed"
     ORDERS_COUNTED = "orders.counted"
     STOCK_LOW = "stock.low"
+    DISCOUNT_CHANGED = "discount.changed"
 
 
 class LifeCycleType(StrEnum):
@@ -56,7 +58,7 @@ class LifeCycleType(StrEnum):
 
 LIFE_CYCLE_TYPES = frozenset(kind.value for kind in LifeCycleType)
 OWN_TYPES = frozenset(kind.value for kind in OwnType)
-_TYPES_OF_ORDERS = OWN_TYPES - {OwnType.ORDERS_COUNTED.value, OwnType.STOCK_LOW.value}
+_TYPES_OF_ORDERS = OWN_TYPES - {OwnType.ORDERS_COUNTED, OwnType.STOCK_LOW, OwnType.DISCOUNT_CHANGED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ FAULT_CODES = SHAPE_CODES | {
     "bad_email",
     "repeated_product",
     "other_currency",
+    "bad_discount",
     "not_found",
     "out_of_stock",
     "unknown_method",

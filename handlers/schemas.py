@@ -64,6 +64,8 @@ def _separated(text: object) -> object:
 
 
 def _instant(text: object) -> datetime:
+    if isinstance(text, datetime):  # read already
+        return text
     if isinstance(text, str) and _INSTANT.fullmatch(text):
         try:
             moment = datetime.fromisoformat(text).astimezone(UTC)
@@ -75,6 +77,7 @@ def _instant(text: object) -> datetime:
 
 
 Text = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
 Digits = BeforeValidator(_digits)
 Moment = Annotated[
     datetime,

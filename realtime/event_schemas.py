@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from handlers.discounts.schemas import DiscountBody
 from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, SOURCE, LifeCycleType, OwnType
 from handlers.orders.schemas import OrderBody
 from handlers.payments.schemas import PaymentBody
@@ -24,6 +25,7 @@ REFERENCE: Final = "#/components/schemas/"
 """Where they refer to each other: in the AsyncAPI document."""
 
 DATA: Final[Mapping[OwnType, type[Body]]] = {
+    OwnType.ORDER_DRAFTED: OrderBody,
     OwnType.ORDER_CREATED: OrderBody,
     OwnType.ORDER_PAID: OrderBody,
     OwnType.ORDER_PACKED: OrderBody,
@@ -38,6 +40,7 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.PAYMENT_CHANGED: PaymentBody,
     OwnType.ORDERS_COUNTED: OrderStatsBody,
     OwnType.STOCK_LOW: ProductBody,
+    OwnType.DISCOUNT_CHANGED: DiscountBody,
 }
 """What the `data` of each of our own types is."""
 
@@ -116,6 +119,7 @@ _SUBJECTS: Final[Mapping[type[Body], Schema]] = {
     PaymentBody: {**_ID, "description": "The id of the order that it is of; events of one subject are in order"},
     OrderStatsBody: {"const": ORDERS},
     ProductBody: {**_ID, "description": "The id of the product; events of one subject are in order"},
+    DiscountBody: {**_ID, "description": "The id of the discount; events of one subject are in order"},
 }
 _TRACEPARENT: Final[Schema] = {"type": "string", "description": "W3C trace context of what set the event off"}
 _ENVELOPE: Final[Mapping[str, Schema]] = {

@@ -28,6 +28,7 @@ AUDIENCES: Final[Mapping[Kind, str]] = {
     Kind.ORDER: "the customer who placed the order, and staff",
     Kind.ORDER_STATS: "staff",
     Kind.LOW_STOCK: "staff",
+    Kind.DISCOUNTS: "staff",
     Kind.PERSONAL: "its account, by the server",
 }
 """Who may subscribe: `handlers.audience.may_join` in words."""

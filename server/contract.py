@@ -46,7 +46,7 @@ def files() -> Mapping[str, str]:
 
 def _picture() -> str:
     """In Mermaid's language, which the usual viewers of Markdown draw."""
-    arrows = [f"    [*] --> {Status.PLACED}: {Action.PLACE}"]
+    arrows = [f"    [*] --> {Status.DRAFT}: {Action.DRAFT}", f"    [*] --> {Status.PLACED}: {Action.PLACE}"]
     arrows += [f"    {source} --> {each.target}: {action}" for action, each, source, _ in _transitions()]
     sources = {source for _, _, source, _ in _transitions()}
     arrows += [f"    {status} --> [*]" for status in Status if status not in sources]

@@ -20,6 +20,9 @@ STOCK = 10_000
 _ROLES = {"customer@example.com": Role.CUSTOMER, "staff@example.com": Role.STAFF, "admin@example.com": Role.ADMIN}
 _NAMES = {Role.CUSTOMER: "Carla Customer", Role.STAFF: "Sam Staff", Role.ADMIN: "Ada Admin"}
 
+# In Germany food is taxed less than things; all of these are things.
+_TAX_RATE = 1900
+
 # Five makes of ten things, priced in cents for the plainest make.
 _THINGS = {
     "Mug": 890,
@@ -63,7 +66,7 @@ def demo_products() -> Sequence[Product]:
 
 
 def _product(sku: str, name: str, price: int) -> Product:
-    return Product(uuid5(NAMESPACE_URL, f"orderwire:product:{sku}"), sku, name, price, CURRENCY, STOCK)
+    return Product(uuid5(NAMESPACE_URL, f"orderwire:product:{sku}"), sku, name, price, CURRENCY, STOCK, _TAX_RATE)
 
 
 async def _add_account(database: Database, passwords: Passwords, email: str, role: Role) -> None:

@@ -32,8 +32,13 @@ def postgres_options(settings: Settings, places: Places) -> PostgresOptions:
 
 
 def rules(settings: Settings) -> Rules:
-    expiry = settings.orders.unpaid_expiry
-    return Rules(timedelta(seconds=expiry) if expiry else None, settings.orders.low_stock)
+    given = settings.orders
+    return Rules(_period(given.unpaid_expiry), _period(given.draft_expiry), given.low_stock, given.prices_include_tax)
+
+
+def _period(seconds: float) -> timedelta | None:
+    """None for zero, which is for ever."""
+    return timedelta(seconds=seconds) if seconds else None
 
 
 def provider(settings: Settings) -> str:

@@ -16,6 +16,8 @@ from aiohttp.typedefs import Handler
 
 import handlers.accounts.commands
 import handlers.accounts.http
+import handlers.discounts.commands
+import handlers.discounts.http
 import handlers.orders.commands
 import handlers.orders.http
 import handlers.payments.commands
@@ -33,6 +35,7 @@ from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 REST: Final[Sequence[Endpoint]] = (
     *handlers.accounts.http.ENDPOINTS,
     *handlers.products.http.ENDPOINTS,
+    *handlers.discounts.http.ENDPOINTS,
     *handlers.orders.http.ENDPOINTS,
     *handlers.payments.http.ENDPOINTS,
     *handlers.stats.http.ENDPOINTS,
@@ -89,6 +92,7 @@ def build_commands() -> list[Command]:
     return [
         *handlers.accounts.commands.COMMANDS,
         *handlers.products.commands.COMMANDS,
+        *handlers.discounts.commands.COMMANDS,
         *handlers.orders.commands.COMMANDS,
         *handlers.payments.commands.COMMANDS,
         *handlers.stats.commands.COMMANDS,

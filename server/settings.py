@@ -341,11 +341,14 @@ class Channels(Section):
     ] = ()
 
 
+Expiry = Annotated[float, Field(ge=0, le=10 * 366 * 86_400, description="seconds from 0 to ten years")]
+
+
 class Orders(Section):
-    unpaid_expiry: Annotated[float, Field(ge=0, le=10 * 366 * 86_400, description="seconds from 0 to ten years")] = (
-        86_400.0
-    )
+    unpaid_expiry: Expiry = 86_400.0
+    draft_expiry: Expiry = 2_592_000.0
     low_stock: Length = 5
+    prices_include_tax: bool = True
 
 
 class Payments(Section):

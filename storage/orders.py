@@ -43,28 +43,7 @@ class PostgresOrders:
     connection: Connection
 
     async def add(self, order: Order, change: Change) -> Order:
-        number: int = await self.connection.fetchval(
-            SQL["add"],
-            order.id,
-            order.customer_id,
-            order.status,
-            order.version,
-            order.currency,
-            order.created_at,
-            order.updated_at,
-            order.expires_at,
-            change.action,
-            change.by,
-            change.account_id,
-            [line.product_id for line in order.lines],
-            [line.sku for line in order.lines],
-            [line.name for line in order.lines],
-            [line.unit_price for line in order.lines],
-            [line.quantity for line in order.lines],
-            order.total,
-            _as_json(order.address),
-            order.note,
-        )
+        number: int = await self.connection.fetchval(SQL["add"], *_values(order, change))
         return replace(order, number=number)
 
     async def get(self, order_id: UUID) -> Order | None:
@@ -104,6 +83,9 @@ class PostgresOrders:
             change.account_id,
         )
 
+    async def redraft(self, order: Order, change: Change) -> None:
+        await self.connection.execute(SQL["redraft"], *_values(order, change))
+
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id)]
 
@@ -129,6 +111,36 @@ class PostgresOrders:
         return owner
 
 
+def _values(order: Order, change: Change) -> Sequence[object]:
+    """All of an order and of what made it so, as `add` and `redraft` take it."""
+    lines = order.lines
+    return (
+        order.id,
+        order.customer_id,
+        order.status,
+        order.version,
+        order.currency,
+        order.created_at,
+        order.updated_at,
+        order.expires_at,
+        change.action,
+        change.by,
+        change.account_id,
+        [line.product_id for line in lines],
+        [line.sku for line in lines],
+        [line.name for line in lines],
+        [line.unit_price for line in lines],
+        [line.quantity for line in lines],
+        order.total,
+        _as_json(order.address),
+        order.note,
+        [line.tax_rate for line in lines],
+        [line.discount for line in lines],
+        order.discount_code,
+        order.tax_included,
+    )
+
+
 def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
     for _, group in groupby(rows, key=lambda row: row["id"]):
         lines = list(group)
@@ -147,6 +159,8 @@ def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
             refunded=first["refunded"],
             address=None if first["address"] is None else Address(**orjson.loads(first["address"])),
             note=first["note"],
+            discount_code=first["discount_code"],
+            tax_included=first["tax_included"],
         )
 
 
@@ -166,4 +180,12 @@ def _change(row: asyncpg.Record) -> Change:
 
 
 def _line(row: asyncpg.Record) -> Line:
-    return Line(row["product_id"], row["sku"], row["name"], row["unit_price"], row["quantity"])
+    return Line(
+        row["product_id"],
+        row["sku"],
+        row["name"],
+        row["unit_price"],
+        row["quantity"],
+        row["tax_rate"],
+        row["discount"],
+    )

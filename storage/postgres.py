@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from storage.accounts import PostgresAccounts
 from storage.answers import PostgresAnswers
+from storage.discounts import PostgresDiscounts
 from storage.orders import PostgresOrders
 from storage.outbox import Bell, OutboxWriter
 from storage.payments import PostgresPayments
@@ -40,6 +41,7 @@ class PostgresOptions:
 class PostgresUnitOfWork:
     accounts: PostgresAccounts
     products: PostgresProducts
+    discounts: PostgresDiscounts
     orders: PostgresOrders
     payments: PostgresPayments
     stats: PostgresStats
@@ -52,6 +54,7 @@ class PostgresUnitOfWork:
         return cls(
             PostgresAccounts(connection),
             PostgresProducts(connection),
+            PostgresDiscounts(connection),
             PostgresOrders(connection),
             PostgresPayments(connection),
             PostgresStats(connection),

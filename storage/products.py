@@ -26,24 +26,40 @@ class PostgresProducts:
         return [_product(row) for row in await self.connection.fetch(SQL["page"], after_sku, limit)]
 
     async def get(self, product_id: UUID) -> Product | None:
-        row = await self.connection.fetchrow(SQL["get"], product_id)
-        return None if row is None else _product(row)
+        return (await self._some([product_id])).get(product_id)
+
+    async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        found = await self._some([wanted.product_id for wanted in quantities])
+        _refuse_unknown(quantities, found)
+        return [found[wanted.product_id] for wanted in quantities]
 
     async def add(self, product: Product) -> None:
-        values = (product.id, product.sku, product.name, product.price, product.currency, product.stock)
         try:
-            await self.connection.execute(SQL["add"], *values)
+            await self.connection.execute(
+                SQL["add"],
+                product.id,
+                product.sku,
+                product.name,
+                product.price,
+                product.currency,
+                product.stock,
+                product.tax_rate,
+            )
         except asyncpg.UniqueViolationError as error:
             raise Conflict("There is a product with this SKU or id already.") from error
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         before = await self._change_stock([(wanted.product_id, -wanted.quantity) for wanted in quantities])
-        _check(quantities, before)
+        _refuse_unknown(quantities, before)
+        _refuse_short(quantities, before)
         taken = ((before[wanted.product_id], wanted.quantity) for wanted in quantities)
         return [replace(product, stock=product.stock - pieces) for product, pieces in taken]
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
         await self._change_stock([(returned.product_id, returned.quantity) for returned in quantities])
+
+    async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
+        return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}
 
     async def _change_stock(self, changes: Sequence[tuple[UUID, int]]) -> Mapping[UUID, Product]:
         """The products as they were before. What would fall below zero is left as it is."""
@@ -52,22 +68,26 @@ class PostgresProducts:
         return {row["id"]: _product(row) for row in rows}
 
 
-def _check(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
-    unknown: list[Fault] = []
-    short: list[Fault] = []
+def _refuse_unknown(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+    faults = [
+        Fault(f"/items/{index}", NotFound.code, f"There is no product {wanted.product_id}.")
+        for index, wanted in enumerate(quantities)
+        if wanted.product_id not in products
+    ]
+    if faults:
+        raise NotFound("Some items name no product.", faults=faults)
+
+
+def _refuse_short(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+    faults: list[Fault] = []
     for index, wanted in enumerate(quantities):
-        pointer = f"/items/{index}"
-        product = products.get(wanted.product_id)
-        if product is None:
-            unknown.append(Fault(pointer, NotFound.code, f"There is no product {wanted.product_id}."))
-        elif product.stock < wanted.quantity:
+        product = products[wanted.product_id]
+        if product.stock < wanted.quantity:
             detail = f"{wanted.quantity} of {product.sku} were asked for, {product.stock} are left."
-            short.append(Fault(pointer, OutOfStock.code, detail))
-    if unknown:
-        raise NotFound("Some items name no product.", faults=unknown)
-    if short:
-        raise OutOfStock(faults=short)
+            faults.append(Fault(f"/items/{index}", OutOfStock.code, detail))
+    if faults:
+        raise OutOfStock(faults=faults)
 
 
 def _product(row: asyncpg.Record) -> Product:
-    return Product(row["id"], row["sku"], row["name"], row["price"], row["currency"], row["stock"])
+    return Product(row["id"], row["sku"], row["name"], row["price"], row["currency"], row["stock"], row["tax_rate"])

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from handlers.accounts.model import AccessToken, Account
 from handlers.actor import Actor, Role
+from handlers.discounts.model import Discount
 from handlers.errors import Conflict, Fault, KeyInFlight, NotFound, OutOfStock
 from handlers.events import Cause, Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
@@ -59,15 +60,19 @@ class MemoryProducts:
     async def get(self, product_id: UUID) -> Product | None:
         return self.rows.get(product_id)
 
+    async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        unknown = [index for index, wanted in enumerate(quantities) if wanted.product_id not in self.rows]
+        if unknown:
+            raise NotFound(faults=[Fault(f"/items/{index}", "not_found", "Unknown") for index in unknown])
+        return [self.rows[wanted.product_id] for wanted in quantities]
+
     async def add(self, product: Product) -> None:
         if any(row.sku == product.sku for row in self.rows.values()):
             raise Conflict
         self.rows[product.id] = product
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
-        unknown = [index for index, wanted in enumerate(quantities) if wanted.product_id not in self.rows]
-        if unknown:
-            raise NotFound(faults=[Fault(f"/items/{index}", "not_found", "Unknown") for index in unknown])
+        await self.find(quantities)
         short = [
             index for index, wanted in enumerate(quantities) if self.rows[wanted.product_id].stock < wanted.quantity
         ]
@@ -83,6 +88,34 @@ class MemoryProducts:
         for item in quantities:
             row = self.rows[item.product_id]
             self.rows[row.id] = replace(row, stock=row.stock + sign * item.quantity)
+
+
+@dataclass
+class MemoryDiscounts:
+    rows: dict[UUID, Discount] = field(default_factory=dict)
+
+    async def add(self, discount: Discount) -> None:
+        if await self.by_code(discount.code):
+            raise Conflict
+        self.rows[discount.id] = discount
+
+    async def page(self, *, after_code: str, limit: int) -> Sequence[Discount]:
+        return sorted((row for row in self.rows.values() if row.code > after_code), key=lambda row: row.code)[:limit]
+
+    async def get(self, discount_id: UUID) -> Discount | None:
+        return self.rows.get(discount_id)
+
+    async def lock(self, discount_id: UUID) -> Discount | None:
+        return self.rows.get(discount_id)
+
+    async def by_code(self, code: str) -> Discount | None:
+        return next((row for row in self.rows.values() if row.code == code), None)
+
+    async def lock_code(self, code: str) -> Discount | None:
+        return await self.by_code(code)
+
+    async def save(self, discount: Discount) -> None:
+        self.rows[discount.id] = discount
 
 
 @dataclass
@@ -111,6 +144,9 @@ class MemoryOrders:
         self.history[order.id].append(change)
 
     async def edit(self, order: Order, change: Change) -> None:
+        await self.save(order, change)
+
+    async def redraft(self, order: Order, change: Change) -> None:
         await self.save(order, change)
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:
@@ -261,6 +297,7 @@ class MemoryPositions:
 class MemoryUnitOfWork:
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     products: MemoryProducts = field(default_factory=MemoryProducts)
+    discounts: MemoryDiscounts = field(default_factory=MemoryDiscounts)
     orders: MemoryOrders = field(default_factory=MemoryOrders)
     payments: MemoryPayments = field(default_factory=MemoryPayments)
     stats: MemoryStats = field(default_factory=MemoryStats)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -53,8 +53,10 @@ class Rest:
             for product in products:
                 await uow.products.add(product)
 
-    async def a_product(self, *, stock: int = 100, price: int = 250, currency: str = "EUR") -> Product:
-        product = a_product(stock=stock, price=price, currency=currency)
+    async def a_product(
+        self, *, stock: int = 100, price: int = 250, currency: str = "EUR", tax_rate: int = 0
+    ) -> Product:
+        product = replace(a_product(stock=stock, price=price, currency=currency), tax_rate=tax_rate)
         await self.products(product)
         return product
 

@@ -19,6 +19,22 @@ export type Decline = {
   message: string;
 };
 
+/** A discount as staff see it. `version` grows by one with each change and each use: keep what has the highest. */
+export type Discount = {
+  id: string;
+  code: string;
+  /** What is taken off, in basis points: 1000 are 10 per cent */
+  rate: number;
+  starts_at: string;
+  ends_at: string | null;
+  max_uses: number | null;
+  /** Orders that have it; fewer when they are cancelled or expire */
+  uses: number;
+  version: number;
+  created_at: string;
+  updated_at: string;
+};
+
 /** One product in an order, as it was when the order was placed. */
 export type Line = {
   product_id: string;
@@ -27,7 +43,11 @@ export type Line = {
   /** Minor units of the order's currency */
   unit_price: number;
   quantity: number;
-  /** Minor units of the order's currency */
+  /** In basis points: 1900 are 19 per cent */
+  tax_rate: number;
+  /** This line's share of the order's */
+  discount: number;
+  /** After the discount */
   total: number;
 };
 
@@ -42,7 +62,16 @@ export type Order = {
   /** ISO 4217 */
   currency: string;
   items: Array<Line>;
+  /** Of all lines, before the discount */
+  subtotal: number;
+  discount_code: string | null;
   /** Minor units of the order's currency */
+  discount: number;
+  /** By rate */
+  taxes: Array<Tax>;
+  /** In the prices; or on top of them */
+  tax_included: boolean;
+  /** What is to be paid */
   total: number;
   /** Given back of what was paid */
   refunded: number;
@@ -98,7 +127,8 @@ export type Point = {
   revenue: number;
 };
 
-/** `price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered. */
+/** `price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered; `tax_rate` is in basis
+points: 1900 are 19 per cent. */
 export type Product = {
   id: string;
   sku: string;
@@ -106,6 +136,7 @@ export type Product = {
   price: number;
   currency: string;
   stock: number;
+  tax_rate: number;
 };
 
 /** What is given back of a payment. */
@@ -122,7 +153,7 @@ export type RefundReason = "requested" | "order_cancelled" | "paid_too_late";
 
 export type RefundStatus = "pending" | "succeeded" | "failed";
 
-export type Status = "placed" | "payment_failed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired" | "returned" | "refunded";
+export type Status = "draft" | "placed" | "payment_failed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired" | "returned" | "refunded";
 
 /** Orders that are of this status now, and what they come to. */
 export type StatusCount = {
@@ -142,13 +173,23 @@ export type Tally = {
   by_status: Array<StatusCount>;
 };
 
+/** Of all lines that are taxed at this rate. */
+export type Tax = {
+  /** In basis points: 1900 are 19 per cent */
+  rate: number;
+  /** Without the tax */
+  net: number;
+  /** Minor units of the order's currency */
+  amount: number;
+};
+
 /** An event on the exchange */
 export type OrderEvent = {
   specversion: "1.0";
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
+  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -166,7 +207,7 @@ export type OrderPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
+  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -266,6 +307,38 @@ export type ProductPublication = {
   /** When it happened */
   time: string;
   data: Product;
+};
+
+/** An event on the exchange */
+export type DiscountEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "discount.changed";
+  /** The id of the discount; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Discount;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type DiscountPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "discount.changed";
+  /** The id of the discount; events of one subject are in order */
+  subject: string;
+  /** When it happened */
+  time: string;
+  data: Discount;
 };
 
 /** Another service's event on the exchange */

@@ -35,7 +35,15 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
     async def place_it(uow: UnitOfWork) -> Reply:
         address = None if order.address is None else order.address.address()
         placed = await service.place(
-            uow, caller.actor, order.quantities(), caller.cause, caller.rules, address=address, note=order.note
+            uow,
+            caller.actor,
+            [item.wanted() for item in order.items],
+            caller.cause,
+            caller.rules,
+            discount_code=order.discount_code,
+            address=address,
+            note=order.note,
+            as_draft=order.draft,
         )
         return Reply(201, OrderBody.of(placed).encode())
 
@@ -66,15 +74,23 @@ async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
 
 
 async def edit(caller: Caller, order: EditOrder) -> OrderBody:
-    changes: dict[str, Any] = {}
-    if "address" in order.model_fields_set:
+    given = order.model_fields_set
+    changes: dict[str, Any] = {name: getattr(order, name) for name in given & {"discount_code", "note"}}
+    if order.items is not None:
+        changes["items"] = [item.wanted() for item in order.items]
+    if "address" in given:
         changes["address"] = None if order.address is None else order.address.address()
-    if "note" in order.model_fields_set:
-        changes["note"] = order.note
     edited = await caller.work.write(
-        lambda uow: service.edit(uow, caller.actor, order.id, changes, caller.cause, order.version)
+        lambda uow: service.edit(uow, caller.actor, order.id, changes, caller.cause, caller.rules, order.version)
     )
     return OrderBody.of(edited)
+
+
+async def place_draft(caller: Caller, which: AdvanceOrder) -> OrderBody:
+    placed = await caller.work.write(
+        lambda uow: service.place_draft(uow, caller.actor, which.id, caller.cause, caller.rules, which.version)
+    )
+    return OrderBody.of(placed)
 
 
 def advance(action: Action) -> Callable[[Caller, AdvanceOrder], Awaitable[OrderBody]]:
@@ -93,6 +109,7 @@ COMMANDS = (
     command("orders.get", ById, get),
     command("orders.history", ById, history),
     command("orders.edit", EditOrder, edit),
+    command("orders.place_draft", AdvanceOrder, place_draft),
     *(command(f"orders.{action}", AdvanceOrder, advance(action)) for action in REQUESTED),
 )
 

@@ -1,5 +1,5 @@
-"""Orders that stay unpaid expire. Each node looks for them; whichever locks one first lets it expire, in a transaction
-of its own, so it happens once and survives the death of any node."""
+"""Orders that stay unpaid expire, and so do drafts. Each node looks for them; whichever locks one first lets it expire,
+in a transaction of its own, so it happens once and survives the death of any node."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = 10.0  # seconds between two looks
 SHORTEST_PAUSE = 0.5
-PART = 100  # of the time that an order may stay unpaid, by which it may be late
+PART = 100  # of the time that an order may stay unpaid or a draft, by which it may be late
 
 
 class Expiry:
     def __init__(self, work: Work, rules: Rules) -> None:
         self._work = work
-        self._pause = LONGEST_PAUSE
-        if rules.unpaid_for is not None:
-            self._pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, rules.unpaid_for.total_seconds() / PART))
+        parts = [time.total_seconds() / PART for time in (rules.unpaid_for, rules.draft_for) if time is not None]
+        self._pause = max(SHORTEST_PAUSE, min(LONGEST_PAUSE, *parts))
 
     async def run(self) -> None:
         await keep_looking(self.expire, 0.8 * self._pause, self._pause, "expiry_postponed")

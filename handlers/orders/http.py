@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from handlers.errors import Forbidden, IllegalTransition, KeyInFlight, KeyReused, OutOfStock
+from handlers.commands import Caller
+from handlers.errors import Forbidden, IllegalTransition, Invalid, KeyInFlight, KeyReused, OutOfStock
 from handlers.http import (
     Endpoint,
     caller_of,
@@ -81,9 +82,9 @@ async def edit(request: web.Request) -> web.Response:
     return json_reply(order.encode(), headers={"ETag": etag(order.version)})
 
 
-def _advance(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
-    run = commands.advance(action)
-
+def _advance(
+    run: Callable[[Caller, AdvanceOrder], Awaitable[OrderBody]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def advance(request: web.Request) -> web.Response:
         caller = caller_of(request, signed_in(request))
         which = AdvanceOrder(id=path_id(request), version=expected_version(request))
@@ -98,7 +99,7 @@ _ADVANCING = {
     Action.PACK: "Note that a paid order is packed",
     Action.SHIP: "Note that a packed order is on its way",
     Action.DELIVER: "Note that a shipped order has arrived",
-    Action.CANCEL: "Cancel an order that is unpaid, as staff also one that is not shipped; pieces and money go back",
+    Action.CANCEL: "Cancel a draft or an unpaid order, as staff also one that is not shipped; pieces and money go back",
     Action.RETURN: "Note that an order's pieces have come back",
 }
 
@@ -108,7 +109,7 @@ ENDPOINTS = (
         method="POST",
         path=PATH,
         handler=place,
-        summary="Place an order",
+        summary="Place an order, or draft one",
         body=PlaceOrderRequest,
         reply=OrderBody,
         status=201,
@@ -150,10 +151,20 @@ ENDPOINTS = (
         method="PATCH",
         path=f"{PATH}/{{id}}",
         handler=edit,
-        summary="Change the address or the note of an order that is not packed yet",
+        summary="Change the address or the note of an order that is not packed yet, or all of a draft",
         body=EditOrderRequest,
         reply=OrderBody,
         refusals=(IllegalTransition,),
+        has_version=True,
+    ),
+    Endpoint(
+        name="orders.place_draft",
+        method="POST",
+        path=f"{PATH}/{{id}}/place",
+        handler=_advance(commands.place_draft),
+        summary="Place a draft, at today's prices",
+        reply=OrderBody,
+        refusals=(Invalid, IllegalTransition, OutOfStock),
         has_version=True,
     ),
     *(
@@ -161,7 +172,7 @@ ENDPOINTS = (
             name=f"orders.{action}",
             method="POST",
             path=f"{PATH}/{{id}}/{action}",
-            handler=_advance(action),
+            handler=_advance(commands.advance(action)),
             summary=_ADVANCING[action],
             reply=OrderBody,
             refusals=(Forbidden, IllegalTransition),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -12,9 +12,11 @@ from uuid import UUID
 from handlers.actor import Actor
 from handlers.errors import IllegalTransition
 from handlers.events import OwnType
+from handlers.pricing import Tax, taxes
 
 
 class Status(StrEnum):
+    DRAFT = "draft"
     PLACED = "placed"
     PAYMENT_FAILED = "payment_failed"
     PAID = "paid"
@@ -28,8 +30,10 @@ class Status(StrEnum):
 
 
 class Action(StrEnum):
-    """What happens to an order. Placing makes it; each of the others moves it from one status to another."""
+    """What happens to an order. Drafting or placing makes it, editing changes what is in it; each of the others moves
+    it from one status to another, as placing does with a draft."""
 
+    DRAFT = "draft"
     PLACE = "place"
     PAY = "pay"
     DECLINE = "decline"
@@ -81,6 +85,7 @@ UNPAID = frozenset({Status.PLACED, Status.PAYMENT_FAILED})
 """Orders of these statuses can be paid for; until then they may expire."""
 
 TRANSITIONS = {
+    Action.PLACE: Transition({Status.DRAFT: _ANYBODY}, Status.PLACED, OwnType.ORDER_CREATED),
     Action.PAY: Transition(
         {Status.PLACED: _STAFF | _PROVIDER, Status.PAYMENT_FAILED: _STAFF | _PROVIDER}, Status.PAID, OwnType.ORDER_PAID
     ),
@@ -94,6 +99,7 @@ TRANSITIONS = {
     Action.DELIVER: Transition({Status.SHIPPED: _STAFF}, Status.DELIVERED, OwnType.ORDER_DELIVERED),
     Action.CANCEL: Transition(
         {
+            Status.DRAFT: _ANYBODY,
             Status.PLACED: _ANYBODY,
             Status.PAYMENT_FAILED: _ANYBODY,
             Status.PAID: _STAFF,
@@ -104,7 +110,7 @@ TRANSITIONS = {
         gives_back=UNPAID | {Status.PAID, Status.PACKED},
     ),
     Action.EXPIRE: Transition(
-        {Status.PLACED: _TIME, Status.PAYMENT_FAILED: _TIME},
+        {Status.DRAFT: _TIME, Status.PLACED: _TIME, Status.PAYMENT_FAILED: _TIME},
         Status.EXPIRED,
         OwnType.ORDER_EXPIRED,
         gives_back=UNPAID,
@@ -125,26 +131,33 @@ TRANSITIONS = {
     ),
 }
 
-EDITABLE = UNPAID | {Status.PAID}
-"""Until it is packed, an order's address and note can be edited."""
+EDITABLE = UNPAID | {Status.DRAFT, Status.PAID}
+"""Until it is packed, an order's address and note can be edited; all of it while it is a draft."""
 
-REQUESTED = tuple(action for action, each in TRANSITIONS.items() if each.is_of(By.STAFF))
-"""The transitions that people ask for."""
+REQUESTED = tuple(action for action, each in TRANSITIONS.items() if each.is_of(By.STAFF) and action is not Action.PLACE)
+"""The transitions that people ask for and that need nothing but the order. Placing a draft also takes the pieces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One product in an order. `unit_price` is the price at placing, in minor units of the order's currency."""
+    """One product in an order. `unit_price` is the price at placing, in minor units of the order's currency; `tax_rate`
+    is in basis points; `discount` is the line's share of what is taken off the order."""
 
     product_id: UUID
     sku: str
     name: str
     unit_price: int
     quantity: int
+    tax_rate: int = 0
+    discount: int = 0
+
+    @property
+    def subtotal(self) -> int:
+        return self.unit_price * self.quantity
 
     @property
     def total(self) -> int:
-        return self.unit_price * self.quantity
+        return self.subtotal - self.discount
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +177,8 @@ class Address:
 class Order:
     """`version` counts from 1 and grows by one with each change; `number` is what people read out on the phone. Unless
     it is paid before, it expires at `expires_at`; never if that is None. `refunded` is what was given back of the
-    total that was paid. `note` is the customer's."""
+    total that was paid. `note` is the customer's. `tax_included`: whether prices have the taxes in them, or these come
+    on top. What is a draft has no pieces, and is at the prices of its last change."""
 
     id: UUID
     number: int
@@ -179,11 +193,27 @@ class Order:
     refunded: int = 0
     address: Address | None = None
     note: str | None = None
+    discount_code: str | None = None
+    tax_included: bool = True
+
+    @property
+    def subtotal(self) -> int:
+        """Of all lines, before the discount; in minor units of `currency`, as all that follows."""
+        return sum(line.subtotal for line in self.lines)
+
+    @property
+    def discount(self) -> int:
+        return sum(line.discount for line in self.lines)
+
+    @property
+    def taxes(self) -> Sequence[Tax]:
+        return taxes([(line.tax_rate, line.total) for line in self.lines], included=self.tax_included)
 
     @property
     def total(self) -> int:
-        """In minor units of `currency`."""
-        return sum(line.total for line in self.lines)
+        """What is to be paid."""
+        on_top = 0 if self.tax_included else sum(tax.amount for tax in self.taxes)
+        return self.subtotal - self.discount + on_top
 
     def after(self, action: Action, now: datetime) -> Order:
         """This order once `action` was taken; raises IllegalTransition where it may not be."""
@@ -203,6 +233,11 @@ class Order:
         if self.status not in EDITABLE:
             raise IllegalTransition(f"An order that is {self.status} cannot be edited.")
         return replace(self, address=address, note=note, version=self.version + 1, updated_at=now)
+
+    def refuse_unless_draft(self) -> None:
+        """What is in an order stays as it was placed. Raises IllegalTransition."""
+        if self.status is not Status.DRAFT:
+            raise IllegalTransition(f"What is in an order that is {self.status} cannot be changed.")
 
     def given_back(self, amount: int, now: datetime) -> Order:
         """This order once so much more of what was paid was given back."""

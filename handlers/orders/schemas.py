@@ -10,12 +10,15 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from handlers.discounts.schemas import Code
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
+from handlers.pricing import WHOLE, Tax
 from handlers.schemas import (
     Body,
     ById,
+    Currency,
     Digits,
     Instant,
     LiveListing,
@@ -30,14 +33,17 @@ from handlers.snapshot import Snapshot
 MAX_LINES = 50
 MAX_QUANTITY = 1000
 
-Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
 Money = Annotated[int, Field(ge=0, description="Minor units of the order's currency")]
+TaxRate = Annotated[int, Field(ge=0, le=WHOLE, description="In basis points: 1900 are 19 per cent")]
 Amount = Annotated[int, Field(ge=0, le=2**53), Digits]
 
 
 class ItemRequest(Body):
     product_id: UUID
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+    def wanted(self) -> Quantity:
+        return Quantity(self.product_id, self.quantity)
 
 
 class AddressRequest(Body):
@@ -58,13 +64,15 @@ class AddressRequest(Body):
 Note = Annotated[Text, Field(min_length=1, max_length=1000, description="Of the customer, for who packs and delivers")]
 
 
+Items = Annotated[list[ItemRequest], Field(min_length=1, max_length=MAX_LINES)]
+
+
 class PlaceOrderRequest(Body):
-    items: Annotated[list[ItemRequest], Field(min_length=1, max_length=MAX_LINES)]
+    items: Items
+    discount_code: Code | None = None
     address: AddressRequest | None = None
     note: Note | None = None
-
-    def quantities(self) -> list[Quantity]:
-        return [Quantity(item.product_id, item.quantity) for item in self.items]
+    draft: Annotated[bool, Field(description="Only say what it would come to, and keep it")] = False
 
 
 class PlaceOrder(PlaceOrderRequest):
@@ -74,8 +82,11 @@ class PlaceOrder(PlaceOrderRequest):
 
 
 class EditOrderRequest(Body):
-    """What is given is as given from now on, null is none; what is not given stays (RFC 7396)."""
+    """What is given is as given from now on, null is none; what is not given stays (RFC 7396). Items, of which there
+    are always some, stay with null as well; they and the discount are a draft's to change."""
 
+    items: Items | None = None
+    discount_code: Code | None = None
     address: AddressRequest | None = None
     note: Note | None = None
 
@@ -96,7 +107,9 @@ class LineBody(Body):
     name: str
     unit_price: Money
     quantity: Annotated[int, Field(ge=1)]
-    total: Money
+    tax_rate: TaxRate
+    discount: Annotated[Money, Field(description="This line's share of the order's")]
+    total: Annotated[Money, Field(description="After the discount")]
 
     @classmethod
     def of(cls, line: Line) -> Self:
@@ -106,8 +119,22 @@ class LineBody(Body):
             name=line.name,
             unit_price=line.unit_price,
             quantity=line.quantity,
+            tax_rate=line.tax_rate,
+            discount=line.discount,
             total=line.total,
         )
+
+
+class TaxBody(Body):
+    """Of all lines that are taxed at this rate."""
+
+    rate: TaxRate
+    net: Annotated[Money, Field(description="Without the tax")]
+    amount: Money
+
+    @classmethod
+    def of(cls, tax: Tax) -> Self:
+        return cls(rate=tax.rate, net=tax.net, amount=tax.amount)
 
 
 class OrderBody(Body):
@@ -120,7 +147,12 @@ class OrderBody(Body):
     version: Annotated[int, Field(ge=1)]
     currency: Currency
     items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
-    total: Money
+    subtotal: Annotated[Money, Field(description="Of all lines, before the discount")]
+    discount_code: str | None
+    discount: Money
+    taxes: Annotated[list[TaxBody], Field(description="By rate")]
+    tax_included: Annotated[bool, Field(description="In the prices; or on top of them")]
+    total: Annotated[Money, Field(description="What is to be paid")]
     refunded: Annotated[Money, Field(description="Given back of what was paid")]
     address: AddressBody | None
     note: Note | None
@@ -138,6 +170,11 @@ class OrderBody(Body):
             version=order.version,
             currency=order.currency,
             items=[LineBody.of(line) for line in order.lines],
+            subtotal=order.subtotal,
+            discount_code=order.discount_code,
+            discount=order.discount,
+            taxes=[TaxBody.of(tax) for tax in order.taxes],
+            tax_included=order.tax_included,
             total=order.total,
             refunded=order.refunded,
             address=AddressBody.of(order.address),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from handlers.actor import Actor
 from handlers.audience import order_channel, orders_feed, personal_channel
+from handlers.discounts import service as discounts
 from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, VersionMismatch
 from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
@@ -17,6 +18,7 @@ from handlers.orders.model import TRANSITIONS, UNPAID, Action, Address, By, Chan
 from handlers.orders.schemas import OrderBody
 from handlers.payments import ledger
 from handlers.ports.domain import Quantity, UnitOfWork
+from handlers.pricing import spread
 from handlers.products.model import Product
 from handlers.products.schemas import ProductBody
 from handlers.rules import Rules
@@ -38,39 +40,60 @@ async def place(
     cause: Cause,
     rules: Rules,
     *,
+    discount_code: str | None = None,
     address: Address | None = None,
     note: str | None = None,
+    as_draft: bool = False,
 ) -> Order:
     """Take the pieces out of stock at today's prices and order them for `actor`. Staff are told of a product of which
-    no more than a few are left with that.
+    no more than a few are left with that. A draft takes nothing, and says what that would come to.
 
-    Raises Invalid for a product named twice, one that does not exist, or products of several currencies, and
-    OutOfStock; each with a fault per item.
+    Raises Invalid for a product named twice, one that does not exist, products of several currencies, or a discount
+    that cannot be used, and OutOfStock; each with a fault for each.
     """
-    _refuse_repetition(items)
-    try:
-        products = await uow.products.take(items)
-    except NotFound as missing:
-        raise Invalid("An order names products that exist.", faults=missing.faults) from None
+    lines, currency = await _contents(uow, items, discount_code, cause, rules, is_placed=not as_draft)
     order = Order(
         id=new_id(cause.now),
         number=0,  # storage gives the number
         customer_id=actor.account_id,
-        status=Status.PLACED,
+        status=Status.DRAFT if as_draft else Status.PLACED,
         version=1,
-        currency=_only_currency(products),
-        lines=tuple(_line(product, item.quantity) for product, item in zip(products, items, strict=True)),
+        currency=currency,
+        lines=tuple(lines),
         created_at=cause.now,
         updated_at=cause.now,
-        expires_at=rules.expiry_of(cause.now),
+        expires_at=rules.expiry_of_draft(cause.now) if as_draft else rules.expiry_of(cause.now),
         address=address,
         note=note,
+        discount_code=discount_code,
+        tax_included=rules.prices_include_tax,
     )
-    order = await uow.orders.add(order, Change.of(order, Action.PLACE, actor))
+    action, kind = (Action.DRAFT, OwnType.ORDER_DRAFTED) if as_draft else (Action.PLACE, OwnType.ORDER_CREATED)
+    order = await uow.orders.add(order, Change.of(order, action, actor))
+    await uow.outbox.add(_event(kind, order, cause))
+    return order
+
+
+async def place_draft(
+    uow: UnitOfWork, actor: Actor, order_id: UUID, cause: Cause, rules: Rules, version: int | None = None
+) -> Order:
+    """Take what is in a draft, at today's prices, as if it were placed anew.
+
+    Raises NotFound, VersionMismatch, IllegalTransition, and what `place` raises.
+    """
+    before = _of_version(visible(await uow.orders.lock(order_id), actor), version)
+    placed = before.after(Action.PLACE, cause.now)
+    lines, currency = await _contents(uow, _quantities(before), before.discount_code, cause, rules, is_placed=True)
+    order = replace(
+        placed,
+        lines=tuple(lines),
+        currency=currency,
+        created_at=cause.now,
+        expires_at=rules.expiry_of(cause.now),
+        tax_included=rules.prices_include_tax,
+    )
+    await uow.orders.redraft(order, Change.of(order, Action.PLACE, actor))
     await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
-    for product, item in zip(products, items, strict=True):
-        if product.stock <= rules.low_stock < product.stock + item.quantity:
-            await uow.outbox.add(_stock_event(product, cause))
     return order
 
 
@@ -119,17 +142,33 @@ async def advance(
 
 
 async def edit(
-    uow: UnitOfWork, actor: Actor, order_id: UUID, changes: Mapping[str, Any], cause: Cause, version: int | None = None
+    uow: UnitOfWork,
+    actor: Actor,
+    order_id: UUID,
+    changes: Mapping[str, Any],
+    cause: Cause,
+    rules: Rules,
+    version: int | None = None,
 ) -> Order:
-    """Change `address` or `note`, those that are given. What changes nothing makes no version.
+    """Change `address` or `note`, of a draft also `items` (quantities) or `discount_code`: those that are given. What
+    changes nothing makes no version.
 
-    Raises NotFound, VersionMismatch, IllegalTransition.
+    Raises NotFound, VersionMismatch, IllegalTransition, and what `place` raises for a draft.
     """
     before = _of_version(visible(await uow.orders.lock(order_id), actor), version)
     after = before.edited(changes.get("address", before.address), changes.get("note", before.note), cause.now)
-    if (after.address, after.note) == (before.address, before.note):
+    if changes.keys() & {"items", "discount_code"}:
+        before.refuse_unless_draft()
+        items, code = changes.get("items", _quantities(before)), changes.get("discount_code", before.discount_code)
+        lines, currency = await _contents(uow, items, code, cause, rules, is_placed=False)
+        after = replace(after, lines=tuple(lines), currency=currency, discount_code=code)
+    if replace(after, version=before.version, updated_at=before.updated_at) == before:
         return before
-    await uow.orders.edit(after, Change.of(after, Action.EDIT, actor))
+    if before.status is Status.DRAFT:
+        after = replace(after, expires_at=rules.expiry_of_draft(cause.now))
+        await uow.orders.redraft(after, Change.of(after, Action.EDIT, actor))
+    else:
+        await uow.orders.edit(after, Change.of(after, Action.EDIT, actor))
     await uow.outbox.add(_event(OwnType.ORDER_EDITED, after, cause))
     return after
 
@@ -164,7 +203,9 @@ async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, do
     transition = TRANSITIONS[action]
     await uow.orders.save(order, Change.of(order, action, doer))
     if order.status is not before.status and before.status in transition.gives_back:
-        await uow.products.give_back([Quantity(line.product_id, line.quantity) for line in order.lines])
+        await uow.products.give_back(_quantities(order))
+        if order.discount_code is not None:
+            await discounts.give_back(uow, order.discount_code, cause)
     await uow.outbox.add(_event(transition.event, order, cause))
 
 
@@ -188,6 +229,39 @@ def _authorize(actor: Actor, order: Order, action: Action) -> None:
     allowed = transition.sources.get(order.status, {by})
     if by not in allowed:
         raise IllegalTransition(f"Of an order that is {order.status}, '{action}' is for staff.")
+
+
+async def _contents(
+    uow: UnitOfWork,
+    items: Sequence[Quantity],
+    discount_code: str | None,
+    cause: Cause,
+    rules: Rules,
+    *,
+    is_placed: bool,
+) -> tuple[Sequence[Line], str]:
+    """The lines of an order and its currency, at today's prices. Placed, pieces and discount are taken with that."""
+    _refuse_repetition(items)
+    try:
+        products = await (uow.products.take(items) if is_placed else uow.products.find(items))
+    except NotFound as missing:
+        raise Invalid("An order names products that exist.", faults=missing.faults) from None
+    currency = _only_currency(products)
+    lines = [_line(product, item.quantity) for product, item in zip(products, items, strict=True)]
+    if discount_code is not None:
+        discount = await discounts.usable(uow, discount_code, cause, is_used=is_placed)
+        subtotals = [line.subtotal for line in lines]
+        shares = spread(discount.off(sum(subtotals)), subtotals)
+        lines = [replace(line, discount=share) for line, share in zip(lines, shares, strict=True)]
+    if is_placed:
+        for product, item in zip(products, items, strict=True):
+            if product.stock <= rules.low_stock < product.stock + item.quantity:
+                await uow.outbox.add(_stock_event(product, cause))
+    return lines, currency
+
+
+def _quantities(order: Order) -> Sequence[Quantity]:
+    return [Quantity(line.product_id, line.quantity) for line in order.lines]
 
 
 def _refuse_repetition(items: Iterable[Quantity]) -> None:
@@ -217,7 +291,7 @@ def _only_currency(products: Sequence[Product]) -> str:
 
 
 def _line(product: Product, quantity: int) -> Line:
-    return Line(product.id, product.sku, product.name, product.price, quantity)
+    return Line(product.id, product.sku, product.name, product.price, quantity, product.tax_rate)
 
 
 def _stock_event(product: Product, cause: Cause) -> Event:

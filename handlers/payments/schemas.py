@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from handlers.orders.schemas import Currency, Money
+from handlers.orders.schemas import Money
 from handlers.payments.model import Decline, Payment, PaymentStatus, Refund, RefundReason, RefundStatus
-from handlers.schemas import Body, ById, Moment, StreamBody, Text
+from handlers.schemas import Body, ById, Currency, Moment, StreamBody, Text
 from handlers.snapshot import Snapshot
 
 MAX_METHOD = 255

@@ -10,6 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from handlers.accounts.model import AccessToken, Account
+from handlers.discounts.model import Discount
 from handlers.events import Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
@@ -58,6 +59,10 @@ class Products(Protocol):
 
     async def get(self, product_id: UUID) -> Product | None: ...
 
+    async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        """The products, in the order asked for; nothing is taken. Raises NotFound as `take` does."""
+        ...
+
     async def add(self, product: Product) -> None:
         """Raises Conflict when there is a product with this SKU."""
         ...
@@ -72,6 +77,32 @@ class Products(Protocol):
         ...
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None: ...
+
+
+class Discounts(Protocol):
+    async def add(self, discount: Discount) -> None:
+        """Raises Conflict when there is a discount with this code."""
+        ...
+
+    async def page(self, *, after_code: str, limit: int) -> Sequence[Discount]:
+        """In order of code."""
+        ...
+
+    async def get(self, discount_id: UUID) -> Discount | None: ...
+
+    async def lock(self, discount_id: UUID) -> Discount | None:
+        """Like `get`, and no other transaction changes it until this one ends."""
+        ...
+
+    async def by_code(self, code: str) -> Discount | None: ...
+
+    async def lock_code(self, code: str) -> Discount | None:
+        """Like `by_code`, and no other transaction changes it until this one ends."""
+        ...
+
+    async def save(self, discount: Discount) -> None:
+        """Write what can change of a locked discount."""
+        ...
 
 
 class Orders(Protocol):
@@ -96,6 +127,11 @@ class Orders(Protocol):
 
     async def edit(self, order: Order, change: Change) -> None:
         """Write address, note, version and updated_at of a locked order, and what has changed it."""
+        ...
+
+    async def redraft(self, order: Order, change: Change) -> None:
+        """Write all of a locked order that was a draft, lines included, and what has changed it. Placed, it counts as
+        of its `created_at`."""
         ...
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:
@@ -204,6 +240,8 @@ class UnitOfWork(Protocol):
     def accounts(self) -> Accounts: ...
     @property
     def products(self) -> Products: ...
+    @property
+    def discounts(self) -> Discounts: ...
     @property
     def orders(self) -> Orders: ...
     @property

@@ -13,7 +13,8 @@ MAX_NAME_LENGTH = 200  # so that the event of an order of 50 lines fits into wha
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered.
+    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered; `tax_rate` is in basis
+    points.
 
     Raises Invalid for a SKU or a name that is empty or too long.
     """
@@ -24,6 +25,7 @@ class Product:
     price: int
     currency: str
     stock: int
+    tax_rate: int = 0
 
     def __post_init__(self) -> None:
         limits = (("/sku", self.sku, MAX_SKU_LENGTH), ("/name", self.name, MAX_NAME_LENGTH))

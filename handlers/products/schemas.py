@@ -10,7 +10,8 @@ from handlers.schemas import Body
 
 
 class ProductBody(Body):
-    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered."""
+    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered; `tax_rate` is in basis
+    points: 1900 are 19 per cent."""
 
     id: UUID
     sku: str
@@ -18,6 +19,7 @@ class ProductBody(Body):
     price: int
     currency: str
     stock: int
+    tax_rate: int
 
     @classmethod
     def of(cls, product: Product) -> Self:
@@ -28,4 +30,5 @@ class ProductBody(Body):
             price=product.price,
             currency=product.currency,
             stock=product.stock,
+            tax_rate=product.tax_rate,
         )

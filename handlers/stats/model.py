@@ -73,8 +73,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Of the orders of one currency that were placed in one span and are of one status now. `total`, and what of it was
-    `refunded`, are minor units."""
+    """Of the orders of one currency that were placed in one span and are of one status now; drafts are no
+    orders yet. `total`, and what of it was `refunded`, are minor units."""
 
     span: Span
     begins_at: datetime

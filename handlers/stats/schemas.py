@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from handlers.orders.model import Status
-from handlers.orders.schemas import Currency, Money
-from handlers.schemas import Body, Instant, Moment, StreamBody
+from handlers.orders.schemas import Money
+from handlers.schemas import Body, Currency, Instant, Moment, StreamBody
 from handlers.snapshot import Snapshot
 from handlers.stats.model import Count, Span, Tally
 

@@ -1,11 +1,13 @@
 -- name: add
--- Insert an order with its lines, numbered from 1, and the begin of its history, and count it; returns the number that it was given.
+-- Insert an order with its lines, numbered from 1, and the begin of its history, and count it unless it is a draft; returns the
+-- number that it was given.
 WITH placed AS (
     INSERT INTO orders (
-        id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, search
+        id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, discount_code,
+        tax_included, search
     )
     SELECT
-        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19,
+        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19, $22, $23,
         order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
     FROM accounts AS a
     WHERE a.id = $2
@@ -15,21 +17,52 @@ WITH placed AS (
     VALUES ($1, $4, $9, $3, $7, $10, $11)
 ), counted AS (
     INSERT INTO order_deltas (created_at, currency, status, orders, total)
-    VALUES ($6, $5, $3, 1, $17)
+    SELECT $6, $5, $3, 1, $17
+    WHERE $3 <> 'draft'
 ), lines AS (
-    INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity)
-    SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity
-    FROM unnest($12::uuid[], $13::text[], $14::text[], $15::bigint[], $16::integer[])
-        WITH ORDINALITY AS l (product_id, sku, name, unit_price, quantity, line)
+    INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
+    SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
+    FROM unnest($12::uuid[], $13::text[], $14::text[], $15::bigint[], $16::integer[], $20::integer[], $21::bigint[])
+        WITH ORDINALITY AS l (product_id, sku, name, unit_price, quantity, tax_rate, discount, line)
 )
 SELECT number FROM placed;
+
+-- name: redraft
+-- Write all of an order that was a draft, with its lines and the line of its history, and count it once it is placed. Takes what
+-- `add` takes.
+WITH drafted AS (
+    UPDATE orders AS o
+    SET
+        status = $3, version = $4, currency = $5, created_at = $6, updated_at = $7, expires_at = $8, total = $17,
+        address = $18::jsonb, note = $19, discount_code = $22, tax_included = $23,
+        search = order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
+    FROM accounts AS a
+    WHERE o.id = $1 AND a.id = $2
+), history AS (
+    INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
+    VALUES ($1, $4, $9, $3, $7, $10, $11)
+), counted AS (
+    INSERT INTO order_deltas (created_at, currency, status, orders, total)
+    SELECT $6, $5, $3, 1, $17
+    WHERE $3 <> 'draft'
+), dropped AS (
+    DELETE FROM order_lines WHERE order_id = $1 AND line > cardinality($12::uuid[])
+)
+INSERT INTO order_lines AS o (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
+SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
+FROM unnest($12::uuid[], $13::text[], $14::text[], $15::bigint[], $16::integer[], $20::integer[], $21::bigint[])
+    WITH ORDINALITY AS l (product_id, sku, name, unit_price, quantity, tax_rate, discount, line)
+ON CONFLICT (order_id, line) DO UPDATE
+SET
+    product_id = excluded.product_id, sku = excluded.sku, name = excluded.name, unit_price = excluded.unit_price,
+    quantity = excluded.quantity, tax_rate = excluded.tax_rate, discount = excluded.discount;
 
 -- name: get
 -- One order, a row per line.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity
+    o.address, o.note, o.discount_code, o.tax_included,
+    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 WHERE o.id = $1
@@ -39,8 +72,8 @@ ORDER BY l.line;
 -- One order, a row per line, locked against changes (not against lines or payments that refer to it).
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity
+    o.address, o.note, o.discount_code, o.tax_included,
+    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 WHERE o.id = $1
@@ -51,8 +84,8 @@ FOR NO KEY UPDATE OF o;
 -- The order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` reads it.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity
+    o.address, o.note, o.discount_code, o.tax_included,
+    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
 FROM orders AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 WHERE o.id = (
@@ -68,7 +101,8 @@ ORDER BY l.line
 FOR NO KEY UPDATE OF o;
 
 -- name: save
--- Write what changes in the life of an order, and the line of its history; count it as what it is now.
+-- Write what changes in the life of an order, and the line of its history; count it as what it is now, unless it is not counted
+-- because it was a draft.
 WITH before AS (
     SELECT created_at, currency, status, total, refunded FROM orders WHERE id = $1
 ), saved AS (
@@ -80,6 +114,7 @@ WITH before AS (
     SELECT b.created_at, b.currency, d.status, d.orders, d.orders * b.total, d.orders * d.refunded
     FROM before AS b
     CROSS JOIN LATERAL (VALUES (b.status, -1, b.refunded), ($2, 1, $9)) AS d (status, orders, refunded)
+    WHERE b.status <> 'draft'
 )
 INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
 VALUES ($1, $3, $6, $2, $4, $7, $8);
@@ -111,8 +146,8 @@ ORDER BY version;
 -- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`.
 SELECT
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity
+    o.address, o.note, o.discount_code, o.tax_included,
+    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
 FROM (
     SELECT *
     FROM orders

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
 import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.audience import order_channel, orders_feed, personal_channel
+from handlers.audience import discounts, order_channel, orders_feed, personal_channel
 from handlers.orders.model import EDITABLE, REQUESTED, TRANSITIONS, UNPAID, Action, By, Status
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
@@ -28,7 +28,7 @@ ROLES = ("customer", "staff", "admin")
 PATIENCE = 10.0  # seconds for what is known to be in a stream
 
 Thing = dict[str, Any]
-"""An order or a payment."""
+"""An order, a payment or a discount."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ steps = st.lists(
     st.builds(
         Step,
         st.sampled_from(ROLES),
-        st.one_of(st.just(Action.PLACE), st.just(Action.EDIT), st.sampled_from(REQUESTED)),
+        st.one_of(st.sampled_from([Action.DRAFT, Action.PLACE, Action.EDIT]), st.sampled_from(REQUESTED)),
         st.integers(0, 3),
         st.sampled_from([None, None, 0, 0, 1]),
         st.booleans(),
@@ -165,20 +165,23 @@ class Shop:
     people: Mapping[str, Person]
     sockets: Mapping[str, Socket]
     product: str
+    discount: str
     orders: list[Thing] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
 
     async def take(self, step: Step) -> None:
-        if step.action is Action.PLACE:
+        drafts = [number for number, order in enumerate(self.orders) if order["status"] == Status.DRAFT]
+        if step.action is Action.DRAFT or (step.action is Action.PLACE and not drafts):
             items = [{"product_id": self.product, "quantity": 1}]
-            code, order = await self._do(step, "orders.place", "orders", {"items": items})
+            wanted = {"items": items, "draft": step.action is Action.DRAFT, **self._code(step)}
+            code, order = await self._do(step, "orders.place", "orders", wanted)
             assert code in {200, 201}
             self.orders.append(order)
             self.owners.append(step.role)
             return
         if not self.orders:
             return
-        which = step.order % len(self.orders)
+        which = drafts[step.order % len(drafts)] if step.action is Action.PLACE else step.order % len(self.orders)
         if step.method is not None:
             await self._collect(step, which, step.method)
             return
@@ -189,12 +192,13 @@ class Shop:
             return
         expected = self._expected(step, which, named.get("version"))
         path = f"orders/{order['id']}/{step.action}"
-        code, answer = await self._do(step, f"orders.{step.action}", path, {"id": order["id"], **named})
+        command = "orders.place_draft" if step.action is Action.PLACE else f"orders.{step.action}"
+        code, answer = await self._do(step, command, path, {"id": order["id"], **named})
         assert code == expected, (step, order, answer)
         if code == 200:
             assert (answer["version"], answer["status"]) == (order["version"] + 1, TRANSITIONS[step.action].target)
             self.orders[which] = answer
-            if step.action is Action.CANCEL and Status(order["status"]) not in UNPAID:
+            if step.action is Action.CANCEL and Status(order["status"]) in {Status.PAID, Status.PACKED}:
                 await self._see(which, lambda order: order["refunded"] == order["total"])
 
     async def _edit(self, step: Step, which: int, named: Mapping[str, Any]) -> None:
@@ -204,11 +208,17 @@ class Shop:
         is_fresh = named.get("version", order["version"]) == order["version"]
         expected = 404 if not is_known else 412 if not is_fresh else 200 if is_editable else 409
         parameters = {"id": order["id"], **named, "note": f"after {order['version']}"}
+        if order["status"] == Status.DRAFT:
+            items = [{"product_id": self.product, "quantity": 1 + order["version"] % 3}]
+            parameters |= {"items": items, "discount_code": self._code(step).get("discount_code")}
         code, answer = await self._do(step, "orders.edit", f"orders/{order['id']}", parameters, method="PATCH")
         assert code == expected, (step, order, answer)
         if code == 200:
             assert (answer["version"], answer["note"]) == (order["version"] + 1, parameters["note"])
             self.orders[which] = answer
+
+    def _code(self, step: Step) -> Mapping[str, str]:
+        return {"discount_code": self.discount} if step.over_socket else {}
 
     async def _collect(self, step: Step, which: int, method: str) -> None:
         order = self.orders[which]
@@ -260,13 +270,15 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
     async with aiohttp.ClientSession() as session, AsyncExitStack() as stack:
         people = {role: await Person.sign_in(session, node.base_url, role) for role in ROLES}
         sockets = {role: await stack.enter_async_context(connected(people[role], node)) for role in ROLES}
-        shop = Shop(people, sockets, (await people["staff"].products())[0]["id"])
+        discount = await people["staff"].call("POST", "discounts", {"code": f"D-{uuid4().hex[:12]}", "rate": 1500})
+        shop = Shop(people, sockets, (await people["staff"].products())[0]["id"], discount["code"])
         before, between, after = parts
         for step in (Step("customer", Action.PLACE, 0, None, False), *before):
             await shop.take(step)
         readers = {
             orders_feed(): (people["staff"], "orders"),
             personal_channel(UUID(people["customer"].id)): (people["customer"], "orders"),
+            discounts(): (people["staff"], "discounts"),
             order_channel(UUID(shop.orders[0]["id"])): (people["customer"], f"orders/{shop.orders[0]['id']}"),
         }
         mirrors = {channel: Mirror(channel) for channel in readers}
@@ -284,9 +296,9 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
             now = Mirror(channel)
             await loaded(now, person, path)
             await listening[channel].until(now)
-            ids = {order["id"] for order in shop.orders} & set(now.things)
-            if channel.startswith("order:"):
-                ids = set(now.things)
+            ids = set(now.things)
+            if channel in {orders_feed(), personal_channel(UUID(people["customer"].id))}:
+                ids &= {order["id"] for order in shop.orders}
             assert {each: mirrors[channel].things[each] for each in ids} == {each: now.things[each] for each in ids}
         for order in shop.orders:
             history = (await people["staff"].call("GET", f"orders/{order['id']}/history"))["items"]

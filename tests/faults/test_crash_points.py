@@ -7,7 +7,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -91,9 +91,11 @@ class Crowd:
                 await pay("pm_sandbox_lostReply")
             case "refund":
                 await pay("pm_card_visa")
+                await self.until_paid(order["id"], customer.token)
                 await asyncio.gather(*(staff("refunds", {"amount": 40}, f"refund/{part}") for part in range(2)))
             case "refund all":
                 await pay("pm_card_visa")
+                await self.until_paid(order["id"], customer.token)
                 await staff("refunds", {}, "all")
             case "cancel":
                 await pay("pm_card_visa")
@@ -123,6 +125,16 @@ class Crowd:
         if not path.endswith("/cancel"):  # whose repetition is told by the order's status
             self.answered.append(Asked(path, token, key, sent, status, read))
         return read
+
+    async def until_paid(self, order_id: str, token: str) -> None:
+        """Who asked while the server died may be told that it is not settled yet."""
+        url, headers = f"{self.shop.urls[0]}/api/v1/orders/{order_id}", {"Authorization": f"Bearer {token}"}
+        while True:
+            with suppress(aiohttp.ClientError, OSError):
+                async with self.session.get(url, headers=headers) as response:
+                    if response.status == 200 and (await response.json())["status"] == "paid":
+                        return
+            await asyncio.sleep(self.rng.uniform(0.05, 0.2))
 
     async def attempt(self, path: str, token: str, key: str, body: bytes) -> tuple[int, bytes, bool] | None:
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}

@@ -285,6 +285,27 @@ async def test_an_order_may_stay_unpaid_for_so_long(deploy: Deploy, postgres_url
         assert (await read(node, f"products/{ACCOUNT.id}"))["stock"] == 8
 
 
+@pytest.mark.shows("orders.draft_expiry")
+async def test_an_order_may_stay_a_draft_for_so_long(deploy: Deploy, postgres_url: str) -> None:
+    await furnish(postgres_url)
+    async with deploy("[orders]\ndraft_expiry = 0") as node:
+        assert (await place(node, draft=True))["expires_at"] is None
+    async with deploy("[orders]\ndraft_expiry = 0.2") as node:
+        order = await place(node, draft=True)
+        async with asyncio.timeout(10):
+            while (await read(node, f"orders/{order['id']}"))["status"] != "expired":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await read(node, f"products/{ACCOUNT.id}"))["stock"] == 9
+
+
+@pytest.mark.shows("orders.prices_include_tax")
+async def test_taxes_are_in_the_prices_or_on_top(deploy: Deploy, postgres_url: str) -> None:
+    await furnish(postgres_url)
+    for setting, total in (("true", 100), ("false", 119)):
+        async with deploy(f"[orders]\nprices_include_tax = {setting}") as node:
+            assert (await place(node))["total"] == total
+
+
 @pytest.mark.shows("payments.provider")
 async def test_it_collects_the_money(deploy: Deploy, postgres_url: str) -> None:
     await furnish(postgres_url)
@@ -328,7 +349,7 @@ async def furnish(postgres_url: str) -> None:
     async with connected(postgres_url) as connection:
         who = (ACCOUNT.id, ACCOUNT.email, ACCOUNT.name, ACCOUNT.role, ACCOUNT.password_hash)
         await connection.execute("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", *who)
-        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 100, 'EUR', 9)", ACCOUNT.id)
+        await connection.execute("INSERT INTO products VALUES ($1, 'A', 'A', 100, 'EUR', 9, 1900)", ACCOUNT.id)
 
 
 async def pay(node: Deployment) -> tuple[int, str | None]:
@@ -338,9 +359,9 @@ async def pay(node: Deployment) -> tuple[int, str | None]:
         return reply.status, (await reply.json()).get("provider")
 
 
-async def place(node: Deployment) -> dict[str, Any]:
+async def place(node: Deployment, *, draft: bool = False) -> dict[str, Any]:
     """Of one piece of the only product."""
-    body = {"items": [{"product_id": str(ACCOUNT.id), "quantity": 1}]}
+    body = {"items": [{"product_id": str(ACCOUNT.id), "quantity": 1}], "draft": draft}
     async with node.http.post(f"{node.url}/api/v1/orders", json=body, headers=BEARER) as reply:
         placed: dict[str, Any] = await reply.json()
     return placed

@@ -8,7 +8,7 @@ import pytest
 
 from handlers.errors import IllegalTransition
 from handlers.events import OwnType
-from handlers.orders.model import REQUESTED, TRANSITIONS, Action, Line, Order, Status
+from handlers.orders.model import REQUESTED, TRANSITIONS, UNPAID, Action, Line, Order, Status
 from tests.doubles import NOW
 
 ORDER = Order(
@@ -24,6 +24,9 @@ ORDER = Order(
 )
 
 LEGAL = {
+    (Status.DRAFT, Action.PLACE): Status.PLACED,
+    (Status.DRAFT, Action.CANCEL): Status.CANCELLED,
+    (Status.DRAFT, Action.EXPIRE): Status.EXPIRED,
     (Status.PLACED, Action.PAY): Status.PAID,
     (Status.PLACED, Action.DECLINE): Status.PAYMENT_FAILED,
     (Status.PAYMENT_FAILED, Action.PAY): Status.PAID,
@@ -54,7 +57,7 @@ def test_a_legal_action_changes_status_version_and_times_and_nothing_else(status
     after = before.after(action, later)
 
     status = LEGAL[status, action]
-    expires_at = later if status is Status.PAYMENT_FAILED else None
+    expires_at = later if status in UNPAID else None
     assert after == replace(before, status=status, version=5, updated_at=later, expires_at=expires_at)
 
 
@@ -66,17 +69,18 @@ def test_every_other_action_is_refused(status: Status, action: Action) -> None:
         replace(ORDER, status=status).after(action, NOW)
 
 
-def test_each_action_but_placing_is_a_transition_with_an_event_of_its_own() -> None:
-    assert set(TRANSITIONS) == set(Action) - {Action.PLACE, Action.EDIT}
+def test_each_action_but_drafting_and_editing_is_a_transition_with_an_event_of_its_own() -> None:
+    assert set(TRANSITIONS) == set(Action) - {Action.DRAFT, Action.EDIT}
     events = {kind for kind in OwnType if kind.startswith("order.")}
     assert {transition.event for transition in TRANSITIONS.values()} == events - {
-        OwnType.ORDER_CREATED,
+        OwnType.ORDER_DRAFTED,
         OwnType.ORDER_EDITED,
     }
 
 
-def test_people_ask_for_every_action_that_is_not_left_to_time_or_the_provider() -> None:
+def test_people_ask_for_every_action_that_is_not_left_to_time_or_the_provider_and_needs_no_more() -> None:
     assert set(Action) - set(REQUESTED) == {
+        Action.DRAFT,
         Action.PLACE,
         Action.EDIT,
         Action.EXPIRE,
@@ -98,4 +102,25 @@ def test_an_order_is_refunded_once_all_of_it_is_given_back_unless_it_was_over(st
 
 
 def test_the_total_is_the_sum_over_the_lines() -> None:
-    assert ORDER.total == 3 * 250 + 99
+    assert ORDER.total == ORDER.subtotal == 3 * 250 + 99
+
+
+@pytest.mark.parametrize(
+    ("included", "taxes", "total"), [(True, [(700, 187, 13)], 249), (False, [(700, 200, 14)], 263)]
+)
+def test_discount_and_taxes_are_in_the_total(included: bool, taxes: list[tuple[int, int, int]], total: int) -> None:
+    lines = (
+        Line(uuid4(), "A", "a", 100, 3, tax_rate=700, discount=100),
+        Line(uuid4(), "B", "b", 49, 1),
+    )
+    order = replace(ORDER, lines=lines, discount_code="SPRING", tax_included=included)
+
+    assert (order.subtotal, order.discount, order.total) == (349, 100, total)
+    assert [(tax.rate, tax.net, tax.amount) for tax in order.taxes] == taxes
+
+
+def test_only_what_is_in_a_draft_can_be_changed() -> None:
+    replace(ORDER, status=Status.DRAFT).refuse_unless_draft()
+    for status in set(Status) - {Status.DRAFT}:
+        with pytest.raises(IllegalTransition):
+            replace(ORDER, status=status).refuse_unless_draft()

@@ -8,6 +8,9 @@ import pytest
 
 from handlers.actor import Actor, Role
 from handlers.audience import order_channel, orders_feed, personal_channel
+from handlers.discounts import service as discounts
+from handlers.discounts.model import Discount
+from handlers.discounts.schemas import NewDiscount
 from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock, VersionMismatch
 from handlers.events import Cause, OwnType
 from handlers.orders import service
@@ -301,3 +304,114 @@ async def test_staff_are_told_once_that_no_more_than_a_few_are_left(
     assert len(told) == is_told
     for event in told:
         assert (event.subject, event.data["stock"], event.recipient) == (str(product.id), stock - taken, None)
+
+
+async def drafted(uow: MemoryUnitOfWork, *, stock: int = 10, code: str | None = None) -> Order:
+    product = a_product(stock=stock)
+    await uow.products.add(product)
+    items = [Quantity(product.id, 3)]
+    return await service.place(uow, CUSTOMER, items, CAUSE, Rules(), discount_code=code, as_draft=True)
+
+
+async def discounted(uow: MemoryUnitOfWork, code: str, rate: int) -> Discount:
+    return await discounts.create(uow, STAFF, NewDiscount(code=code, rate=rate), CAUSE)
+
+
+async def test_a_draft_takes_nothing_and_says_what_it_would_come_to(uow: MemoryUnitOfWork) -> None:
+    spring = await discounted(uow, "SPRING", 1000)
+    order = await drafted(uow, stock=1, code="SPRING")
+
+    assert (order.status, order.version, order.expires_at) == (Status.DRAFT, 1, NOW + timedelta(days=30))
+    assert (order.subtotal, order.discount, order.total) == (750, 75, 675)
+    assert [row.stock for row in uow.products.rows.values()] == [1]
+    assert uow.discounts.rows[spring.id] == spring
+    event = uow.outbox.events[-1]
+    assert (event.type, event.recipient, event.data["status"]) == ("order.drafted", CUSTOMER.account_id, "draft")
+    assert [change.action for change in uow.orders.history[order.id]] == [Action.DRAFT]
+
+
+async def test_a_draft_is_placed_at_what_holds_then(uow: MemoryUnitOfWork) -> None:
+    spring = await discounted(uow, "SPRING", 1000)
+    draft = await drafted(uow, code="SPRING")
+    (product,) = uow.products.rows.values()
+    uow.products.rows[product.id] = replace(product, price=1000, tax_rate=1900)
+    later = Cause(NOW + timedelta(days=2))
+
+    order = await service.place_draft(uow, CUSTOMER, draft.id, later, Rules(prices_include_tax=False), 1)
+
+    assert (order.status, order.version, order.number) == (Status.PLACED, 2, draft.number)
+    assert (order.created_at, order.expires_at) == (later.now, later.now + timedelta(hours=24))
+    assert (order.subtotal, order.discount, order.total) == (3000, 300, 2700 + 513)
+    assert uow.products.rows[product.id].stock == 7
+    assert uow.discounts.rows[spring.id].uses == 1
+    event = uow.outbox.events[-1]
+    assert (event.type, event.data) == ("order.created", OrderBody.of(order).model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("who", [STAFF, CUSTOMER])
+async def test_staff_place_a_draft_for_its_customer_and_strangers_do_not_see_it(
+    uow: MemoryUnitOfWork, who: Actor
+) -> None:
+    draft = await drafted(uow)
+
+    with pytest.raises(NotFound):
+        await service.place_draft(uow, STRANGER, draft.id, CAUSE, Rules())
+    order = await service.place_draft(uow, who, draft.id, CAUSE, Rules())
+
+    assert order.customer_id == CUSTOMER.account_id
+    with pytest.raises(IllegalTransition):
+        await service.place_draft(uow, who, draft.id, CAUSE, Rules())
+
+
+async def test_a_draft_of_more_than_there_is_stays_one(uow: MemoryUnitOfWork) -> None:
+    draft = await drafted(uow, stock=2)
+
+    with pytest.raises(OutOfStock):
+        await service.place_draft(uow, CUSTOMER, draft.id, CAUSE, Rules())
+
+    assert uow.orders.rows[draft.id] == draft
+
+
+async def test_all_of_a_draft_can_be_changed_and_of_an_order_only_where_it_goes(uow: MemoryUnitOfWork) -> None:
+    await discounted(uow, "SPRING", 5000)
+    draft = await drafted(uow, code="SPRING")
+    other = a_product(price=40)
+    await uow.products.add(other)
+    later = Cause(NOW + timedelta(days=1))
+
+    changes = {"items": [Quantity(other.id, 1)], "discount_code": None, "note": "ring twice"}
+    edited = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules())
+    same = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules())
+
+    assert (edited.total, edited.note, edited.version, edited.discount_code) == (40, "ring twice", 2, None)
+    assert edited.expires_at == later.now + timedelta(days=30)
+    assert same == edited
+    assert uow.outbox.events[-1].type == "order.edited"
+    await service.place_draft(uow, CUSTOMER, draft.id, later, Rules())
+    with pytest.raises(IllegalTransition):
+        await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules())
+    assert (await service.edit(uow, CUSTOMER, draft.id, {"note": None}, later, Rules())).note is None
+
+
+async def test_an_order_that_gives_its_pieces_back_gives_its_discount_back(uow: MemoryUnitOfWork) -> None:
+    spring = await discounted(uow, "SPRING", 1000)
+    product = a_product()
+    await uow.products.add(product)
+    items = [Quantity(product.id, 1)]
+
+    order = await service.place(uow, CUSTOMER, items, CAUSE, Rules(), discount_code="SPRING")
+    assert uow.discounts.rows[spring.id].uses == 1
+    await service.advance(uow, CUSTOMER, order.id, Action.CANCEL, CAUSE)
+
+    assert uow.discounts.rows[spring.id].uses == 0
+
+
+async def test_a_draft_that_is_cancelled_has_nothing_to_give_back(uow: MemoryUnitOfWork) -> None:
+    spring = await discounted(uow, "SPRING", 1000)
+    draft = await drafted(uow, code="SPRING")
+
+    cancelled = await service.advance(uow, CUSTOMER, draft.id, Action.CANCEL, CAUSE)
+
+    assert (cancelled.status, cancelled.expires_at) == (Status.CANCELLED, None)
+    assert [row.stock for row in uow.products.rows.values()] == [10]
+    assert uow.discounts.rows[spring.id] == spring

@@ -42,7 +42,7 @@ def test_what_is_paid_for_earns() -> None:
     counts = [Count(Span.EVER, NOW, "EUR", status, 2, 100) for status in Status]
     (tally,) = tallies(counts)
     assert (tally.orders, tally.revenue) == (2 * len(Status), 100 * len(EARNING))
-    unpaid = {Status.PLACED, Status.PAYMENT_FAILED, Status.CANCELLED, Status.EXPIRED, Status.REFUNDED}
+    unpaid = {Status.DRAFT, Status.PLACED, Status.PAYMENT_FAILED, Status.CANCELLED, Status.EXPIRED, Status.REFUNDED}
     assert set(Status) - EARNING == unpaid
 
 

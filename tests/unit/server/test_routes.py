@@ -44,7 +44,7 @@ def test_every_route_is_documented_and_every_documented_route_is_there() -> None
 
 def documented_commands() -> dict[str, tuple[str, str, set[str]]]:
     """For each command the method and the path of the route that does the same, and its parameters."""
-    rows = re.findall(r"^\| `([a-z.]+)` \| `([A-Z]+) (/\S+)` \|(.*)\|$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z._]+)` \| `([A-Z]+) (/\S+)` \|(.*)\|$", DOCUMENT.read_text(), flags=re.MULTILINE)
     return {name: (method, path, set(re.findall(r"`(\w+)`", rest))) for name, method, path, rest in rows}
 
 

@@ -37,6 +37,7 @@ def test_a_file_of_anything_else_is_refused(text: str) -> None:
 def test_every_query_is_used_and_every_used_one_is_there(name: str) -> None:
     users = [path for path in SOURCES.glob("*.py") if f'load("{name}")' in path.read_text()]
     used = {query for path in users for query in re.findall(r'SQL\["(\w+)"\]', path.read_text())}
+    used |= {query for path in users for query in re.findall(r'_one\("(\w+)"', path.read_text())}
     if name == "retention":  # runs all of its deletions in a loop
         used |= {"publications", "seen", "answers", "minutes", "hours", "streams"}
 

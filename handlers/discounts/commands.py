@@ -1,0 +1,50 @@
+"""The commands of discounts: parameters -> service -> result."""
+
+from __future__ import annotations
+
+from handlers.commands import Caller, command
+from handlers.discounts import service
+from handlers.discounts.schemas import DiscountBody, EditDiscount, LiveDiscountList, NewDiscount
+from handlers.reading import read_cursor
+from handlers.schemas import ById, PageQuery, StreamBody, encode_cursor
+
+
+async def create(caller: Caller, wanted: NewDiscount) -> DiscountBody:
+    return DiscountBody.of(await caller.work.write(lambda uow: service.create(uow, caller.actor, wanted, caller.cause)))
+
+
+async def page(caller: Caller, query: PageQuery) -> LiveDiscountList:
+    after_code = read_cursor(query.cursor, _parse_code) or ""
+    snapshot = await caller.work.read(
+        lambda uow: service.page(uow, caller.actor, after_code=after_code, limit=query.limit)
+    )
+    found = snapshot.state
+    return LiveDiscountList(
+        items=[DiscountBody.of(discount) for discount in found.discounts],
+        next=None if found.next is None else encode_cursor(found.next),
+        stream=StreamBody.of(snapshot),
+    )
+
+
+async def get(caller: Caller, which: ById) -> DiscountBody:
+    return DiscountBody.of(await caller.work.read(lambda uow: service.get(uow, caller.actor, which.id)))
+
+
+async def edit(caller: Caller, discount: EditDiscount) -> DiscountBody:
+    changes = {name: getattr(discount, name) for name in discount.model_fields_set & {"ends_at", "max_uses"}}
+    edited = await caller.work.write(
+        lambda uow: service.edit(uow, caller.actor, discount.id, changes, caller.cause, discount.version)
+    )
+    return DiscountBody.of(edited)
+
+
+COMMANDS = (
+    command("discounts.create", NewDiscount, create),
+    command("discounts.list", PageQuery, page),
+    command("discounts.get", ById, get),
+    command("discounts.edit", EditDiscount, edit),
+)
+
+
+def _parse_code(text: str) -> str | None:
+    return text if text and "\0" not in text else None

@@ -1,0 +1,121 @@
+"""The use cases of discounts. Staff make and end them; orders use them up and give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from handlers.actor import Actor
+from handlers.audience import discounts as channel_of_discounts
+from handlers.discounts.model import Discount
+from handlers.discounts.schemas import DiscountBody, NewDiscount
+from handlers.errors import Fault, Forbidden, Invalid, NotFound, VersionMismatch
+from handlers.events import Cause, Event, OwnType
+from handlers.ids import new_id
+from handlers.ports.domain import UnitOfWork
+from handlers.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class DiscountPage:
+    """In order of code; `next` is the code to continue after, None at the end."""
+
+    discounts: Sequence[Discount]
+    next: str | None
+
+
+async def create(uow: UnitOfWork, actor: Actor, wanted: NewDiscount, cause: Cause) -> Discount:
+    """Raises Forbidden, and Conflict when there is one with this code."""
+    _refuse_customers(actor)
+    discount = Discount(
+        id=new_id(cause.now),
+        code=wanted.code,
+        rate=wanted.rate,
+        starts_at=wanted.starts_at or cause.now,
+        ends_at=wanted.ends_at,
+        max_uses=wanted.max_uses,
+        uses=0,
+        version=1,
+        created_at=cause.now,
+        updated_at=cause.now,
+    )
+    await uow.discounts.add(discount)
+    await uow.outbox.add(_event(discount, cause))
+    return discount
+
+
+async def page(uow: UnitOfWork, actor: Actor, *, after_code: str, limit: int) -> Snapshot[DiscountPage]:
+    """Raises Forbidden."""
+    _refuse_customers(actor)
+    channel = channel_of_discounts()
+    position = await uow.positions.position(channel)
+    found = await uow.discounts.page(after_code=after_code, limit=limit + 1)
+    shown = found[:limit]
+    return Snapshot(DiscountPage(shown, shown[-1].code if len(found) > limit else None), channel, position)
+
+
+async def get(uow: UnitOfWork, actor: Actor, discount_id: UUID) -> Discount:
+    """Raises Forbidden, NotFound."""
+    _refuse_customers(actor)
+    return _existing(await uow.discounts.get(discount_id))
+
+
+async def edit(
+    uow: UnitOfWork,
+    actor: Actor,
+    discount_id: UUID,
+    changes: Mapping[str, Any],
+    cause: Cause,
+    version: int | None = None,
+) -> Discount:
+    """Change `ends_at` or `max_uses`, those that are given. What changes nothing makes no version.
+
+    Raises Forbidden, NotFound, VersionMismatch.
+    """
+    _refuse_customers(actor)
+    before = _existing(await uow.discounts.lock(discount_id))
+    if version not in {None, before.version}:
+        raise VersionMismatch(f"The discount's version is {before.version}, not {version}.")
+    after = replace(before, **changes)
+    return before if after == before else await _save(uow, after, cause)
+
+
+async def usable(uow: UnitOfWork, code: str, cause: Cause, *, is_used: bool) -> Discount:
+    """The discount with this code, and one use less of it if `is_used`. Raises Invalid when it cannot be used."""
+    discount = await (uow.discounts.lock_code(code) if is_used else uow.discounts.by_code(code))
+    refusal = f"There is no discount {code}." if discount is None else discount.refusal(cause.now)
+    if discount is None or refusal is not None:
+        raise Invalid("The discount cannot be used.", faults=[Fault("/discount_code", "bad_discount", str(refusal))])
+    return await _save(uow, replace(discount, uses=discount.uses + 1), cause) if is_used else discount
+
+
+async def give_back(uow: UnitOfWork, code: str, cause: Cause) -> None:
+    """One use of it."""
+    discount = _existing(await uow.discounts.lock_code(code))
+    await _save(uow, replace(discount, uses=discount.uses - 1), cause)
+
+
+async def _save(uow: UnitOfWork, after: Discount, cause: Cause) -> Discount:
+    """As the next version."""
+    changed = replace(after, version=after.version + 1, updated_at=cause.now)
+    await uow.discounts.save(changed)
+    await uow.outbox.add(_event(changed, cause))
+    return changed
+
+
+def _refuse_customers(actor: Actor) -> None:
+    if not actor.is_staff:
+        raise Forbidden
+
+
+def _existing(discount: Discount | None) -> Discount:
+    if discount is None:
+        raise NotFound
+    return discount
+
+
+def _event(discount: Discount, cause: Cause) -> Event:
+    data = DiscountBody.of(discount).model_dump(mode="json")
+    return Event.own(OwnType.DISCOUNT_CHANGED, str(discount.id), data, cause)
