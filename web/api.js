@@ -7,7 +7,7 @@ import { fullJitter, pause } from "./timing.js";
  * @typedef {{access_token: string, expires_in: number, account: Account}} SignIn
  * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number}} Product
  * @typedef {{product_id: string, sku: string, name: string, unit_price: number, quantity: number}} Item
- * @typedef {"placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"
+ * @typedef {"draft" | "placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"
  *   | "payment_failed" | "returned" | "refunded"} Status
  * @typedef {{
  *   id: string, number: number, customer_id: string, status: Status, version: number, currency: string,

@@ -3,7 +3,7 @@
  *
  * @typedef {import("./api.js").Account} Account
  * @typedef {import("./api.js").Order} Order
- * @typedef {"checkout" | "pay" | "pack" | "ship" | "deliver" | "return" | "refund" | "cancel"} Action
+ * @typedef {"place" | "checkout" | "pay" | "pack" | "ship" | "deliver" | "return" | "refund" | "cancel"} Action
  */
 
 import { byId, element } from "./dom.js";
@@ -14,6 +14,7 @@ const LIT = 2_500; // ms; the same as the animation in style.css
 const CONFIRM_WITHIN = 4_000;
 
 const LABELS = Object.freeze({
+  place: "Place",
   checkout: "Pay",
   pay: "Mark paid",
   pack: "Pack",
@@ -25,6 +26,7 @@ const LABELS = Object.freeze({
 });
 const FINAL = Object.freeze(["cancel", "refund", "return"]);
 const STAFF_ACTIONS = Object.freeze({
+  draft: ["place", "cancel"],
   placed: ["pay", "cancel"],
   payment_failed: ["pay", "cancel"],
   paid: ["pack", "cancel"],
@@ -36,7 +38,11 @@ const STAFF_ACTIONS = Object.freeze({
   expired: [],
   refunded: [],
 });
-const CUSTOMER_ACTIONS = Object.freeze({ placed: ["checkout", "cancel"], payment_failed: ["checkout", "cancel"] });
+const CUSTOMER_ACTIONS = Object.freeze({
+  draft: ["place", "cancel"],
+  placed: ["checkout", "cancel"],
+  payment_failed: ["checkout", "cancel"],
+});
 
 export class OrdersView {
   #table = byId("orders", HTMLTableElement);

@@ -193,3 +193,16 @@ async def test_the_sandbox_asks_its_customer_and_sends_them_back(
         await dashboard.shows(order, "paid")
         await bank.goto(f"{served.base_url}{asked['action_url']}")
         await expect(bank.get_by_text("There is nothing to ask any more")).to_be_visible()
+
+
+async def test_a_draft_is_placed_from_its_row(browser: Browser, served: Orderwire, customer: Person) -> None:
+    items = [{"product_id": (await customer.products())[0]["id"], "quantity": 1}]
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+
+        draft = await customer.call("POST", "orders", {"items": items, "draft": True})
+        await dashboard.shows(draft, "draft")
+        await dashboard.row(draft).locator("[data-action=place]").click()
+
+        await dashboard.shows(draft, "placed")
+        assert (await customer.call("GET", f"orders/{draft['id']}"))["status"] == "placed"
