@@ -3,6 +3,7 @@ and aiohttp's HTTP exceptions; `server.problems` turns both into problem documen
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -72,7 +73,12 @@ class Endpoint:
     takes_key: bool = False  # an Idempotency-Key
     has_position: bool = False  # X-Stream-Offset and X-Stream-Epoch
     has_location: bool = False
-    has_version: bool = False  # ETag; what is read is not sent again where it is known, what is changed may name it
+    has_version: bool = False  # an ETag, of the version; what is to be changed may name it
+    has_digest: bool = False  # an ETag, of the body
+
+    @property
+    def has_etag(self) -> bool:
+        return self.has_version or self.has_digest
 
     def route(self) -> web.RouteDef:
         if self.method == "GET":
@@ -82,6 +88,10 @@ class Endpoint:
 
 ETAG = r'"([1-9][0-9]{0,9})"'
 """A version as an entity tag."""
+DIGEST = r'W/"[0-9a-f]{24}"'
+"""What a body amounts to as an entity tag."""
+
+_ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # a browser then does so with the ETag
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -164,15 +174,30 @@ def expected_version(request: web.Request) -> int | None:
     return int(named[1])
 
 
-def is_known(request: web.Request, version: int) -> bool:
-    """Does If-None-Match (RFC 9110) name this version, among others or by `*`?"""
-    given = ",".join(request.headers.getall("If-None-Match", []))
-    tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
-    return tags == ["*"] or etag(version) in tags
-
-
 def etag(version: int) -> str:
     return f'"{version}"'
+
+
+def digest(body: bytes) -> str:
+    """The ETag of what has no version. Weak: who takes it compressed gets other bytes.
+
+    With `stream` in the body it changes with each position: who is told 304 keeps the one that it has, and that is then
+    the one that there is.
+    """
+    return f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def unless_known(
+    request: web.Request, body: bytes, stream: StreamBody | None = None, *, tag: str | None = None
+) -> web.Response:
+    """What was read; 304 where If-None-Match (RFC 9110) names its ETag, among others or by `*`."""
+    tag = tag or digest(body)
+    headers = {"ETag": tag, **_ASK_AGAIN, **({} if stream is None else position_headers(stream))}
+    given = ",".join(request.headers.getall("If-None-Match", []))
+    known = [each.strip().removeprefix("W/") for each in given.split(",")]
+    if known == ["*"] or tag.removeprefix("W/") in known:
+        return web.Response(status=304, headers=headers)
+    return json_reply(body, headers=headers)
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -28,17 +28,21 @@ _ACCEPTED: Final = re.compile(r"([^;]+)(?:;q=([01](?:\.[0-9]{0,3})?))?")
 
 
 async def compressed(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """What is large enough to pay, for who takes it so. Not what has an ETag: that names these very bytes."""
-    if not isinstance(response, web.Response) or hdrs.ETAG in response.headers:
+    """What is large enough to pay, for who takes it so. Not what has a strong ETag: that names these very bytes.
+
+    With a weak one an answer varies, large or not: a 304 stands for any.
+    """
+    tag = response.headers.get(hdrs.ETAG, "")
+    if not isinstance(response, web.Response) or tag.startswith('"'):
         return response
-    body = response.body
-    if not isinstance(body, bytes) or len(body) < _FROM_BYTES:
+    large = response.body if isinstance(response.body, bytes) and len(response.body) >= _FROM_BYTES else None
+    if large is None and not tag:
         return response
     response.headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
     coding = preferred(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
-    if coding is not None:
+    if large is not None and coding is not None:
         response.headers[hdrs.CONTENT_ENCODING] = coding
-        response.body = await _encoded(body, _CODINGS[coding])
+        response.body = await _encoded(large, _CODINGS[coding])
     return response
 
 

@@ -25,7 +25,7 @@ from handlers.errors import (
     Unavailable,
     VersionMismatch,
 )
-from handlers.http import ETAG, FAULT_CODES, Endpoint
+from handlers.http import DIGEST, ETAG, FAULT_CODES, Endpoint
 from handlers.idempotency import MAX_KEY_LENGTH
 from realtime.event_schemas import REFERENCE, published
 from server.problems import HTTP_CODES, Problem, problem_of
@@ -49,8 +49,8 @@ _HEADERS: Final[Mapping[str, Node]] = {
         "schema": {"const": "true"},
     },
     "ETag": {
-        "description": "The version of what the body is about",
-        "schema": {"type": "string", "pattern": f"^{ETAG}$"},
+        "description": "The version of what the body is about; of what has none, what the body amounts to",
+        "schema": {"type": "string", "pattern": f"^({ETAG}|{DIGEST})$"},
     },
     "X-Stream-Offset": {"description": "`stream.offset` of the body", "schema": {"type": "string"}},
     "X-Stream-Epoch": {"description": "`stream.epoch` of the body", "schema": {"type": "string"}},
@@ -123,7 +123,7 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
             {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[\\x21-\\x7e]+$"},
         )
 
-    if endpoint.has_version and endpoint.method == "GET":
+    if endpoint.has_etag and endpoint.method == "GET":
         yield _header("If-None-Match", "Send it unless it still has this ETag", {"type": "string"})
     if _takes_version(endpoint):
         tag = {"type": "string", "pattern": rf"^({ETAG}|\*)$"}
@@ -146,7 +146,7 @@ def _takes_version(endpoint: Endpoint) -> bool:
 
 def _known(endpoint: Endpoint) -> Node:
     """The answer to who has it already."""
-    if not endpoint.has_version or endpoint.method != "GET":
+    if not endpoint.has_etag or endpoint.method != "GET":
         return {}
     return {"304": {"description": "It still has an ETag of If-None-Match", "headers": _headers(_names(endpoint))}}
 
@@ -175,7 +175,7 @@ def _names(endpoint: Endpoint) -> list[str]:
         names.append("Location")
     if endpoint.takes_key:
         names.append("Idempotency-Replayed")
-    if endpoint.has_version:
+    if endpoint.has_etag:
         names.append("ETag")
     if endpoint.has_position:
         names += ["X-Stream-Offset", "X-Stream-Epoch"]

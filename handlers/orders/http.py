@@ -15,13 +15,12 @@ from handlers.http import (
     etag,
     expected_version,
     idempotency_key,
-    is_known,
     json_reply,
     path_id,
-    position_headers,
     read_body,
     read_query,
     signed_in,
+    unless_known,
 )
 from handlers.orders import commands
 from handlers.orders.model import REQUESTED, Action
@@ -40,7 +39,6 @@ from handlers.orders.schemas import (
 from handlers.schemas import ById, Listing
 
 PATH = "/api/v1/orders"
-_ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # a browser then does so with the ETag
 
 
 async def place(request: web.Request) -> web.Response:
@@ -57,20 +55,17 @@ async def place(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    headers = {"ETag": etag(found.version), **_ASK_AGAIN, **position_headers(found.stream)}
-    if is_known(request, found.version):
-        return web.Response(status=304, headers=headers)
-    return json_reply(found.encode(), headers=headers)
+    return unless_known(request, found.encode(), found.stream, tag=etag(found.version))
 
 
 async def page(request: web.Request) -> web.Response:
     found = await commands.page(caller_of(request, signed_in(request)), read_query(request, OrderQuery))
-    return json_reply(found.encode(), headers=position_headers(found.body.stream))
+    return unless_known(request, found.encode(), found.body.stream)
 
 
 async def history(request: web.Request) -> web.Response:
     found = await commands.history(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    return json_reply(found.encode())
+    return unless_known(request, found.encode())
 
 
 async def edit(request: web.Request) -> web.Response:
@@ -127,6 +122,7 @@ ENDPOINTS = (
         query=OrderQuery,
         reply=LiveOrderList,
         has_position=True,
+        has_digest=True,
     ),
     Endpoint(
         name="orders.get",
@@ -145,6 +141,7 @@ ENDPOINTS = (
         handler=history,
         summary="Who did what to an order and when, oldest first",
         reply=Listing[ChangeBody],
+        has_digest=True,
     ),
     Endpoint(
         name="orders.edit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from handlers.http import Endpoint, caller_of, json_reply, path_id, read_query, signed_in
+from handlers.http import Endpoint, caller_of, path_id, read_query, signed_in, unless_known
 from handlers.products import commands
 from handlers.products.schemas import ProductBody
 from handlers.schemas import ById, Listing, PageQuery
@@ -14,12 +14,12 @@ PATH = "/api/v1/products"
 
 async def page(request: web.Request) -> web.Response:
     found = await commands.page(caller_of(request, signed_in(request)), read_query(request, PageQuery))
-    return json_reply(found.encode())
+    return unless_known(request, found.encode())
 
 
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    return json_reply(found.encode())
+    return unless_known(request, found.encode())
 
 
 ENDPOINTS = (
@@ -31,6 +31,7 @@ ENDPOINTS = (
         summary="List products in order of SKU",
         query=PageQuery,
         reply=Listing[ProductBody],
+        has_digest=True,
     ),
     Endpoint(
         name="products.get",
@@ -39,5 +40,6 @@ ENDPOINTS = (
         handler=get,
         summary="Read a product",
         reply=ProductBody,
+        has_digest=True,
     ),
 )

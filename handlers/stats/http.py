@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import orjson
 from aiohttp import web
 
 from handlers.errors import Forbidden
-from handlers.http import Endpoint, caller_of, json_reply, position_headers, read_query, signed_in
+from handlers.http import Endpoint, caller_of, digest, read_query, signed_in, unless_known
 from handlers.schemas import Listing, NoParameters
 from handlers.stats import commands
 from handlers.stats.schemas import LiveOrderStatsBody, SeriesQuery, SpanTallyBody
@@ -15,12 +16,13 @@ PATH = "/api/v1/stats/orders"
 
 async def summary(request: web.Request) -> web.Response:
     found = await commands.summary(caller_of(request, signed_in(request)), NoParameters())
-    return json_reply(found.encode(), headers=position_headers(found.stream))
+    told = orjson.dumps(found.model_dump(mode="json", exclude={"at"}))  # the same at whatever time it is asked for
+    return unless_known(request, found.encode(), found.stream, tag=digest(told))
 
 
 async def series(request: web.Request) -> web.Response:
     found = await commands.series(caller_of(request, signed_in(request)), read_query(request, SeriesQuery))
-    return json_reply(found.encode())
+    return unless_known(request, found.encode())
 
 
 ENDPOINTS = (
@@ -33,6 +35,7 @@ ENDPOINTS = (
         reply=LiveOrderStatsBody,
         refusals=(Forbidden,),
         has_position=True,
+        has_digest=True,
     ),
     Endpoint(
         name="stats.series",
@@ -43,5 +46,6 @@ ENDPOINTS = (
         query=SeriesQuery,
         reply=Listing[SpanTallyBody],
         refusals=(Forbidden,),
+        has_digest=True,
     ),
 )

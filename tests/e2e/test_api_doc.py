@@ -21,7 +21,7 @@ SIGNING_IN = "signing-in.md"
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 TELLS_STATUS = 'curl() { command curl -w "%{stderr}%{http_code} " "$@"; echo; }'  # each answer on a line of its own
 ANSWERS: dict[str, Sequence[int]] = {
-    "README.md": [*(200, 204, 200, 401), *(200, 201, 201, 422), *(304, 200, 412)],
+    "README.md": [*(200, 204, 200, 401), *(200, 201, 201, 422), *(304, 200, 412, 200, 304)],
     SIGNING_IN: [200, 200],
     "products.md": [200, 200, 200],
     "orders.md": [200, 201, 200, 200, 200],

@@ -27,10 +27,12 @@ DECODED: Mapping[str | None, Callable[[bytes], bytes]] = {
 
 @pytest.fixture
 async def lists() -> AsyncIterator[Client]:
-    """Of letters, as many as the path says; with an ETag where it says so."""
+    """Of letters, as many as the path says; with an ETag, and known, where it says so."""
 
     async def listed(request: web.Request) -> web.Response:
-        headers = {"ETag": '"1"'} if "etag" in request.query else {}
+        headers = {"ETag": request.query["etag"]} if "etag" in request.query else {}
+        if "known" in request.query:
+            return web.Response(status=304, headers=headers)
         return web.Response(body=b"x" * int(request.match_info["size"]), headers=headers)
 
     app = web.Application(middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=1.0))
@@ -49,7 +51,9 @@ async def lists() -> AsyncIterator[Client]:
         ("/api/v1/list/100000", "gzip, zstd", "zstd", True),
         ("/api/v1/list/2048", "identity", None, True),
         ("/api/v1/list/2047", "gzip, zstd", None, False),
-        ("/api/v1/list/2048?etag", "gzip, zstd", None, False),
+        ("/api/v1/list/2048?etag=%221%22", "gzip, zstd", None, False),
+        ("/api/v1/list/2048?etag=W/%221%22", "gzip, zstd", "zstd", True),
+        ("/api/v1/list/2047?etag=W/%221%22", "gzip, zstd", None, True),
         ("/file/2048", "gzip, zstd", None, False),
     ],
 )
@@ -62,11 +66,18 @@ async def test_large_answers_are_compressed_for_who_takes_them_so(
 
     assert reply.headers.get("Content-Encoding") == coding
     assert ("Accept-Encoding" in reply.headers.get("Vary", "")) is varies
+    assert reply.headers.get("ETag") == reply.url.query.get("etag")
     if method == "GET":
         assert len(body) == reply.content_length
         assert DECODED[coding](body) == b"x" * int(reply.url.name)
     else:
         assert body == b""
+
+
+async def test_what_is_known_already_varies_as_what_would_have_been_sent(lists: Client) -> None:
+    async with lists.get("/api/v1/list/4096?known&etag=W/%221%22", headers={"Accept-Encoding": "zstd"}) as reply:
+        assert (reply.status, await reply.read(), reply.headers["Vary"]) == (304, b"", "Accept-Encoding")
+        assert "Content-Encoding" not in reply.headers
 
 
 @pytest.mark.parametrize(
