@@ -18,13 +18,12 @@ from handlers.http import (
     caller_of,
     etag,
     expected_version,
-    is_known,
     json_reply,
     path_id,
-    position_headers,
     read_body,
     read_query,
     signed_in,
+    unless_known,
 )
 from handlers.schemas import ById, PageQuery
 
@@ -40,15 +39,12 @@ async def create(request: web.Request) -> web.Response:
 
 async def page(request: web.Request) -> web.Response:
     found = await commands.page(caller_of(request, signed_in(request)), read_query(request, PageQuery))
-    return json_reply(found.encode(), headers=position_headers(found.stream))
+    return unless_known(request, found.encode(), found.stream)
 
 
 async def get(request: web.Request) -> web.Response:
     found = await commands.get(caller_of(request, signed_in(request)), ById(id=path_id(request)))
-    headers = {"ETag": etag(found.version), "Cache-Control": "private, no-cache", "Vary": "Authorization"}
-    if is_known(request, found.version):
-        return web.Response(status=304, headers=headers)
-    return json_reply(found.encode(), headers=headers)
+    return unless_known(request, found.encode(), tag=etag(found.version))
 
 
 async def edit(request: web.Request) -> web.Response:
@@ -84,6 +80,7 @@ ENDPOINTS = (
         reply=LiveDiscountList,
         refusals=(Forbidden,),
         has_position=True,
+        has_digest=True,
     ),
     Endpoint(
         name="discounts.get",
