@@ -9,33 +9,36 @@ import pytest
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
-from handlers.audience import order_stats
+from handlers.audience import discounts, order_stats
+from handlers.orders.http import PATH as ORDERS
 from handlers.ports.streams import Entry
 from server.routes import REST
 from storage.streams import StreamsOptions, open_streams
 from tests.rest import Answered, PostgresRest, serving
 
 TAGGED = {endpoint.name: endpoint.path for endpoint in REST if endpoint.method == "GET" and endpoint.has_etag}
+CODE = "SPRING"
 QUERIES = {"stats.series": "?per=day"}
-STRONG = {"orders.get"}
-LISTED_LIVE = {"orders.list", "stats.orders"}
+STRONG = {"orders.get", "discounts.get"}
+LISTED_LIVE = {"orders.list", "discounts.list", "stats.orders"}
 TOLD_AGAIN = ("ETag", "Cache-Control", "Vary", "X-Stream-Offset", "X-Stream-Epoch")
 
 
 @dataclass(frozen=True)
 class Shop:
-    """With one order of one product."""
+    """With one order of one product, and one discount."""
 
     rest: PostgresRest
     customer: Account
     staff: Account
-    product: str
-    order: str
+    ids: Mapping[str, str]  # of each kind of thing the one that there is
 
     async def read(self, name: str, tag: str = "", *, method: str = "GET") -> Answered:
-        which = self.order if name.startswith("orders.") else self.product
-        path = TAGGED[name].format(id=which) + QUERIES.get(name, "")
+        path = TAGGED[name].format(id=self.ids.get(name.partition(".")[0])) + QUERIES.get(name, "")
         return await self.rest.call(method, path, self.staff, headers={"If-None-Match": tag} if tag else {})
+
+    async def pay(self) -> None:
+        await self.rest.call("POST", f"{ORDERS}/{self.ids['orders']}/pay", self.staff)
 
     async def tags(self) -> Mapping[str, str]:
         return {name: (await self.read(name)).headers["ETag"] for name in TAGGED}
@@ -46,7 +49,9 @@ async def shop(postgres_url: str) -> AsyncIterator[Shop]:
     async with serving(postgres_url) as rest:
         customer, staff, product = await rest.an_account(), await rest.an_account(Role.STAFF), await rest.a_product()
         placed = await rest.place(customer, product)
-        yield Shop(rest, customer, staff, str(product.id), placed.body["id"])
+        made = await rest.call("POST", "/api/v1/discounts", staff, json={"code": CODE, "rate": 1000})
+        ids = {"products": str(product.id), "orders": placed.body["id"], "discounts": made.body["id"]}
+        yield Shop(rest, customer, staff, ids)
 
 
 async def test_what_is_known_is_not_sent_again(shop: Shop) -> None:
@@ -68,10 +73,9 @@ async def test_what_is_known_is_not_sent_again(shop: Shop) -> None:
 
 async def test_what_has_changed_is_sent(shop: Shop) -> None:
     before = await shop.tags()
-    await shop.rest.call("POST", f"/api/v1/orders/{shop.order}/pay", shop.staff)
-    await shop.rest.call(
-        "POST", "/api/v1/orders", shop.staff, json={"items": [{"product_id": shop.product, "quantity": 1}]}
-    )
+    await shop.pay()
+    items = [{"product_id": shop.ids["products"], "quantity": 1}]
+    await shop.rest.call("POST", ORDERS, shop.staff, json={"items": items, "discount_code": CODE})
 
     for name, tag in before.items():
         news = await shop.read(name, tag)
@@ -82,7 +86,7 @@ async def test_a_list_changes_with_the_position_that_it_tells(shop: Shop, postgr
     before = await shop.tags()
 
     async with open_streams(StreamsOptions(postgres_url)) as streams:
-        channels = ("orders:feed", order_stats())
+        channels = ("orders:feed", discounts(), order_stats())
         await streams.append([Entry(channel, "/", "1", b"{}", 0) for channel in channels])
 
     after = await shop.tags()
@@ -92,11 +96,11 @@ async def test_a_list_changes_with_the_position_that_it_tells(shop: Shop, postgr
 
 
 async def test_what_staff_have_read_is_not_what_the_customer_may_read(shop: Shop) -> None:
-    await shop.rest.call("POST", f"/api/v1/orders/{shop.order}/pay", shop.staff)
+    await shop.pay()
 
     seen_by_staff = (await shop.read("orders.history")).headers["ETag"]
     for_customer = await shop.rest.call(
-        "GET", f"/api/v1/orders/{shop.order}/history", shop.customer, headers={"If-None-Match": seen_by_staff}
+        "GET", f"{ORDERS}/{shop.ids['orders']}/history", shop.customer, headers={"If-None-Match": seen_by_staff}
     )
 
     assert (for_customer.status, for_customer.headers["ETag"] != seen_by_staff) == (200, True)
