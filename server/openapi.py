@@ -211,7 +211,7 @@ def _problem(status: int, problems: Sequence[Problem]) -> Node:
     titles = {problem.code: problem.title for problem in problems}
     headers = sorted({name for problem in problems for name in problem.headers})
     lines = (f"`{code}`: {title}" for code, title in sorted(titles.items()))
-    narrowed = {"properties": {"status": {"const": status}, "code": {"enum": sorted(titles)}}}
+    narrowed = {"properties": {"status": {"enum": [status]}, "code": {"enum": sorted(titles)}}}
     return {
         "description": "\n\n".join(lines),
         "headers": _headers(["X-Request-Id", *headers]),
