@@ -3,18 +3,21 @@ and aiohttp's HTTP exceptions; `server.problems` turns both into problem documen
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from aiohttp import web
+import structlog
+from aiohttp import ClientPayloadError, web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
+from handlers import ndjson
 from handlers.actor import Actor
 from handlers.clock import utc_now
 from handlers.commands import Caller
@@ -28,6 +31,8 @@ from handlers.reading import SHAPE_CODES, faults_of, pointer, read_json
 from handlers.rules import Rules
 from handlers.schemas import Body, StreamBody
 from handlers.work import Work
+
+log = structlog.get_logger(__name__)
 
 B = TypeVar("B", bound=Body)
 
@@ -75,6 +80,9 @@ class Endpoint:
     has_location: bool = False
     has_version: bool = False  # an ETag, of the version; what is to be changed may name it
     has_digest: bool = False  # an ETag, of the body
+    has_count: bool = False  # X-Total-Count
+    takes_lines: bool = False  # `body` is a line, and the handler reads them as they come
+    sends_lines: bool = False  # `reply` is a line
 
     @property
     def has_etag(self) -> bool:
@@ -96,6 +104,8 @@ _ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
 TRACEPARENT = web.RequestKey("traceparent", str)
+BODY_TIMEOUT = web.RequestKey("body_timeout", float)
+"""Seconds, of a body that the handler reads."""
 
 
 def services(request: web.Request) -> Services:
@@ -134,11 +144,15 @@ def path_id(request: web.Request) -> UUID:
 
 async def read_body(request: web.Request, model: type[B]) -> B:
     """Raises 415, 413, and what `read_json` raises."""
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="The body must be application/json.")
+    _refuse_other_bodies(request, "application/json")
+    return read_json(await request.read(), model)
+
+
+def _refuse_other_bodies(request: web.Request, media_type: str) -> None:
+    if request.content_type != media_type:
+        raise web.HTTPUnsupportedMediaType(text=f"The body must be {media_type}.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="The body must not be compressed.")
-    return read_json(await request.read(), model)
 
 
 def read_query(request: web.Request, model: type[B]) -> B:
@@ -198,6 +212,62 @@ def unless_known(
     if known == ["*"] or tag.removeprefix("W/") in known:
         return web.Response(status=304, headers=headers)
     return json_reply(body, headers=headers)
+
+
+async def send_lines(
+    request: web.Request, lines: AsyncIterable[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """As fast as they are read. When there are no more because a part is away, the answer stops before its end."""
+    response = web.StreamResponse(headers={"Content-Type": ndjson.MEDIA_TYPE, **headers})
+    await response.prepare(request)
+    try:
+        async for some in lines:
+            await response.write(some)
+    except (AppError, ConnectionError) as error:
+        _cut(request, error)
+    return response
+
+
+async def answer_lines(
+    request: web.Request,
+    answer: Callable[[tuple[int, bytes | ndjson.LineTooLong]], Awaitable[bytes]],
+    *,
+    at_once: int,
+) -> web.StreamResponse:
+    """The lines of the body, counted from 1, each with a line. When the body stops coming before it is whole, so does
+    the answer. Raises 415."""
+    _refuse_other_bodies(request, ndjson.MEDIA_TYPE)
+    response = web.StreamResponse(headers={"Content-Type": ndjson.MEDIA_TYPE})
+    await response.prepare(request)
+
+    async def numbered() -> AsyncIterator[tuple[int, bytes | ndjson.LineTooLong]]:
+        number = 0
+        async for line in ndjson.lines(_chunks(request)):
+            number += 1
+            yield number, line
+
+    try:
+        await ndjson.answer_in_order(numbered(), answer, response.write, at_once=at_once)
+    except* (TimeoutError, ConnectionError, ClientPayloadError) as errors:
+        _cut(request, errors.exceptions[0])
+    return response
+
+
+def _cut(request: web.Request, error: BaseException) -> None:
+    """An answer that has begun can only stop: without its end, its reader knows."""
+    log.info("lines_cut", error=type(error).__name__)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """Raises TimeoutError where nothing comes for as long as a whole body may take."""
+    while True:
+        async with asyncio.timeout(request[BODY_TIMEOUT]):
+            chunk = await request.content.readany()
+        if not chunk:
+            return
+        yield chunk
 
 
 def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -59,7 +59,7 @@ from server.lifespan import Places
 from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
 from server.problems import status_of
-from server.routes import build_commands, build_routes, identify_by, page, server_api_routes
+from server.routes import STREAMED, build_commands, build_routes, identify_by, page, server_api_routes
 from server.sandbox import sandbox_routes
 from server.settings import ClientToken, Settings
 from server.telemetry import PolledMetrics, new_registry
@@ -258,6 +258,7 @@ def _application(
             allowed_hosts=hosts,
             body_timeout=settings.server.body_timeout,
             allowed_origins=settings.server.allowed_origins,
+            streamed=STREAMED,
         ),
         client_max_size=settings.server.max_body_bytes,
     )

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Set
 from http import HTTPStatus
 
 import structlog
@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from handlers import timing
-from handlers.http import REQUEST_ID, TRACEPARENT
+from handlers.http import BODY_TIMEOUT, REQUEST_ID, TRACEPARENT
 from handlers.traceparent import continue_trace
 from server.compressing import compressed
 from server.problems import problem_of
@@ -63,15 +63,21 @@ class HttpMetrics:
 
 
 def middlewares(
-    metrics: HttpMetrics, *, allowed_hosts: Iterable[str], body_timeout: float, allowed_origins: Iterable[str] = ()
+    metrics: HttpMetrics,
+    *,
+    allowed_hosts: Iterable[str],
+    body_timeout: float,
+    allowed_origins: Iterable[str] = (),
+    streamed: Set[str] = frozenset(),
 ) -> list[Middleware]:
-    """In the order in which requests pass them. No allowed host means: any.
+    """In the order in which requests pass them. No allowed host means: any. `streamed` are the paths whose handlers
+    read the body themselves.
 
     One that has nothing to do afterwards hands on what the handler returns instead of awaiting it: else it would stay
     in memory for as long as a client is connected.
     """
     first: list[Middleware] = [observe(metrics), share(allowed_origins), compress, render_problems]
-    return [*first, check_host(allowed_hosts), receive_body(body_timeout)]
+    return [*first, check_host(allowed_hosts), receive_body(body_timeout, streamed)]
 
 
 def observe(metrics: HttpMetrics) -> Middleware:
@@ -152,12 +158,15 @@ def check_host(allowed_hosts: Iterable[str]) -> Middleware:
     return middleware
 
 
-def receive_body(seconds: float) -> Middleware:
-    """Refuse with 408 what has not come whole after so long: handlers find the body there, and wait for nobody."""
+def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware:
+    """Refuse with 408 what has not come whole after so long: handlers find the body there, and wait for nobody. But for
+    the paths in `streamed`: their handlers learn how long they may wait for more."""
 
     @web.middleware
     def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-        if request.can_read_body and request.match_info.http_exception is None:
+        if request.path in streamed:
+            request[BODY_TIMEOUT] = seconds
+        elif request.can_read_body and request.match_info.http_exception is None:
             return received(request, handler)
         return handler(request)
 

@@ -27,6 +27,7 @@ from handlers.errors import (
 )
 from handlers.http import DIGEST, ETAG, FAULT_CODES, Endpoint
 from handlers.idempotency import MAX_KEY_LENGTH
+from handlers.ndjson import MEDIA_TYPE
 from realtime.event_schemas import REFERENCE, published
 from server.problems import HTTP_CODES, Problem, problem_of
 from server.routes import REST
@@ -51,6 +52,10 @@ _HEADERS: Final[Mapping[str, Node]] = {
     "ETag": {
         "description": "The version of what the body is about; of what has none, what the body amounts to",
         "schema": {"type": "string", "pattern": f"^({ETAG}|{DIGEST})$"},
+    },
+    "X-Total-Count": {
+        "description": "How many there were when the answer began",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "X-Stream-Offset": {"description": "`stream.offset` of the body", "schema": {"type": "string"}},
     "X-Stream-Epoch": {"description": "`stream.epoch` of the body", "schema": {"type": "string"}},
@@ -101,7 +106,7 @@ def _operation(endpoint: Endpoint) -> Node:
     if parameters := list(_parameters(endpoint)):
         told["parameters"] = parameters
     if endpoint.body is not None:
-        told["requestBody"] = {"required": True, "content": {_JSON: {"schema": _reference(endpoint.body)}}}
+        told["requestBody"] = {"required": True, "content": _content(endpoint.body, in_lines=endpoint.takes_lines)}
     if endpoint.is_public:
         told["security"] = []
     told["responses"] = {str(endpoint.status): _reply(endpoint), **_known(endpoint), **_refusals(endpoint)}
@@ -164,7 +169,7 @@ def _reply(endpoint: Endpoint) -> Node:
     return {
         "description": "Done" if endpoint.method == "POST" else "Found",
         "headers": _headers(_names(endpoint)),
-        "content": {_JSON: {"schema": _reference(endpoint.reply)}},
+        "content": _content(endpoint.reply, in_lines=endpoint.sends_lines),
     }
 
 
@@ -177,6 +182,8 @@ def _names(endpoint: Endpoint) -> list[str]:
         names.append("Idempotency-Replayed")
     if endpoint.has_etag:
         names.append("ETag")
+    if endpoint.has_count:
+        names.append("X-Total-Count")
     if endpoint.has_position:
         names += ["X-Stream-Offset", "X-Stream-Epoch"]
     return names
@@ -221,6 +228,14 @@ def _problem(status: int, problems: Sequence[Problem]) -> Node:
 
 def _headers(names: Iterable[str]) -> Node:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _content(model: type[BaseModel], *, in_lines: bool) -> Node:
+    """OpenAPI 3.1 knows no way to tell of each line; `itemSchema` is 3.2's."""
+    if not in_lines:
+        return {_JSON: {"schema": _reference(model)}}
+    description = f"JSON texts of {_public(model.__name__)}, one on each line"
+    return {MEDIA_TYPE: {"schema": {"type": "string", "description": description}}}
 
 
 def _reference(model: type[BaseModel]) -> Node:

@@ -42,6 +42,8 @@ REST: Final[Sequence[Endpoint]] = (
 )
 
 
+STREAMED: Final = frozenset(endpoint.path for endpoint in REST if endpoint.takes_lines)
+"""Where the handler reads the body as it comes."""
 _DOCS: Final = "docs.html"
 _SWAGGER_UI: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 # Swagger UI styles elements one by one, and has its pictures in its style sheet.

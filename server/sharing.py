@@ -13,7 +13,8 @@ PREFIX: Final = "/api/v1/"
 
 _MAY_SEND: Final = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent"
 _MAY_READ: Final = (
-    "ETag, Idempotency-Replayed, Location, Retry-After, Server-Timing, X-Request-Id, X-Stream-Epoch, X-Stream-Offset"
+    "ETag, Idempotency-Replayed, Location, Retry-After, Server-Timing, X-Request-Id, X-Stream-Epoch, X-Stream-Offset, "
+    "X-Total-Count"
 )
 _PREFLIGHT_SECONDS: Final = "7200"  # the longest that browsers keep one
 

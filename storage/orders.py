@@ -92,19 +92,16 @@ class PostgresOrders:
     async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
         rows = await self.connection.fetch(
             _PAGES[sort],
+            *_asked_for(which),
             after.value,
             after.number,
-            which.customer_id,
-            list(which.statuses) or None,
-            which.created_from,
-            which.created_before,
-            which.total_from,
-            which.total_to,
-            which.text,
-            which.number,
             limit,
         )
         return list(_orders(rows))
+
+    async def count(self, which: OrderFilter) -> int:
+        counted: int = await self.connection.fetchval(SQL["count"], *_asked_for(which))
+        return counted
 
     async def owner_of(self, order_id: UUID) -> UUID | None:
         owner: UUID | None = await self.connection.fetchval(SQL["owner_of"], order_id)
@@ -138,6 +135,19 @@ def _values(order: Order, change: Change) -> Sequence[object]:
         [line.discount for line in lines],
         order.discount_code,
         order.tax_included,
+    )
+
+
+def _asked_for(which: OrderFilter) -> Sequence[object]:
+    return (
+        which.customer_id,
+        list(which.statuses) or None,
+        which.created_from,
+        which.created_before,
+        which.total_from,
+        which.total_to,
+        which.text,
+        which.number,
     )
 
 

@@ -155,6 +155,9 @@ class MemoryOrders:
     async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
         return listed(self.rows.values(), which, sort, after=after)[:limit]
 
+    async def count(self, which: OrderFilter) -> int:
+        return len(listed(self.rows.values(), which, OrderSort.NEWEST))
+
     async def owner_of(self, order_id: UUID) -> UUID | None:
         order = self.rows.get(order_id)
         return None if order is None else order.customer_id

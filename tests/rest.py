@@ -24,7 +24,7 @@ from handlers.work import Work
 from realtime.tokens import TokenAuthority
 from server.middlewares import HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
-from server.routes import build_routes, identify_by
+from server.routes import STREAMED, build_routes, identify_by
 from storage.postgres import Postgres, PostgresOptions, open_postgres
 from storage.sandbox import Sandbox
 from tests.doubles import a_product
@@ -148,7 +148,9 @@ async def serving_on(database: Database, provider: PaymentProvider | None = None
     tokens = TokenAuthority(b"s" * 32, "orderwire", 900.0)
     async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Work(database) as work:
         app = web.Application(
-            middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0),
+            middlewares=middlewares(
+                HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0, streamed=STREAMED
+            ),
             client_max_size=MAX_BODY_BYTES,
         )
         app[SERVICES] = Services(work, Rules(), provider, passwords, tokens, identify_by(tokens))

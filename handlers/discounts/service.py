@@ -28,7 +28,7 @@ class DiscountPage:
 
 async def create(uow: UnitOfWork, actor: Actor, wanted: NewDiscount, cause: Cause) -> Discount:
     """Raises Forbidden, and Conflict when there is one with this code."""
-    _refuse_customers(actor)
+    actor.require_staff()
     discount = Discount(
         id=new_id(cause.now),
         code=wanted.code,
@@ -48,7 +48,7 @@ async def create(uow: UnitOfWork, actor: Actor, wanted: NewDiscount, cause: Caus
 
 async def page(uow: UnitOfWork, actor: Actor, *, after_code: str, limit: int) -> Snapshot[DiscountPage]:
     """Raises Forbidden."""
-    _refuse_customers(actor)
+    actor.require_staff()
     channel = channel_of_discounts()
     position = await uow.positions.position(channel)
     found = await uow.discounts.page(after_code=after_code, limit=limit + 1)
@@ -58,7 +58,7 @@ async def page(uow: UnitOfWork, actor: Actor, *, after_code: str, limit: int) ->
 
 async def get(uow: UnitOfWork, actor: Actor, discount_id: UUID) -> Discount:
     """Raises Forbidden, NotFound."""
-    _refuse_customers(actor)
+    actor.require_staff()
     return _existing(await uow.discounts.get(discount_id))
 
 
@@ -74,7 +74,7 @@ async def edit(
 
     Raises Forbidden, NotFound, VersionMismatch.
     """
-    _refuse_customers(actor)
+    actor.require_staff()
     before = _existing(await uow.discounts.lock(discount_id))
     if version not in {None, before.version}:
         raise VersionMismatch(f"The discount's version is {before.version}, not {version}.")

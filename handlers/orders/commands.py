@@ -65,7 +65,8 @@ async def page(caller: Caller, query: OrderQuery) -> Selected[LiveOrderList]:
         next=None if found.next is None else encode_cursor(found.next.encode(query.sort)),
         stream=StreamBody.of(snapshot),
     )
-    return Selected(listing, query.included())
+    fields = query.included()
+    return Selected(listing, None if fields is None else {"items": {"__all__": fields}, "next": True, "stream": True})
 
 
 async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:

@@ -11,24 +11,31 @@ from handlers.commands import Caller
 from handlers.errors import Forbidden, IllegalTransition, Invalid, KeyInFlight, KeyReused, OutOfStock
 from handlers.http import (
     Endpoint,
+    answer_lines,
     caller_of,
     etag,
     expected_version,
     idempotency_key,
     json_reply,
     path_id,
+    position_headers,
     read_body,
     read_query,
+    send_lines,
     signed_in,
     unless_known,
 )
-from handlers.orders import commands
+from handlers.ndjson import LineTooLong
+from handlers.orders import bulk, commands
 from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
     EditOrder,
     EditOrderRequest,
+    ExportQuery,
+    ImportedBody,
+    ImportLine,
     LiveOrderBody,
     LiveOrderList,
     OrderBody,
@@ -39,6 +46,7 @@ from handlers.orders.schemas import (
 from handlers.schemas import ById, Listing
 
 PATH = "/api/v1/orders"
+EXPORT_PATH = f"{PATH}/export"
 
 
 async def place(request: web.Request) -> web.Response:
@@ -61,6 +69,23 @@ async def get(request: web.Request) -> web.Response:
 async def page(request: web.Request) -> web.Response:
     found = await commands.page(caller_of(request, signed_in(request)), read_query(request, OrderQuery))
     return unless_known(request, found.encode(), found.body.stream)
+
+
+async def export(request: web.Request) -> web.StreamResponse:
+    found = await bulk.export(caller_of(request, signed_in(request)), read_query(request, ExportQuery))
+    headers = {"X-Total-Count": str(found.count), **position_headers(found.stream)}
+    return await send_lines(request, found.lines, headers)
+
+
+async def import_(request: web.Request) -> web.StreamResponse:
+    actor = signed_in(request)
+    actor.require_staff()
+    caller = caller_of(request, actor)
+
+    async def place(numbered: tuple[int, bytes | LineTooLong]) -> bytes:
+        return (await bulk.import_line(caller, *numbered)).encode() + b"\n"
+
+    return await answer_lines(request, place, at_once=bulk.AT_ONCE)
 
 
 async def history(request: web.Request) -> web.Response:
@@ -163,6 +188,30 @@ ENDPOINTS = (
         reply=OrderBody,
         refusals=(Invalid, IllegalTransition, OutOfStock),
         has_version=True,
+    ),
+    Endpoint(
+        name="orders.export",
+        method="GET",
+        path=EXPORT_PATH,
+        handler=export,
+        summary="All orders that one may see, or some of them, oldest first: one on each line",
+        query=ExportQuery,
+        reply=OrderBody,
+        has_position=True,
+        has_count=True,
+        sends_lines=True,
+    ),
+    Endpoint(
+        name="orders.import",
+        method="POST",
+        path=bulk.IMPORT_PATH,
+        handler=import_,
+        summary="Place an order for each line, as staff; each answer comes as soon as its order is placed",
+        body=ImportLine,
+        reply=ImportedBody,
+        refusals=(Forbidden,),
+        takes_lines=True,
+        sends_lines=True,
     ),
     *(
         Endpoint(

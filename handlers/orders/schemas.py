@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -11,6 +10,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from handlers.discounts.schemas import Code
+from handlers.errors import AppError
+from handlers.idempotency import MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
@@ -233,8 +234,8 @@ def _field(name: str) -> str:
 OrderField = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"enum": list(_FIELDS)})]
 
 
-class OrderQuery(PageQuery):
-    """Which orders, in which order, and what of them. All that is given has to be so."""
+class ExportQuery(Body):
+    """Which orders, and what of them. All that is given has to be so."""
 
     status: Annotated[list[Status], Field(min_length=1, max_length=len(Status)), Separated] | None = None
     customer_id: UUID | None = None
@@ -243,7 +244,6 @@ class OrderQuery(PageQuery):
     total_from: Annotated[Amount | None, Field(description="Minor units of whatever currency; at least")] = None
     total_to: Annotated[Amount | None, Field(description="At most")] = None
     q: Annotated[Text, Field(min_length=1, max_length=200, description=_SEARCHED)] | None = None
-    sort: Annotated[OrderSort, Field(description="With a minus from the largest down")] = OrderSort.NEWEST
     fields: Annotated[list[OrderField], Field(min_length=1, max_length=len(_FIELDS)), Separated] | None = None
 
     def filter(self) -> OrderFilter:
@@ -257,11 +257,15 @@ class OrderQuery(PageQuery):
             self.q,
         )
 
-    def included(self) -> Mapping[str, Any] | None:
-        """What of a list is sent; None is all."""
-        if self.fields is None:
-            return None
-        return {"items": {"__all__": _ALWAYS | set(self.fields)}, "next": True, "stream": True}
+    def included(self) -> set[str] | None:
+        """The fields of an order that are sent; None is all."""
+        return None if self.fields is None else {*_ALWAYS, *self.fields}
+
+
+class OrderQuery(PageQuery, ExportQuery):
+    """Which orders, in which order, and what of them. All that is given has to be so."""
+
+    sort: Annotated[OrderSort, Field(description="With a minus from the largest down")] = OrderSort.NEWEST
 
 
 def _some_of(schema: dict[str, Any]) -> None:
@@ -272,6 +276,71 @@ class OrderPartBody(OrderBody):
     """The `fields` of an order that were asked for, and always `id` and `version`."""
 
     model_config = ConfigDict(json_schema_extra=_some_of)
+
+
+class ImportLine(PlaceOrderRequest):
+    """An order to place for a customer. A line that is sent again with the same key gets the first answer."""
+
+    customer_id: UUID
+    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern="^[\\x21-\\x7e]+$")] | None = None
+
+
+class ImportedOrderBody(Body):
+    """What was placed; `replayed`: by an earlier line with this key."""
+
+    id: UUID
+    number: int
+    status: Status
+    version: int
+    currency: Currency
+    total: Money
+    replayed: bool = False
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        return cls(
+            id=order.id,
+            number=order.number,
+            status=order.status,
+            version=order.version,
+            currency=order.currency,
+            total=order.total,
+        )
+
+
+class FaultBody(Body):
+    pointer: str
+    code: str
+    detail: str
+
+
+class RefusedLineBody(Body):
+    """Why not, as a problem says it; `retryable`: the same line may succeed later."""
+
+    code: str
+    title: str
+    detail: str | None
+    retryable: bool
+    errors: list[FaultBody]
+
+    @classmethod
+    def of(cls, error: AppError) -> Self:
+        faults = [FaultBody(pointer=each.pointer, code=each.code, detail=each.detail) for each in error.faults]
+        return cls(
+            code=error.code,
+            title=error.title(),
+            detail=error.detail or None,
+            retryable=error.retryable,
+            errors=faults,
+        )
+
+
+class ImportedBody(Body):
+    """What became of a line, counted from 1 without those that are empty: an order or an error."""
+
+    line: Annotated[int, Field(ge=1)]
+    order: ImportedOrderBody | None
+    error: RefusedLineBody | None
 
 
 class LiveOrderList(LiveListing[OrderBody | OrderPartBody]):

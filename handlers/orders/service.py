@@ -40,22 +40,26 @@ async def place(
     cause: Cause,
     rules: Rules,
     *,
+    customer_id: UUID | None = None,
     discount_code: str | None = None,
     address: Address | None = None,
     note: str | None = None,
     as_draft: bool = False,
 ) -> Order:
-    """Take the pieces out of stock at today's prices and order them for `actor`. Staff are told of a product of which
-    no more than a few are left with that. A draft takes nothing, and says what that would come to.
+    """Take the pieces out of stock at today's prices and order them for `actor`, or a customer that staff name. Staff
+    are told of a product of which no more than a few are left with that. A draft takes nothing, and says what that
+    would come to.
 
     Raises Invalid for a product named twice, one that does not exist, products of several currencies, or a discount
-    that cannot be used, and OutOfStock; each with a fault for each.
+    that cannot be used, and OutOfStock; each with a fault for each. Also Invalid for a customer that is not there.
     """
+    if customer_id is not None:
+        await _find_customer(uow, actor, customer_id)
     lines, currency = await _contents(uow, items, discount_code, cause, rules, is_placed=not as_draft)
     order = Order(
         id=new_id(cause.now),
         number=0,  # storage gives the number
-        customer_id=actor.account_id,
+        customer_id=customer_id or actor.account_id,
         status=Status.DRAFT if as_draft else Status.PLACED,
         version=1,
         currency=currency,
@@ -110,14 +114,19 @@ async def page(
     """Staff see everybody's orders, with the feed's position; customers their own, with their own channel's."""
     channel = orders_feed() if actor.is_staff else personal_channel(actor.account_id)
     position = await uow.positions.position(channel)
-    if not actor.is_staff:
-        if which.customer_id not in {None, actor.account_id}:
-            return Snapshot(OrderPage((), None), channel, position)
-        which = replace(which, customer_id=actor.account_id)
-    found = await uow.orders.page(which, sort, after=after or which.begin(sort), limit=limit + 1)
+    visible_ones = _visible_ones(actor, which)
+    if visible_ones is None:
+        return Snapshot(OrderPage((), None), channel, position)
+    found = await uow.orders.page(visible_ones, sort, after=after or which.begin(sort), limit=limit + 1)
     shown = found[:limit]
     following = Mark.of(shown[-1], sort) if len(found) > limit else None
     return Snapshot(OrderPage(shown, following), channel, position)
+
+
+async def count(uow: UnitOfWork, actor: Actor, which: OrderFilter) -> int:
+    """How many of these orders the actor may see."""
+    visible_ones = _visible_ones(actor, which)
+    return 0 if visible_ones is None else await uow.orders.count(visible_ones)
 
 
 async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Change]:
@@ -222,6 +231,15 @@ def visible(order: Order | None, actor: Actor) -> Order:
     return order
 
 
+def _visible_ones(actor: Actor, which: OrderFilter) -> OrderFilter | None:
+    """Of these orders those that the actor may see; None: none of them."""
+    if actor.is_staff:
+        return which
+    if which.customer_id not in {None, actor.account_id}:
+        return None
+    return replace(which, customer_id=actor.account_id)
+
+
 def _authorize(actor: Actor, order: Order, action: Action) -> None:
     transition, by = TRANSITIONS[action], By.of(actor)
     if not transition.is_of(by):
@@ -229,6 +247,13 @@ def _authorize(actor: Actor, order: Order, action: Action) -> None:
     allowed = transition.sources.get(order.status, {by})
     if by not in allowed:
         raise IllegalTransition(f"Of an order that is {order.status}, '{action}' is for staff.")
+
+
+async def _find_customer(uow: UnitOfWork, actor: Actor, customer_id: UUID) -> None:
+    actor.require_staff()
+    if await uow.accounts.get(customer_id) is None:
+        fault = Fault("/customer_id", NotFound.code, f"There is no account {customer_id}.")
+        raise Invalid("An order is placed for somebody that there is.", faults=[fault])
 
 
 async def _contents(

@@ -142,6 +142,10 @@ class Orders(Protocol):
         """The first of these orders behind `after`."""
         ...
 
+    async def count(self, which: OrderFilter) -> int:
+        """How many of these orders there are."""
+        ...
+
     async def owner_of(self, order_id: UUID) -> UUID | None:
         """The account that placed the order, None if there is no such order."""
         ...

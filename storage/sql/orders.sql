@@ -151,19 +151,31 @@ SELECT
 FROM (
     SELECT *
     FROM orders
-    WHERE ({column}, number) {behind} ($1, $2)
-        AND ($3::uuid IS NULL OR customer_id = $3)
-        AND ($4::text[] IS NULL OR status = ANY ($4))
-        AND ($5::timestamptz IS NULL OR created_at >= $5)
-        AND ($6::timestamptz IS NULL OR created_at < $6)
-        AND ($7::bigint IS NULL OR total >= $7)
-        AND ($8::bigint IS NULL OR total <= $8)
-        AND ($9::text IS NULL OR search @@ websearch_to_tsquery('simple', $9) OR number = $10)
+    WHERE ({column}, number) {behind} ($9, $10)
+        AND ($1::uuid IS NULL OR customer_id = $1)
+        AND ($2::text[] IS NULL OR status = ANY ($2))
+        AND ($3::timestamptz IS NULL OR created_at >= $3)
+        AND ($4::timestamptz IS NULL OR created_at < $4)
+        AND ($5::bigint IS NULL OR total >= $5)
+        AND ($6::bigint IS NULL OR total <= $6)
+        AND ($7::text IS NULL OR search @@ websearch_to_tsquery('simple', $7) OR number = $8)
     ORDER BY {column} {direction}, number {direction}
     LIMIT $11
 ) AS o
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 ORDER BY o.{column} {direction}, o.number {direction}, l.line;
+
+-- name: count
+-- How many orders there are of those that `page` asks for.
+SELECT count(*)
+FROM orders
+WHERE ($1::uuid IS NULL OR customer_id = $1)
+    AND ($2::text[] IS NULL OR status = ANY ($2))
+    AND ($3::timestamptz IS NULL OR created_at >= $3)
+    AND ($4::timestamptz IS NULL OR created_at < $4)
+    AND ($5::bigint IS NULL OR total >= $5)
+    AND ($6::bigint IS NULL OR total <= $6)
+    AND ($7::text IS NULL OR search @@ websearch_to_tsquery('simple', $7) OR number = $8);
 
 -- name: owner_of
 -- The account that placed an order.

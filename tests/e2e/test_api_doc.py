@@ -25,6 +25,7 @@ ANSWERS: dict[str, Sequence[int]] = {
     SIGNING_IN: [200, 200],
     "products.md": [200, 200, 200],
     "orders.md": [200, 201, 200, 200, 200],
+    "bulk.md": [*(200, 200), *(200, 200, 200, 200)],
     "drafts-and-prices.md": [*(200, 201, 200, 200), *(201, 200, 200), 201, *(200, 422)],
     "finding-orders.md": [200] * 5,
     "payments.md": [200, 201, 200, 200, 200, 201],
