@@ -28,7 +28,7 @@ from handlers.reading import read_json
 from handlers.schemas import StreamBody
 from handlers.snapshot import Snapshot
 
-IMPORT_PATH = "/api/v1/orders/import"
+IMPORT_PATH = "/api/v1/imports/orders"
 AT_ONCE = 8
 """Lines of one import that are worked on together: its share of the connections to the database."""
 

@@ -46,7 +46,7 @@ from handlers.orders.schemas import (
 from handlers.schemas import ById, Listing
 
 PATH = "/api/v1/orders"
-EXPORT_PATH = f"{PATH}/export"
+EXPORT_PATH = "/api/v1/exports/orders"
 
 
 async def place(request: web.Request) -> web.Response:

@@ -22,7 +22,7 @@ from handlers.rules import Rules
 from handlers.work import Work
 from tests.rest import PostgresRest, serving
 
-EXPORT, IMPORT = "/api/v1/orders/export", "/api/v1/orders/import"
+EXPORT, IMPORT = "/api/v1/exports/orders", "/api/v1/imports/orders"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 

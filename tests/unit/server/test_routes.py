@@ -17,8 +17,8 @@ REST_ALONE = {
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/token"),
     ("POST", "/api/v1/payments/notices"),
-    ("GET", "/api/v1/orders/export"),
-    ("POST", "/api/v1/orders/import"),
+    ("GET", "/api/v1/exports/orders"),
+    ("POST", "/api/v1/imports/orders"),
 }
 
 
