@@ -1,6 +1,6 @@
-"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput, growth and lists on
-the production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and bench/results.json,
-unless --quick. Exit code 1 when something was lost or a delay grew."""
+"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput, growth, lists and
+orders on the production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and
+bench/results.json, unless --quick. Exit code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bench.calibrate import microseconds_per_send
 from bench.charts import draw_fan_out
 from bench.fanout import compare
 from bench.fanout.measure import OURS
+from bench.orders import compare as orders
 from bench.stage import Stage, open_stage
 from tests.services.server import Unavailable
 
@@ -82,6 +83,11 @@ async def _lists(stage: Stage, *, quick: bool) -> Findings:
     )
 
 
+async def _orders(stage: Stage, *, quick: bool) -> Findings:
+    result = await orders.measure(stage, quick=quick)
+    return Findings(report.orders_table(result), report.numbers_of(result), result.is_good, report.orders_peer())
+
+
 _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "latency": _latency,
     "slow-client": _slow_client,
@@ -91,6 +97,7 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "throughput": _throughput,
     "growth": _growth,
     "lists": _lists,
+    "orders": _orders,
 }
 _SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS, "growth": growth.SETTINGS}
 

@@ -20,6 +20,7 @@ from bench.latency import Result
 from bench.lists import GOAL as LISTS_GOAL
 from bench.lists import Result as Lists
 from bench.measure import Spread
+from bench.orders import compare as orders
 from bench.slow_client import LIMIT
 from bench.slow_client import Result as SlowResult
 from bench.storm import GOAL
@@ -47,12 +48,19 @@ def machine() -> dict[str, object]:
 def peers() -> dict[str, str]:
     """The versions of what the fan-out is compared with, as they are locked."""
     lock = orjson.loads((SERVERS / "package-lock.json").read_bytes())["packages"]
-    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", PEERS_LOCK.read_text(), re.MULTILINE))
     from_npm = ("uwebsockets", "ws", "socket.io")
-    from_pypi = ("websockets", "fastapi", "uvicorn", "python-socketio")
-    return {name: lock[f"node_modules/{name}"]["version"] for name in from_npm} | {
-        name: pinned[name] for name in from_pypi
-    }
+    from_pypi = _pinned("websockets", "fastapi", "uvicorn", "python-socketio")
+    return {name: lock[f"node_modules/{name}"]["version"] for name in from_npm} | from_pypi
+
+
+def orders_peer() -> dict[str, str]:
+    """The versions of what places orders beside us."""
+    return _pinned("fastapi", "uvicorn", "httptools", "pydantic", "pyjwt")
+
+
+def _pinned(*names: str) -> dict[str, str]:
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", PEERS_LOCK.read_text(), re.MULTILINE))
+    return {name: pinned[name] for name in names}
 
 
 async def servers(database_url: str) -> dict[str, str]:
@@ -146,6 +154,22 @@ def lists_table(results: Sequence[Lists]) -> str:
     return "\n".join([head, *rows])
 
 
+def orders_table(result: orders.Result) -> str:
+    head = (
+        "| placed by | orders/s | of ours to one of theirs | server CPU of an order | PostgreSQL's | server CPU "
+        "| p50 / p99 / longest | told after | lost |\n|" + "---|" * 9
+    )
+    rows = [
+        f"| {each.name} | {each.per_second:,.0f} | {each.ratio:.2f}{_goal(orders.GOALS.get(each.name))} "
+        f"| {each.milliseconds:.2f} ms | {each.database_milliseconds:.2f} ms | {each.server_cpu:.0%} "
+        f"| {_three(each.time)} | {each.behind:.1f} s | {each.lost} |"
+        for each in result.contenders
+    ]
+    read_head = f"| while {result.offered:,.0f} orders/s are placed | requests | p50 / p99 / longest |\n|" + "---|" * 3
+    reads = [f"| {each.name} | {each.requests:,} | {_three(each.time)} |" for each in result.reads]
+    return "\n".join([head, *rows, "", read_head, *reads, "", f"Goal of the reads: p99 below {orders.READ_GOAL:g} ms."])
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -156,7 +180,9 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
     PAGE.write_text("".join([before, BEGIN, "\n\n", "\n\n".join(_sections(known)), "\n\n", END, after]))
 
 
-def numbers_of(result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle | Lists) -> dict[str, object]:
+def numbers_of(
+    result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle | Lists | orders.Result,
+) -> dict[str, object]:
     return asdict(result)
 
 
@@ -186,6 +212,10 @@ def _fan_out_row(run: Run, ours: Run | None) -> str:
         f"| {run.rate:,} | {run.server} | {run.cpu_per_million:.2f} | {ratio} | {run.services_cpu_per_million:.2f} "
         f"| {run.per_second:,.0f} | {run.p50:.1f} / {run.p99:.1f} ms | {run.server_cpu:.0%} | {run.lost} |"
     )
+
+
+def _goal(goal: float | None) -> str:
+    return "" if goal is None else f" (goal {goal:g})"
 
 
 def _three(spread: Spread) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench.children import Child, child, crowd, report, tell
 from bench.fanout.crowd import Heard
-from bench.fanout.peers import Peer
+from bench.fanout.peers import PEERS, Peer
 from bench.measure import percentile
 from bench.processes import cpu_seconds
 
@@ -129,10 +129,10 @@ def _cpu(target: Target) -> tuple[float, float]:
 @contextmanager
 def peer(name: str) -> Iterator[Target]:
     """Raises tests.services.server.Unavailable."""
-    with ExitStack() as stack:
-        running = stack.enter_context(Peer(name))
+    program, speaks = PEERS[name]
+    with Peer(program) as running:
         own_core(running.pid)
-        yield Target(name, running.speaks, "", running.port, running.pid)
+        yield Target(name, speaks, "", running.port, running.pid)
 
 
 def leave_first_core() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +25,16 @@ PEERS: Final = {
     "FastAPI": ("fastapi_loop.py", "plain"),
     "python-socketio": ("python_socketio.py", "engine.io"),
 }
-"""By name: the program, and the dialect that it speaks."""
+"""Of the fan-out, by name: the program, and the dialect that it speaks."""
 
 
 class Peer(Server):
     name = "peer"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, program: str, environment: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        program, self.speaks = PEERS[name]
         self._program = _SERVERS / program
+        self._environment = {"PATH": os.environ.get("PATH", os.defpath), **(environment or {})}
 
     @property
     def url(self) -> str:
@@ -41,7 +42,7 @@ class Peer(Server):
 
     def _prepare(self) -> Launch:
         interpreter = _python() if self._program.suffix == ".py" else _node()
-        return Launch([interpreter, self._program, str(self.port)], {"PATH": os.environ.get("PATH", os.defpath)})
+        return Launch([interpreter, self._program, str(self.port)], self._environment)
 
     def _is_ready(self) -> bool:
         socket.create_connection(("127.0.0.1", self.port), 1).close()
