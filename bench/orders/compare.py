@@ -95,6 +95,7 @@ class _Running:
     pid: int
     database_pid: int
     url: str
+    before: Books
     worker: Child
     listeners: Listeners | None = None
     orders: int = 0
@@ -112,7 +113,8 @@ class _Running:
         cpu, database_cpu = (now - then for now, then in zip(self._cpu(), used, strict=True))
         self.orders += placed.orders
         self.pieces += placed.pieces
-        lost = abs(unheard) + self._missing(await books(self.url))
+        known = (await books(self.url)).since(self.before)
+        lost = abs(unheard) + self._missing(known)
         return Round(self.name, placed, cpu, database_cpu, busy / (ended - began), behind, lost)
 
     def _cpu(self) -> tuple[float, float]:
@@ -128,7 +130,6 @@ async def measure(stage: Stage, *, quick: bool) -> Result:
     leave_first_core()
     leave_first_core_to_others(stage.services)
     own_core(stage.node.pid)
-    await fill(stage.database_url)
     async with _contenders(stage) as contenders:
         for each in contenders:
             await each.round(f"place {WARM_UP}")
@@ -150,8 +151,9 @@ async def _contenders(stage: Stage) -> AsyncIterator[Sequence[_Running]]:
     tokens = [customer.token for customer in stage.shop.customers]
     async with AsyncExitStack() as stack:
         bare_url, peer_url = [await open_another(stage.database_url, name) for name in ("bare", "fastapi")]
-        await fill(bare_url)
-        await fill(peer_url)
+        for url in (stage.database_url, bare_url, peer_url):
+            await fill(url)
+        before = [await books(url) for url in (stage.database_url, bare_url, peer_url)]
         environment = {"DATABASE_URL": peer_url, "TOKEN_SECRET": SECRET}
         peer = await asyncio.to_thread(Peer, "fastapi_orders.py", environment)
         stack.callback(peer.close)
@@ -166,9 +168,9 @@ async def _contenders(stage: Stage) -> AsyncIterator[Sequence[_Running]]:
         listeners = await stack.enter_async_context(open_listeners(stage, 1, samples=1))
         database = stage.services[0]
         yield [
-            _Running(OURS, stage.node.pid, database, stage.database_url, customers[0], listeners),
-            _Running(BARE, bare.pid, database, bare_url, bare),
-            _Running(FASTAPI, peer.pid, database, peer_url, customers[1]),
+            _Running(OURS, stage.node.pid, database, stage.database_url, before[0], customers[0], listeners),
+            _Running(BARE, bare.pid, database, bare_url, before[1], bare),
+            _Running(FASTAPI, peer.pid, database, peer_url, before[2], customers[1]),
         ]
 
 
