@@ -157,7 +157,7 @@ def lists_table(results: Sequence[Lists]) -> str:
 def orders_table(result: orders.Result) -> str:
     head = (
         "| placed by | orders/s | of ours to one of theirs | server CPU of an order | PostgreSQL's | server CPU "
-        "| p50 / p99 / longest | told after | lost |\n|" + "---|" * 9
+        "| p50 / p99 / longest | told after | lost or refused |\n|" + "---|" * 9
     )
     rows = [
         f"| {each.name} | {each.per_second:,.0f} | {each.ratio:.2f}{_goal(orders.GOALS.get(each.name))} "

@@ -38,8 +38,8 @@ REPEATS, SECONDS, READ_SECONDS, WARM_UP = 7, 5.0, 20.0, 2.0
 @dataclass(frozen=True, slots=True)
 class Round:
     """Of one contender. Seconds of one core of its process and of PostgreSQL until all was told of what was placed;
-    `behind`: how many seconds after the last answer that was. `lost`: orders of which PostgreSQL or the listener knows
-    nothing, or pieces."""
+    `behind`: how many seconds after the last answer that was. `lost`: orders or pieces of which PostgreSQL or the listener
+    knows nothing, and orders that were refused."""
 
     name: str
     placed: Placed
@@ -114,7 +114,7 @@ class _Running:
         self.orders += placed.orders
         self.pieces += placed.pieces
         known = (await books(self.url)).since(self.before)
-        lost = abs(unheard) + self._missing(known)
+        lost = abs(unheard) + self._missing(known) + placed.refused
         return Round(self.name, placed, cpu, database_cpu, busy / (ended - began), behind, lost)
 
     def _cpu(self) -> tuple[float, float]:

@@ -31,12 +31,14 @@ _PATIENCE: Final = 30.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What was answered: orders, and pieces in them; in so many seconds, and after how many milliseconds each."""
+    """What was answered: orders, and pieces in them; in so many seconds, and after how many milliseconds each. Others
+    were `refused`."""
 
     orders: int
     pieces: int
     seconds: float
     time: Spread
+    refused: int = 0
 
     @classmethod
     def parse(cls, line: str) -> Placed:
@@ -45,7 +47,7 @@ class Placed:
 
 
 class _Customers:
-    """One run on connections of its own. Raises ConnectionError for an answer that is an error."""
+    """One run on connections of its own."""
 
     def __init__(self, port: int, tokens: Sequence[str]) -> None:
         self._port = port
@@ -53,7 +55,7 @@ class _Customers:
         self._run = os.urandom(6).hex()
         self._rng = random.Random(self._run)
         self._free: asyncio.LifoQueue[HttpLine] = asyncio.LifoQueue(CUSTOMERS)
-        self._asked = self._pieces = 0
+        self._asked = self._pieces = self._refused = 0
         self._times: list[float] = []
 
     async def open(self) -> None:
@@ -91,10 +93,16 @@ class _Customers:
     async def _order(self, due: float) -> None:
         message, pieces = self._message()
         line = await self._free.get()
-        await line.request(message)
-        self._free.put_nowait(line)
-        self._pieces += pieces
-        self._times.append(1000 * (time.perf_counter() - due))
+        try:
+            await line.request(message)
+        except ConnectionError as refused:
+            self._refused += 1
+            print(refused, file=sys.stderr)
+        else:
+            self._pieces += pieces
+            self._times.append(1000 * (time.perf_counter() - due))
+        finally:
+            self._free.put_nowait(line)
 
     def _message(self) -> tuple[bytes, int]:
         self._asked += 1
@@ -113,7 +121,8 @@ class _Customers:
         return f"{head}{body}".encode(), sum(quantities)
 
     def _placed(self, began: float) -> Placed:
-        return Placed(len(self._times), self._pieces, time.perf_counter() - began, spread(self._times))
+        elapsed = time.perf_counter() - began
+        return Placed(len(self._times), self._pieces, elapsed, spread(self._times), self._refused)
 
 
 async def _obey(order: Sequence[str], customers: _Customers) -> Placed:
