@@ -26,7 +26,7 @@ from bench.orders.shop import PRODUCTS, product_id
 from storage.queries import load
 
 POOL: Final = 10  # as the default of database.pool_size
-_EVENT: Final = bytes(1_150)  # as long as what is told of an order of three products
+_EVENT: Final = bytes(990)  # as long as what is told of an order of three products
 _TAKE: Final = load("products")["change_stock"]
 _ADD: Final = load("orders")["add"]
 _TELL: Final = load("outbox")["add"]

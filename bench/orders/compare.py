@@ -38,8 +38,8 @@ REPEATS, SECONDS, READ_SECONDS, WARM_UP = 7, 5.0, 20.0, 2.0
 @dataclass(frozen=True, slots=True)
 class Round:
     """Of one contender. Seconds of one core of its process and of PostgreSQL until all was told of what was placed;
-    `behind`: how many seconds after the last answer that was. `lost`: orders or pieces of which PostgreSQL or the listener
-    knows nothing, and orders that were refused."""
+    `behind`: how many seconds after the last answer that was. `lost`: orders or pieces of which PostgreSQL or the
+    listener knows nothing, and orders that were refused."""
 
     name: str
     placed: Placed
