@@ -106,6 +106,9 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         size=options.pool_size,
         acquire_timeout=options.acquire_timeout,
         deadline=options.deadline,
+        # What is written is found by keys, and one plan is as good as another. Left alone, PostgreSQL guesses too many
+        # rows of arrays, finds plans for values cheaper, and plans each `change_stock` anew: for longer than that runs.
+        settings={"plan_cache_mode": "force_generic_plan", "jit": "off"},
     )
     reader_options = replace(
         pool_options,
