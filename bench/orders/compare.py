@@ -138,7 +138,7 @@ async def measure(stage: Stage, *, quick: bool) -> Result:
             # There and back again: each is as often early as late.
             turn = contenders if number % 2 == 0 else contenders[::-1]
             rounds.append([await each.round(f"place {seconds}") for each in turn])
-        compared = [_contender(each.name, rounds) for each in contenders]
+        compared = [contender(each.name, rounds) for each in contenders]
         ours = contenders[0]
         offered = round(compared[0].per_second / 2)
         reads, lost = await _read(stage, ours, offered, read_seconds)
@@ -185,7 +185,8 @@ async def _read(stage: Stage, ours: _Running, rate: float, seconds: float) -> tu
     return [*reads, Reads("placed meanwhile", offered.placed.orders, offered.placed.time)], offered.lost
 
 
-def _contender(name: str, rounds: Sequence[Sequence[Round]]) -> Contender:
+def contender(name: str, rounds: Sequence[Sequence[Round]]) -> Contender:
+    """Each round is one of each contender, in whatever order."""
     found = [{each.name: each for each in turn} for turn in rounds]
     own = [turn[name] for turn in found]
 

@@ -46,7 +46,7 @@ class Placed:
         return cls(**{**found, "time": Spread(**found["time"])})
 
 
-class _Customers:
+class Customers:
     """One run on connections of its own."""
 
     def __init__(self, port: int, tokens: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ class _Customers:
         return self._placed(began)
 
     async def _order(self, due: float) -> None:
-        message, pieces = self._message()
+        message, pieces = self.message()
         line = await self._free.get()
         try:
             await line.request(message)
@@ -104,7 +104,8 @@ class _Customers:
         finally:
             self._free.put_nowait(line)
 
-    def _message(self) -> tuple[bytes, int]:
+    def message(self) -> tuple[bytes, int]:
+        """The next request, and the pieces that it orders."""
         self._asked += 1
         quantities = self._rng.choices(range(1, MOST + 1), k=LINES)
         numbers = self._rng.sample(range(1, PRODUCTS + 1), LINES)
@@ -125,7 +126,7 @@ class _Customers:
         return Placed(len(self._times), self._pieces, elapsed, spread(self._times), self._refused)
 
 
-async def _obey(order: Sequence[str], customers: _Customers) -> Placed:
+async def _obey(order: Sequence[str], customers: Customers) -> Placed:
     await customers.open()
     try:
         if order[0] == "place":
@@ -137,7 +138,7 @@ async def _obey(order: Sequence[str], customers: _Customers) -> Placed:
 
 def main(port: str, *tokens: str) -> None:
     for order in sys.stdin:
-        placed = uvloop.run(_obey(order.split(), _Customers(int(port), tokens)))
+        placed = uvloop.run(_obey(order.split(), Customers(int(port), tokens)))
         print(orjson.dumps(placed).decode(), flush=True)
 
 
