@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ENDED = (FileNotFoundError, ProcessLookupError)  # a moment ago: PostgreSQL has such children all the time
 
 
 def cpu_seconds(pid: int) -> float:
@@ -32,15 +34,16 @@ def leave_first_core_to_others(pids: Iterable[int]) -> None:
     cores = os.sched_getaffinity(0)
     rest = cores - {0} or cores
     for pid in pids:
-        leave_first_core_to_others(_children(pid))
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), rest)
+        with suppress(*_ENDED):
+            leave_first_core_to_others(_children(pid))
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), rest)
 
 
 def _of_descendant(pid: int) -> float:
     try:
         return cpu_seconds(pid)
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended: PostgreSQL has such all the time
+    except _ENDED:
         return 0.0
 
 

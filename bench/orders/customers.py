@@ -97,7 +97,8 @@ class Customers:
             await line.request(message)
         except ConnectionError as refused:
             self._refused += 1
-            print(refused, file=sys.stderr)
+            if self._refused == 1:
+                print(refused, file=sys.stderr)
         else:
             self._pieces += pieces
             self._times.append(1000 * (time.perf_counter() - due))
