@@ -37,8 +37,9 @@ PLANS = (
     "race",
 )
 
+DISCOUNT = "A-TENTH"
 HELD = ["placed", "payment_failed", "paid", "packed"]
-"""Of these statuses, and of no other that comes up here, an order has its pieces."""
+"""Of these statuses, and of no other that comes up here, an order has its pieces, and its discount."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ class Crowd:
     async def story(self, number: int) -> None:
         customer = self.rng.choice(self.shop.customers)
         product = self.rng.choice(self.shop.product_ids)
-        items = [{"product_id": product, "quantity": self.rng.randint(1, 3)}]
-        placed = await self.ask("orders", customer.token, f"place/{number}", {"items": items})
+        wanted: dict[str, object] = {"items": [{"product_id": product, "quantity": self.rng.randint(1, 3)}]}
+        wanted |= {"draft": number % 3 == 0, "discount_code": DISCOUNT if number % 2 else None}
+        placed = await self.ask("orders", customer.token, f"place/{number}", wanted)
         assert placed is not None
         order = orjson.loads(placed)
+        if wanted["draft"]:
+            await self.ask(f"orders/{order['id']}/place", customer.token, f"place draft/{number}", None)
 
         async def pay(method: str, key: str = "pay") -> None:
             path = f"orders/{order['id']}/payment"
@@ -119,10 +123,12 @@ class Crowd:
         status, read, _ = answer
         if status >= 300:
             assert status == 409, (path, status, read)
+            if path.endswith("/place"):  # an attempt without a reply had done it
+                return None
             number = int(key.rpartition("/")[2])
             self.refused.add((PLANS[number % len(PLANS)], orjson.loads(read)["code"]))
             return None
-        if not path.endswith("/cancel"):  # whose repetition is told by the order's status
+        if not path.endswith(("/cancel", "/place")):  # whose repetition is told by the order's status
             self.answered.append(Asked(path, token, key, sent, status, read))
         return read
 
@@ -170,6 +176,12 @@ def node(postgres_url: str, redis_url: str, unique_name: str) -> Iterator[Orderw
 @pytest.fixture
 async def crowd(postgres_url: str, node: Orderwire) -> AsyncIterator[Crowd]:
     shop = await furnish(postgres_url, [node], seed=3)
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("""
+        INSERT INTO discounts (id, code, rate, starts_at, version, created_at, updated_at)
+        VALUES (gen_random_uuid(), 'A-TENTH', 1000, now(), 1, now(), now())
+    """)
+    await connection.close()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield Crowd(session, shop, random.Random(5))
 
@@ -259,6 +271,10 @@ async def _judge(connection: asyncpg.Connection[asyncpg.Record], crowd: Crowd) -
         HELD,
     ):
         assert row["stock"] + row["held"] == STOCK, row
+
+    used = "SELECT count(*) FROM orders WHERE discount_code = $1 AND status = ANY($2)"
+    uses = await connection.fetchval("SELECT uses FROM discounts WHERE code = $1", DISCOUNT)
+    assert uses == await connection.fetchval(used, DISCOUNT, HELD) > 0
 
     for each in crowd.answered:
         again = await crowd.attempt(each.path, each.token, each.key, each.body)

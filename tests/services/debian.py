@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,14 +32,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orderwire"
 
 
-def prefix_of(package: str) -> Path:
-    """The folder with `package` and what it depends on; fetched on the first call (5-10 s). Raises Unavailable."""
+def prefix_of(package: str, *, beside: Collection[str] = ()) -> Path:
+    """The folder with `package` and what it depends on; fetched on the first call (5-10 s). What the machine has is not
+    fetched, but for the packages that have to stand `beside` it. Raises Unavailable."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise Unavailable(f"{package} is not installed, and this is no Debian to fetch it from")
     prefix = cache_folder() / "debian" / package
     with exclusively(prefix.parent / f"{package}.lock"):
         if not prefix.exists():
-            _fetch(package, prefix)
+            _fetch(package, prefix, beside)
     return prefix
 
 
@@ -58,7 +59,7 @@ def exclusively(lock: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(package: str, prefix: Path) -> None:
+def _fetch(package: str, prefix: Path, beside: Collection[str]) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{package}.", dir=prefix.parent) as temporary:
         work = Path(temporary)
         for folder in ("debs", "root"):
@@ -67,7 +68,7 @@ def _fetch(package: str, prefix: Path) -> None:
             apt = _indexed(prefix.parent / "index")
             simulated = _run([*apt, "--simulate", "install", package], work)
             missing = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")}
-            _run([*apt, "download", *sorted(missing - _NEVER_SHADOWED)], work / "debs")
+            _run([*apt, "download", *sorted({*missing, *beside} - _NEVER_SHADOWED)], work / "debs")
             for deb in sorted((work / "debs").glob("*.deb")):
                 _run(["dpkg", "--extract", str(deb), str(work / "root")], work)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
