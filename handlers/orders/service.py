@@ -92,7 +92,6 @@ async def place_draft(
         placed,
         lines=tuple(lines),
         currency=currency,
-        created_at=cause.now,
         expires_at=rules.expiry_of(cause.now),
         tax_included=rules.prices_include_tax,
     )

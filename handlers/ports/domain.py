@@ -130,8 +130,8 @@ class Orders(Protocol):
         ...
 
     async def redraft(self, order: Order, change: Change) -> None:
-        """Write all of a locked order that was a draft, lines included, and what has changed it. Placed, it counts as
-        of its `created_at`."""
+        """Write all of a locked order that was a draft, lines included, and what has changed it. Placed, it counts from
+        then on."""
         ...
 
     async def changes(self, order_id: UUID) -> Sequence[Change]:

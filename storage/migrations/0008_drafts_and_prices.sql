@@ -10,7 +10,9 @@ ALTER TABLE orders
         )
     ),
     ADD COLUMN discount_code text,
-    ADD COLUMN tax_included boolean NOT NULL DEFAULT true;
+    ADD COLUMN tax_included boolean NOT NULL DEFAULT true,
+    -- When a draft was placed. Other orders were when they were created.
+    ADD COLUMN placed_at timestamptz;
 
 -- Rates are basis points. A line's discount is its share of what is taken off the order.
 ALTER TABLE products ADD COLUMN tax_rate integer NOT NULL DEFAULT 0 CHECK (tax_rate BETWEEN 0 AND 10000);

@@ -28,13 +28,14 @@ WITH placed AS (
 SELECT number FROM placed;
 
 -- name: redraft
--- Write all of an order that was a draft, with its lines and the line of its history, and count it once it is placed. Takes what
--- `add` takes.
+-- Write all of an order that was a draft, with its lines and the line of its history; placed, count it as of now. Takes what `add`
+-- takes.
 WITH drafted AS (
     UPDATE orders AS o
     SET
         status = $3, version = $4, currency = $5, created_at = $6, updated_at = $7, expires_at = $8, total = $17,
         address = $18::jsonb, note = $19, discount_code = $22, tax_included = $23,
+        placed_at = CASE WHEN $3 <> 'draft' THEN $7::timestamptz END,
         search = order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
     FROM accounts AS a
     WHERE o.id = $1 AND a.id = $2
@@ -43,7 +44,7 @@ WITH drafted AS (
     VALUES ($1, $4, $9, $3, $7, $10, $11)
 ), counted AS (
     INSERT INTO order_deltas (created_at, currency, status, orders, total)
-    SELECT $6, $5, $3, 1, $17
+    SELECT $7, $5, $3, 1, $17
     WHERE $3 <> 'draft'
 ), dropped AS (
     DELETE FROM order_lines WHERE order_id = $1 AND line > cardinality($12::uuid[])
@@ -104,14 +105,14 @@ FOR NO KEY UPDATE OF o;
 -- Write what changes in the life of an order, and the line of its history; count it as what it is now, unless it is not counted
 -- because it was a draft.
 WITH before AS (
-    SELECT created_at, currency, status, total, refunded FROM orders WHERE id = $1
+    SELECT coalesce(placed_at, created_at) AS placed_at, currency, status, total, refunded FROM orders WHERE id = $1
 ), saved AS (
     UPDATE orders
     SET status = $2, version = $3, updated_at = $4, expires_at = $5, refunded = $9
     WHERE id = $1
 ), counted AS (
     INSERT INTO order_deltas (created_at, currency, status, orders, total, refunded)
-    SELECT b.created_at, b.currency, d.status, d.orders, d.orders * b.total, d.orders * d.refunded
+    SELECT b.placed_at, b.currency, d.status, d.orders, d.orders * b.total, d.orders * d.refunded
     FROM before AS b
     CROSS JOIN LATERAL (VALUES (b.status, -1, b.refunded), ($2, 1, $9)) AS d (status, orders, refunded)
     WHERE b.status <> 'draft'

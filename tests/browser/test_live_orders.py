@@ -29,7 +29,7 @@ async def test_a_customer_orders_on_the_page_and_sees_staff_move_it_on(browser: 
         await customer_page.sign_in("customer")
 
         await customer_page.page.locator("#products input").first.fill("2")
-        await customer_page.page.get_by_role("button", name="Place order").click()
+        await customer_page.page.get_by_role("button", name="Place order", exact=True).click()
 
         await expect(customer_page.page.locator("#order-done")).to_contain_text("is placed")
         [(order_id, _, _), *_] = await customer_page.orders()
@@ -88,7 +88,7 @@ async def test_an_order_whose_reply_was_lost_is_placed_once(
 
         await dashboard.page.route("**/api/v1/orders", lose_first_reply)
         await dashboard.page.locator("#products input").first.fill("1")
-        await dashboard.page.get_by_role("button", name="Place order").click()
+        await dashboard.page.get_by_role("button", name="Place order", exact=True).click()
         await expect(dashboard.page.locator("#order-done")).to_contain_text("is placed")
 
     assert len(keys) == 2
@@ -107,7 +107,7 @@ async def test_what_is_out_of_stock_is_marked_where_it_was_picked(
         while (left := (await customer.call("GET", f"products/{scarce['id']}"))["stock"]) > 1:
             await customer.place(scarce["id"], min(1000, left - 1))
 
-        await dashboard.page.get_by_role("button", name="Place order").click()
+        await dashboard.page.get_by_role("button", name="Place order", exact=True).click()
 
         await expect(dashboard.page.locator("#order-problem")).to_contain_text("There are not enough pieces left.")
         await expect(dashboard.page.locator("#order-problem")).to_contain_text("out_of_stock")
