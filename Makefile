@@ -7,7 +7,7 @@ LOCKED = pyproject.toml --extra embedded --extra ui --extra stripe --group build
 # Hundreds of Pythons start in a test run, and each would compile all that it imports where this is set.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup run test lint types collect fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
+.PHONY: help setup run test suite lint types collect fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -19,8 +19,11 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 	@scripts/setup.sh run
 	@exec $(BIN)/orderwire serve --demo
 
-test: setup  ## lint, types, then all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
-	@$(MAKE) --no-print-directory --jobs 4 lint types fetch collect
+test: setup  ## lint, types and all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
+	@$(MAKE) --no-print-directory --jobs 4 lint fetch collect
+	@$(MAKE) --no-print-directory --jobs 2 types suite
+
+suite:
 	@$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import VerifyMismatchError
 
 from handlers.errors import Unavailable
 from server.passwords import Argon2Passwords
@@ -33,3 +35,11 @@ async def test_whoever_is_one_too_many_is_told_to_come_back(passwords: Argon2Pas
 
     assert [type(answer) for answer in answers] == [str, str, str, Unavailable, Unavailable]
     assert await passwords.hash("x")
+
+
+async def test_who_is_nobody_is_looked_at_for_as_long_as_who_is_somebody(passwords: Argon2Passwords) -> None:
+    nobodys = passwords._nobodys_hash
+
+    assert extract_parameters(nobodys) == extract_parameters(await passwords.hash("x"))
+    with pytest.raises(VerifyMismatchError):  # it was reckoned: what is no hash at all raises at once
+        PasswordHasher().verify(nobodys, "x")
