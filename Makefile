@@ -7,7 +7,7 @@ LOCKED = pyproject.toml --extra embedded --extra ui --extra stripe --group build
 # Hundreds of Pythons start in a test run, and each would compile all that it imports where this is set.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup run test suite lint types collect fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
+.PHONY: help setup run test suite lint types fetch fmt hooks services migrate bench bench-quick torture soak fuzz-api proto openapi contract lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -20,10 +20,9 @@ run:  ## serve with embedded PostgreSQL and Valkey and with demo data; ORDERWIRE
 	@exec $(BIN)/orderwire serve --demo
 
 test: setup  ## lint, types and all tests against real servers; ARGS="-k relay" for some, ARGS="-n 0" one by one
-	@$(MAKE) --no-print-directory --jobs 4 lint fetch collect
-	@$(MAKE) --no-print-directory --jobs 2 types suite
+	@$(MAKE) --no-print-directory --jobs 4 lint types fetch suite
 
-suite:
+suite: setup  ## the tests alone
 	@$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff, formatting, direction of imports
@@ -33,9 +32,6 @@ lint: setup  ## ruff, formatting, direction of imports
 
 types: setup  ## mypy, strict, tests included
 	@$(BIN)/mypy
-
-collect: setup  ## import every test, so that the processes of `make test` find all of it compiled
-	@said=$$($(BIN)/pytest --numprocesses 0 --collect-only --quiet 2>&1) || { echo "$$said"; exit 1; }
 
 fetch: setup  ## what the tests need and the machine has not: servers from Debian, packages for Node.js
 	@$(BIN)/python -m tests.services fetch
