@@ -14,6 +14,8 @@ from handlers.errors import Fault, KeyReused, Malformed
 from handlers.ports.domain import Answer, UnitOfWork
 
 MAX_KEY_LENGTH = 255
+KEY_PATTERN = r"^[\x21-\x7e]+$"
+"""As JSON Schema says what `parse_key` takes."""
 
 
 @dataclass(frozen=True, slots=True)

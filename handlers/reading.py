@@ -41,6 +41,11 @@ def read_cursor(cursor: str | None, parse: Callable[[str], T | None]) -> T | Non
     return parsed
 
 
+def parse_text(text: str) -> str | None:
+    """For `read_cursor`, where a page continues after a text."""
+    return text if text and "\0" not in text else None
+
+
 # What pydantic calls a fault -> what we call it; the codes are part of the API, pydantic's names are not.
 _CODES = {
     "json_invalid": "not_json",

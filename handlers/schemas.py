@@ -44,6 +44,10 @@ class Body(BaseModel):
     def encode(self) -> bytes:
         return orjson.dumps(self.model_dump(mode="json"))
 
+    def given(self) -> dict[str, Any]:
+        """The fields that were there, also those that were null."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 def _without_nul(text: str) -> str:
     # PostgreSQL keeps every character but this one.

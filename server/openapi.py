@@ -26,7 +26,7 @@ from handlers.errors import (
     VersionMismatch,
 )
 from handlers.http import DIGEST, ETAG, FAULT_CODES, Endpoint
-from handlers.idempotency import MAX_KEY_LENGTH
+from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.ndjson import MEDIA_TYPE
 from realtime.event_schemas import REFERENCE, published
 from server.problems import HTTP_CODES, Problem, problem_of
@@ -125,7 +125,7 @@ def _parameters(endpoint: Endpoint) -> Iterator[Node]:
         yield _header(
             "Idempotency-Key",
             "With the same key the same request gets the first answer again, for 24 hours",
-            {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[\\x21-\\x7e]+$"},
+            {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": KEY_PATTERN},
         )
 
     if endpoint.has_etag and endpoint.method == "GET":

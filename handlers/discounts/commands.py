@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from handlers.commands import Caller, command
 from handlers.discounts import service
-from handlers.discounts.schemas import DiscountBody, EditDiscount, LiveDiscountList, NewDiscount
-from handlers.reading import read_cursor
+from handlers.discounts.schemas import DiscountBody, EditDiscount, EditDiscountRequest, LiveDiscountList, NewDiscount
+from handlers.reading import parse_text, read_cursor
 from handlers.schemas import ById, PageQuery, StreamBody, encode_cursor
 
 
@@ -14,7 +14,7 @@ async def create(caller: Caller, wanted: NewDiscount) -> DiscountBody:
 
 
 async def page(caller: Caller, query: PageQuery) -> LiveDiscountList:
-    after_code = read_cursor(query.cursor, _parse_code) or ""
+    after_code = read_cursor(query.cursor, parse_text) or ""
     snapshot = await caller.work.read(
         lambda uow: service.page(uow, caller.actor, after_code=after_code, limit=query.limit)
     )
@@ -31,7 +31,7 @@ async def get(caller: Caller, which: ById) -> DiscountBody:
 
 
 async def edit(caller: Caller, discount: EditDiscount) -> DiscountBody:
-    changes = {name: getattr(discount, name) for name in discount.model_fields_set & {"ends_at", "max_uses"}}
+    changes = {name: value for name, value in discount.given().items() if name in EditDiscountRequest.model_fields}
     edited = await caller.work.write(
         lambda uow: service.edit(uow, caller.actor, discount.id, changes, caller.cause, discount.version)
     )
@@ -44,7 +44,3 @@ COMMANDS = (
     command("discounts.get", ById, get),
     command("discounts.edit", EditDiscount, edit),
 )
-
-
-def _parse_code(text: str) -> str | None:
-    return text if text and "\0" not in text else None

@@ -51,8 +51,8 @@ async def edit(request: web.Request) -> web.Response:
     caller = caller_of(request, signed_in(request))
     discount_id = path_id(request)
     body = await read_body(request, EditDiscountRequest)
-    given = {name: getattr(body, name) for name in body.model_fields_set}
-    edited = await commands.edit(caller, EditDiscount(id=discount_id, version=expected_version(request), **given))
+    wanted = EditDiscount(id=discount_id, version=expected_version(request), **body.given())
+    edited = await commands.edit(caller, wanted)
     return json_reply(edited.encode(), headers={"ETag": etag(edited.version)})
 
 

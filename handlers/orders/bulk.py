@@ -13,6 +13,7 @@ from handlers.errors import AppError, Invalid
 from handlers.idempotency import Claim, Reply, answer_once
 from handlers.ndjson import MAX_LINE_BYTES, LineTooLong
 from handlers.orders import service
+from handlers.orders.commands import place_wanted
 from handlers.orders.lists import Mark, OrderSort
 from handlers.orders.schemas import (
     ExportQuery,
@@ -54,18 +55,7 @@ async def _place(caller: Caller, line: bytes | LineTooLong) -> Reply:
     cause = replace(caller.cause, now=utc_now())  # the first line may be long ago
 
     async def place_it(uow: UnitOfWork) -> Reply:
-        order = await service.place(
-            uow,
-            caller.actor,
-            [item.wanted() for item in wanted.items],
-            cause,
-            caller.rules,
-            customer_id=wanted.customer_id,
-            discount_code=wanted.discount_code,
-            address=None if wanted.address is None else wanted.address.address(),
-            note=wanted.note,
-            as_draft=wanted.draft,
-        )
+        order = await place_wanted(uow, caller, wanted, cause, customer_id=wanted.customer_id)
         return Reply(201, ImportedOrderBody.of(order).encode())
 
     return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))

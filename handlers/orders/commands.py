@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from uuid import UUID
 
 import orjson
 
 from handlers.commands import Caller, command
+from handlers.events import Cause
 from handlers.idempotency import Claim, Reply, answer_once
 from handlers.orders import service
 from handlers.orders.lists import Mark
-from handlers.orders.model import REQUESTED, Action
+from handlers.orders.model import REQUESTED, Action, Order
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
@@ -21,6 +22,7 @@ from handlers.orders.schemas import (
     OrderBody,
     OrderQuery,
     PlaceOrder,
+    PlaceOrderRequest,
 )
 from handlers.ports.domain import UnitOfWork
 from handlers.reading import read_cursor
@@ -33,21 +35,27 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
     claim = _claim(caller, order)
 
     async def place_it(uow: UnitOfWork) -> Reply:
-        address = None if order.address is None else order.address.address()
-        placed = await service.place(
-            uow,
-            caller.actor,
-            [item.wanted() for item in order.items],
-            caller.cause,
-            caller.rules,
-            discount_code=order.discount_code,
-            address=address,
-            note=order.note,
-            as_draft=order.draft,
-        )
-        return Reply(201, OrderBody.of(placed).encode())
+        return Reply(201, OrderBody.of(await place_wanted(uow, caller, order, caller.cause)).encode())
 
     return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))
+
+
+async def place_wanted(
+    uow: UnitOfWork, caller: Caller, wanted: PlaceOrderRequest, cause: Cause, *, customer_id: UUID | None = None
+) -> Order:
+    """For the caller, or for the customer that is named. Raises what `service.place` raises."""
+    return await service.place(
+        uow,
+        caller.actor,
+        [item.wanted() for item in wanted.items],
+        cause,
+        caller.rules,
+        customer_id=customer_id,
+        discount_code=wanted.discount_code,
+        address=None if wanted.address is None else wanted.address.address(),
+        note=wanted.note,
+        as_draft=wanted.draft,
+    )
 
 
 async def get(caller: Caller, which: ById) -> LiveOrderBody:
@@ -75,11 +83,10 @@ async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
 
 
 async def edit(caller: Caller, order: EditOrder) -> OrderBody:
-    given = order.model_fields_set
-    changes: dict[str, Any] = {name: getattr(order, name) for name in given & {"discount_code", "note"}}
+    changes = {name: value for name, value in order.given().items() if name in {"discount_code", "note"}}
     if order.items is not None:
         changes["items"] = [item.wanted() for item in order.items]
-    if "address" in given:
+    if "address" in order.given():
         changes["address"] = None if order.address is None else order.address.address()
     edited = await caller.work.write(
         lambda uow: service.edit(uow, caller.actor, order.id, changes, caller.cause, caller.rules, order.version)

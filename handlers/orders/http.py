@@ -97,8 +97,7 @@ async def edit(request: web.Request) -> web.Response:
     caller = caller_of(request, signed_in(request))
     order_id = path_id(request)
     body = await read_body(request, EditOrderRequest)
-    given = {name: getattr(body, name) for name in body.model_fields_set}
-    order = await commands.edit(caller, EditOrder(id=order_id, version=expected_version(request), **given))
+    order = await commands.edit(caller, EditOrder(id=order_id, version=expected_version(request), **body.given()))
     return json_reply(order.encode(), headers={"ETag": etag(order.version)})
 
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from handlers.discounts.schemas import Code
 from handlers.errors import AppError
-from handlers.idempotency import MAX_KEY_LENGTH
+from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity
@@ -282,7 +282,7 @@ class ImportLine(PlaceOrderRequest):
     """An order to place for a customer. A line that is sent again with the same key gets the first answer."""
 
     customer_id: UUID
-    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern="^[\\x21-\\x7e]+$")] | None = None
+    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern=KEY_PATTERN)] | None = None
 
 
 class ImportedOrderBody(Body):

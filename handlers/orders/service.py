@@ -169,7 +169,13 @@ async def edit(
         before.refuse_unless_draft()
         items, code = changes.get("items", _quantities(before)), changes.get("discount_code", before.discount_code)
         lines, currency = await _contents(uow, items, code, cause, rules, is_placed=False)
-        after = replace(after, lines=tuple(lines), currency=currency, discount_code=code)
+        after = replace(
+            after,
+            lines=tuple(lines),
+            currency=currency,
+            discount_code=code,
+            tax_included=rules.prices_include_tax,
+        )
     if replace(after, version=before.version, updated_at=before.updated_at) == before:
         return before
     if before.status is Status.DRAFT:

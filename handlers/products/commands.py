@@ -5,12 +5,12 @@ from __future__ import annotations
 from handlers.commands import Caller, command
 from handlers.products import service
 from handlers.products.schemas import ProductBody
-from handlers.reading import read_cursor
+from handlers.reading import parse_text, read_cursor
 from handlers.schemas import ById, Listing, PageQuery, encode_cursor
 
 
 async def page(caller: Caller, query: PageQuery) -> Listing[ProductBody]:
-    after_sku = read_cursor(query.cursor, _parse_sku) or ""
+    after_sku = read_cursor(query.cursor, parse_text) or ""
     found = await caller.work.read(lambda uow: service.page(uow, after_sku=after_sku, limit=query.limit))
     return Listing[ProductBody](
         items=[ProductBody.of(product) for product in found.products],
@@ -23,7 +23,3 @@ async def get(caller: Caller, which: ById) -> ProductBody:
 
 
 COMMANDS = (command("products.list", PageQuery, page), command("products.get", ById, get))
-
-
-def _parse_sku(text: str) -> str | None:
-    return text if text and "\0" not in text else None

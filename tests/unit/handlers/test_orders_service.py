@@ -380,10 +380,11 @@ async def test_all_of_a_draft_can_be_changed_and_of_an_order_only_where_it_goes(
     later = Cause(NOW + timedelta(days=1))
 
     changes = {"items": [Quantity(other.id, 1)], "discount_code": None, "note": "ring twice"}
-    edited = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules())
-    same = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules())
+    edited = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules(prices_include_tax=False))
+    same = await service.edit(uow, CUSTOMER, draft.id, changes, later, Rules(prices_include_tax=False))
 
     assert (edited.total, edited.note, edited.version, edited.discount_code) == (40, "ring twice", 2, None)
+    assert (draft.tax_included, edited.tax_included) == (True, False)
     assert edited.expires_at == later.now + timedelta(days=30)
     assert same == edited
     assert uow.outbox.events[-1].type == "order.edited"
