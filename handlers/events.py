@@ -16,6 +16,7 @@ import orjson
 
 from handlers.clock import rfc3339
 from handlers.ids import new_id
+from handlers.schemas import Body
 
 SOURCE = "/orderwire"
 """The `source` of our own events. Identity of an event is (source, id)."""
@@ -73,7 +74,8 @@ class Cause:
 class Event:
     """`subject` is also the ordering key: events of one subject stay in order. `time` is aware, UTC.
 
-    `data` is any JSON value; for our own types the entity with its version and absolute values, never a difference.
+    `data` is any JSON value; for our own types the entity with its version and absolute values, never a difference, as
+    a `Body` until it is encoded.
     `recipient` (our own types) and `channel` (other services' types) are extension attributes that name the audience.
     """
 
@@ -88,7 +90,7 @@ class Event:
     traceparent: str | None = None
 
     @classmethod
-    def own(cls, kind: OwnType, subject: str, data: Any, cause: Cause, recipient: UUID | None = None) -> Event:
+    def own(cls, kind: OwnType, subject: str, data: Body, cause: Cause, recipient: UUID | None = None) -> Event:
         """Of ours, that has just happened."""
         return cls(
             id=str(new_id(cause.now)),
@@ -130,5 +132,5 @@ class Event:
             envelope["channel"] = self.channel
         if self.traceparent is not None:
             envelope["traceparent"] = self.traceparent
-        envelope["data"] = self.data
+        envelope["data"] = orjson.Fragment(self.data.encode()) if isinstance(self.data, Body) else self.data
         return orjson.dumps(envelope)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
 
 import orjson
@@ -22,10 +22,12 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
 from handlers.clock import rfc3339
-from handlers.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from handlers.snapshot import Snapshot
 
 MAX_PAGE = 100
 
@@ -42,7 +44,7 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     def encode(self) -> bytes:
-        return orjson.dumps(self.model_dump(mode="json"))
+        return to_json(self)
 
     def given(self) -> dict[str, Any]:
         """The fields that were there, also those that were null."""

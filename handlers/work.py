@@ -14,7 +14,8 @@ import structlog
 
 from handlers import timing
 from handlers.errors import AppError, Unavailable
-from handlers.ports.domain import Database, UnitOfWork
+from handlers.ports.domain import Database, UnitOfWork, Wants
+from handlers.together import Together
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Work:
 
     def __init__(self, database: Database, *, limit: int = MAX_RUNNING) -> None:
         self._database = database
+        self._together = Together(database)
         self._limit = limit
         self._running: set[asyncio.Task[Any]] = set()
         self._jobs: set[asyncio.Task[Any]] = set()  # which wait for others than the database, and fill no place for it
@@ -46,6 +48,7 @@ class Work:
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self._closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
+        await self._together.settle()
 
     async def write(self, command: Callable[[UnitOfWork], Awaitable[T]]) -> T:
         """Run `command` in one transaction and commit.
@@ -59,6 +62,10 @@ class Work:
                 return await command(uow)
 
         return await self._on_database(commit, "write")
+
+    async def write_together(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
+        """As `write`, in one transaction with others that come meanwhile. `command` needs no more than it `wants`."""
+        return await self._on_database(lambda: self._together.run(command, wants), "write")
 
     async def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> T:
         """Run `query`, which changes nothing. Raises what it raises, and Unavailable."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -27,9 +28,15 @@ class PostgresAnswers:
         return None if row["status"] is None else Answer(row["fingerprint"], row["status"], row["body"])
 
     async def keep(self, account_id: UUID, key: str, answer: Answer) -> None:
-        values = (account_id, key, answer.fingerprint, answer.status, answer.body)
+        await self.keep_all([(account_id, key, answer)])
+
+    async def keep_all(self, answers: Iterable[tuple[UUID, str, Answer]]) -> None:
+        """Raises KeyInFlight as `keep` may, and none is kept."""
+        rows = [
+            (account_id, key, answer.fingerprint, answer.status, answer.body) for account_id, key, answer in answers
+        ]
         try:
-            await self.connection.execute(SQL["keep"], *values)
+            await self.connection.executemany(SQL["keep"], rows)
         except asyncpg.UniqueViolationError as error:
             # The statement that claims sees the table as it was before it had the lock: the key's holder may have
             # committed and let go in between.

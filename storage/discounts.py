@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -52,7 +52,11 @@ class PostgresDiscounts:
         return await self._one("by_code", code)
 
     async def lock_code(self, code: str) -> Discount | None:
-        return await self._one("lock_code", code)
+        return next(iter(await self.lock_codes([code])), None)
+
+    async def lock_codes(self, codes: Collection[str]) -> Sequence[Discount]:
+        """Those that there are; no other transaction changes them until this one ends."""
+        return [Discount(*row.values()) for row in await self.connection.fetch(SQL["lock_codes"], codes)]
 
     async def save(self, discount: Discount) -> None:
         await self.connection.execute(

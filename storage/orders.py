@@ -43,8 +43,13 @@ class PostgresOrders:
     connection: Connection
 
     async def add(self, order: Order, change: Change) -> Order:
-        number: int = await self.connection.fetchval(SQL["add"], *_values(order, change))
+        number: int = await self.connection.fetchval(SQL["add"], *_values(order, change), None)
         return replace(order, number=number)
+
+    async def add_all(self, orders: Iterable[tuple[Order, Change]]) -> None:
+        """As `add`, with the numbers that they have."""
+        rows = [(*_values(order, change), order.number) for order, change in orders]
+        await self.connection.executemany(SQL["add"], rows)
 
     async def get(self, order_id: UUID) -> Order | None:
         return next(_orders(await self.connection.fetch(SQL["get"], order_id)), None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from handlers.ports.domain import UnitOfWork, Wants
 from storage.accounts import PostgresAccounts
 from storage.answers import PostgresAnswers
 from storage.discounts import PostgresDiscounts
@@ -16,6 +17,7 @@ from storage.payments import PostgresPayments
 from storage.pool import Pool, PoolOptions, open_pool
 from storage.positions import PostgresPositions
 from storage.products import PostgresProducts
+from storage.shared import SharedTransaction
 from storage.stats import PostgresStats
 
 if TYPE_CHECKING:
@@ -78,18 +80,35 @@ class Postgres:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresUnitOfWork]:
         """Also raises Unavailable when the connection is lost while committing: then nobody knows the outcome."""
-        async with self.pool.connection() as connection:
+        async with self._committing() as connection:
             unit = PostgresUnitOfWork.on(connection)
+            yield unit
+        if unit.outbox.emitted:
+            self.bell.ring()
+
+    @asynccontextmanager
+    async def shared_transaction(
+        self, wanted: Sequence[Wants]
+    ) -> AsyncIterator[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
+        """Also raises Unavailable as `transaction` does."""
+        async with self._committing() as connection:
+            shared = await SharedTransaction.begin(connection, wanted)
+            yield shared.units()
+            emitted = await shared.write()
+        if emitted:
+            self.bell.ring()
+
+    @asynccontextmanager
+    async def _committing(self) -> AsyncIterator[Connection]:
+        async with self.pool.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                yield unit
+                yield connection
             except Exception:
                 await transaction.rollback()
                 raise
             await transaction.commit()
-        if unit.outbox.emitted:
-            self.bell.ring()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[PostgresUnitOfWork]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -30,7 +30,7 @@ class PostgresProducts:
 
     async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         found = await self._some([wanted.product_id for wanted in quantities])
-        _refuse_unknown(quantities, found)
+        refuse_unknown(quantities, found)
         return [found[wanted.product_id] for wanted in quantities]
 
     async def add(self, product: Product) -> None:
@@ -50,13 +50,21 @@ class PostgresProducts:
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         before = await self._change_stock([(wanted.product_id, -wanted.quantity) for wanted in quantities])
-        _refuse_unknown(quantities, before)
-        _refuse_short(quantities, before)
+        refuse_unknown(quantities, before)
+        refuse_short(quantities, before)
         taken = ((before[wanted.product_id], wanted.quantity) for wanted in quantities)
         return [replace(product, stock=product.stock - pieces) for product, pieces in taken]
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
         await self._change_stock([(returned.product_id, returned.quantity) for returned in quantities])
+
+    async def lock(self, ids: Collection[UUID]) -> Sequence[Product]:
+        """Those that there are; no other transaction changes them until this one ends."""
+        return [_product(row) for row in await self.connection.fetch(SQL["lock"], ids)]
+
+    async def take_all(self, pieces: Mapping[UUID, int]) -> None:
+        """So many pieces of locked products, which have them."""
+        await self._change_stock([(product_id, -count) for product_id, count in pieces.items()])
 
     async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
         return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}
@@ -68,7 +76,8 @@ class PostgresProducts:
         return {row["id"]: _product(row) for row in rows}
 
 
-def _refuse_unknown(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+def refuse_unknown(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+    """Raises NotFound for what is not among the products."""
     faults = [
         Fault(f"/items/{index}", NotFound.code, f"There is no product {wanted.product_id}.")
         for index, wanted in enumerate(quantities)
@@ -78,7 +87,8 @@ def _refuse_unknown(quantities: Sequence[Quantity], products: Mapping[UUID, Prod
         raise NotFound("Some items name no product.", faults=faults)
 
 
-def _refuse_short(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+def refuse_short(quantities: Sequence[Quantity], products: Mapping[UUID, Product]) -> None:
+    """Raises OutOfStock for what the products have less of."""
     faults: list[Fault] = []
     for index, wanted in enumerate(quantities):
         product = products[wanted.product_id]

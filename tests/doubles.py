@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from handlers.events import Cause, Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
 from handlers.payments.model import Payment
-from handlers.ports.domain import Answer, Position, Quantity
+from handlers.ports.domain import Answer, Position, Quantity, UnitOfWork, Wants
 from handlers.products.model import Product
 from handlers.stats.model import Count, Span, Window
 
@@ -320,6 +320,14 @@ class MemoryDatabase:
         unit = copy.deepcopy(self.state)
         yield unit
         self.state = unit
+
+    @asynccontextmanager
+    async def shared_transaction(
+        self, wanted: Sequence[Wants]
+    ) -> AsyncIterator[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
+        shared = MemoryDatabase(copy.deepcopy(self.state))
+        yield [shared.transaction() for _ in wanted]
+        self.state = shared.state
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[MemoryUnitOfWork]:

@@ -48,7 +48,7 @@ async def _place(pool: Pool, customer: UUID, rng: random.Random) -> int:
             *("place", "customer", customer),
             *(ids, [lines[each]["sku"] for each in ids], [lines[each]["name"] for each in ids], prices, quantities),
             *(sum(price * quantity for price, quantity in zip(prices, quantities, strict=True)), None, None),
-            *([lines[each]["tax_rate"] for each in ids], [0] * LINES, None, True),
+            *([lines[each]["tax_rate"] for each in ids], [0] * LINES, None, True, None),
         )
         await connection.execute(_TELL, str(uuid4()), "order.created", str(order_id), _EVENT)
     return sum(quantities)

@@ -11,7 +11,7 @@ from handlers.actor import Actor
 from handlers.audience import discounts as channel_of_discounts
 from handlers.discounts.model import Discount
 from handlers.discounts.schemas import DiscountBody, NewDiscount
-from handlers.errors import Fault, Forbidden, Invalid, NotFound, VersionMismatch
+from handlers.errors import Fault, Invalid, NotFound, VersionMismatch
 from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.ports.domain import UnitOfWork
@@ -105,11 +105,6 @@ async def _save(uow: UnitOfWork, after: Discount, cause: Cause) -> Discount:
     return changed
 
 
-def _refuse_customers(actor: Actor) -> None:
-    if not actor.is_staff:
-        raise Forbidden
-
-
 def _existing(discount: Discount | None) -> Discount:
     if discount is None:
         raise NotFound
@@ -117,5 +112,4 @@ def _existing(discount: Discount | None) -> Discount:
 
 
 def _event(discount: Discount, cause: Cause) -> Event:
-    data = DiscountBody.of(discount).model_dump(mode="json")
-    return Event.own(OwnType.DISCOUNT_CHANGED, str(discount.id), data, cause)
+    return Event.own(OwnType.DISCOUNT_CHANGED, str(discount.id), DiscountBody.of(discount), cause)

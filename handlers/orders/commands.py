@@ -12,7 +12,7 @@ from handlers.events import Cause
 from handlers.idempotency import Claim, Reply, answer_once
 from handlers.orders import service
 from handlers.orders.lists import Mark
-from handlers.orders.model import REQUESTED, Action, Order
+from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
@@ -24,7 +24,7 @@ from handlers.orders.schemas import (
     PlaceOrder,
     PlaceOrderRequest,
 )
-from handlers.ports.domain import UnitOfWork
+from handlers.ports.domain import UnitOfWork, Wants
 from handlers.reading import read_cursor
 from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
 
@@ -35,14 +35,21 @@ async def place(caller: Caller, order: PlaceOrder) -> Reply:
     claim = _claim(caller, order)
 
     async def place_it(uow: UnitOfWork) -> Reply:
-        return Reply(201, OrderBody.of(await place_wanted(uow, caller, order, caller.cause)).encode())
+        return Reply(201, (await place_wanted(uow, caller, order, caller.cause)).encode())
 
-    return await caller.work.write(lambda uow: answer_once(uow, claim, place_it))
+    def answer(uow: UnitOfWork) -> Awaitable[Reply]:
+        return answer_once(uow, claim, place_it)
+
+    if order.draft:
+        return await caller.work.write(answer)
+    products = [item.product_id for item in order.items]
+    wants = Wants(caller.actor.account_id, order.idempotency_key, products, order.discount_code)
+    return await caller.work.write_together(answer, wants)
 
 
 async def place_wanted(
     uow: UnitOfWork, caller: Caller, wanted: PlaceOrderRequest, cause: Cause, *, customer_id: UUID | None = None
-) -> Order:
+) -> OrderBody:
     """For the caller, or for the customer that is named. Raises what `service.place` raises."""
     return await service.place(
         uow,
@@ -88,25 +95,22 @@ async def edit(caller: Caller, order: EditOrder) -> OrderBody:
         changes["items"] = [item.wanted() for item in order.items]
     if "address" in order.given():
         changes["address"] = None if order.address is None else order.address.address()
-    edited = await caller.work.write(
+    return await caller.work.write(
         lambda uow: service.edit(uow, caller.actor, order.id, changes, caller.cause, caller.rules, order.version)
     )
-    return OrderBody.of(edited)
 
 
 async def place_draft(caller: Caller, which: AdvanceOrder) -> OrderBody:
-    placed = await caller.work.write(
+    return await caller.work.write(
         lambda uow: service.place_draft(uow, caller.actor, which.id, caller.cause, caller.rules, which.version)
     )
-    return OrderBody.of(placed)
 
 
 def advance(action: Action) -> Callable[[Caller, AdvanceOrder], Awaitable[OrderBody]]:
     async def advance(caller: Caller, which: AdvanceOrder) -> OrderBody:
-        order = await caller.work.write(
+        return await caller.work.write(
             lambda uow: service.advance(uow, caller.actor, which.id, action, caller.cause, which.version)
         )
-        return OrderBody.of(order)
 
     return advance
 

@@ -297,7 +297,7 @@ class ImportedOrderBody(Body):
     replayed: bool = False
 
     @classmethod
-    def of(cls, order: Order) -> Self:
+    def of(cls, order: OrderBody) -> Self:
         return cls(
             id=order.id,
             number=order.number,

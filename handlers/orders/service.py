@@ -1,4 +1,7 @@
-"""The use cases of orders: load, decide, save, emit. Whose order it is not, does not learn that it is there."""
+"""The use cases of orders: load, decide, save, emit. Whose order it is not, does not learn that it is there.
+
+Those that change an order return it as its event tells it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ async def place(
     address: Address | None = None,
     note: str | None = None,
     as_draft: bool = False,
-) -> Order:
+) -> OrderBody:
     """Take the pieces out of stock at today's prices and order them for `actor`, or a customer that staff name. Staff
     are told of a product of which no more than a few are left with that. A draft takes nothing, and says what that
     would come to.
@@ -74,13 +77,12 @@ async def place(
     )
     action, kind = (Action.DRAFT, OwnType.ORDER_DRAFTED) if as_draft else (Action.PLACE, OwnType.ORDER_CREATED)
     order = await uow.orders.add(order, Change.of(order, action, actor))
-    await uow.outbox.add(_event(kind, order, cause))
-    return order
+    return await _tell(uow, kind, order, cause)
 
 
 async def place_draft(
     uow: UnitOfWork, actor: Actor, order_id: UUID, cause: Cause, rules: Rules, version: int | None = None
-) -> Order:
+) -> OrderBody:
     """Take what is in a draft, at today's prices, as if it were placed anew.
 
     Raises NotFound, VersionMismatch, IllegalTransition, and what `place` raises.
@@ -96,8 +98,7 @@ async def place_draft(
         tax_included=rules.prices_include_tax,
     )
     await uow.orders.redraft(order, Change.of(order, Action.PLACE, actor))
-    await uow.outbox.add(_event(OwnType.ORDER_CREATED, order, cause))
-    return order
+    return await _tell(uow, OwnType.ORDER_CREATED, order, cause)
 
 
 async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Snapshot[Order]:
@@ -139,7 +140,7 @@ async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Cha
 
 async def advance(
     uow: UnitOfWork, actor: Actor, order_id: UUID, action: Action, cause: Cause, version: int | None = None
-) -> Order:
+) -> OrderBody:
     """Take one of the actions that people may ask for, on this version of the order unless `version` is None.
 
     Raises NotFound, VersionMismatch, Forbidden, IllegalTransition.
@@ -157,7 +158,7 @@ async def edit(
     cause: Cause,
     rules: Rules,
     version: int | None = None,
-) -> Order:
+) -> OrderBody:
     """Change `address` or `note`, of a draft also `items` (quantities) or `discount_code`: those that are given. What
     changes nothing makes no version.
 
@@ -177,14 +178,13 @@ async def edit(
             tax_included=rules.prices_include_tax,
         )
     if replace(after, version=before.version, updated_at=before.updated_at) == before:
-        return before
+        return OrderBody.of(before)
     if before.status is Status.DRAFT:
         after = replace(after, expires_at=rules.expiry_of_draft(cause.now))
         await uow.orders.redraft(after, Change.of(after, Action.EDIT, actor))
     else:
         await uow.orders.edit(after, Change.of(after, Action.EDIT, actor))
-    await uow.outbox.add(_event(OwnType.ORDER_EDITED, after, cause))
-    return after
+    return await _tell(uow, OwnType.ORDER_EDITED, after, cause)
 
 
 async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
@@ -195,7 +195,7 @@ async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
     return due is not None
 
 
-async def change(uow: UnitOfWork, before: Order, action: Action, doer: Doer, cause: Cause) -> Order:
+async def change(uow: UnitOfWork, before: Order, action: Action, doer: Doer, cause: Cause) -> OrderBody:
     """Move a locked order on, and what was or will be paid for it. Raises IllegalTransition."""
     order = before.after(action, cause.now)
     if before.status in UNPAID and order.status not in UNPAID and doer is not By.PROVIDER:
@@ -204,8 +204,7 @@ async def change(uow: UnitOfWork, before: Order, action: Action, doer: Doer, cau
             await ledger.collect_by_hand(uow, order, cause)
     if action is Action.CANCEL:
         order = replace(order, refunded=order.refunded + await ledger.give_back_rest(uow, order, cause))
-    await _save(uow, before, order, action, doer, cause)
-    return order
+    return await _save(uow, before, order, action, doer, cause)
 
 
 async def note_refund(uow: UnitOfWork, before: Order, amount: int, doer: Doer, cause: Cause) -> None:
@@ -213,14 +212,14 @@ async def note_refund(uow: UnitOfWork, before: Order, amount: int, doer: Doer, c
     await _save(uow, before, before.given_back(amount, cause.now), Action.REFUND, doer, cause)
 
 
-async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, doer: Doer, cause: Cause) -> None:
+async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, doer: Doer, cause: Cause) -> OrderBody:
     transition = TRANSITIONS[action]
     await uow.orders.save(order, Change.of(order, action, doer))
     if order.status is not before.status and before.status in transition.gives_back:
         await uow.products.give_back(_quantities(order))
         if order.discount_code is not None:
             await discounts.give_back(uow, order.discount_code, cause)
-    await uow.outbox.add(_event(transition.event, order, cause))
+    return await _tell(uow, transition.event, order, cause)
 
 
 def _of_version(order: Order, version: int | None) -> Order:
@@ -325,9 +324,10 @@ def _line(product: Product, quantity: int) -> Line:
 
 
 def _stock_event(product: Product, cause: Cause) -> Event:
-    data = ProductBody.of(product).model_dump(mode="json")
-    return Event.own(OwnType.STOCK_LOW, str(product.id), data, cause)
+    return Event.own(OwnType.STOCK_LOW, str(product.id), ProductBody.of(product), cause)
 
 
-def _event(kind: OwnType, order: Order, cause: Cause) -> Event:
-    return Event.own(kind, str(order.id), OrderBody.of(order).model_dump(mode="json"), cause, order.customer_id)
+async def _tell(uow: UnitOfWork, kind: OwnType, order: Order, cause: Cause) -> OrderBody:
+    body = OrderBody.of(order)
+    await uow.outbox.add(Event.own(kind, str(order.id), body, cause, order.customer_id))
+    return body

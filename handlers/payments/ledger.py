@@ -78,5 +78,4 @@ async def save(uow: UnitOfWork, after: Payment, before: Payment, cause: Cause) -
 
 
 def _event(payment: Payment, cause: Cause) -> Event:
-    data = PaymentBody.of(payment).model_dump(mode="json")
-    return Event.own(OwnType.PAYMENT_CHANGED, str(payment.order_id), data, cause)
+    return Event.own(OwnType.PAYMENT_CHANGED, str(payment.order_id), PaymentBody.of(payment), cause)

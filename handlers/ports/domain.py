@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -260,6 +260,17 @@ class UnitOfWork(Protocol):
     def positions(self) -> Positions: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a command finds in a transaction that it shares: the answer given under its account's idempotency key, the
+    products of which it takes pieces, and the discount that it uses."""
+
+    account_id: UUID
+    key: str | None
+    product_ids: Sequence[UUID]
+    discount_code: str | None
+
+
 class Database(Protocol):
     """Raises Unavailable when no connection is free within the bounded wait, or PostgreSQL is away."""
 
@@ -267,6 +278,16 @@ class Database(Protocol):
         """One transaction: committed when the block ends, rolled back when it raises.
 
         After the block has ended the writes are durable and the relay has been told of new events.
+        """
+        ...
+
+    def shared_transaction(
+        self, wanted: Sequence[Wants]
+    ) -> AbstractAsyncContextManager[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
+        """One transaction of several commands, which are run one after the other, each in the unit of work for what it
+        wants: committed when the block ends, but for what was done in units whose own blocks raised.
+
+        There is no more in a unit than what it takes to place an order.
         """
         ...
 

@@ -47,7 +47,7 @@ async def add_up(uow: UnitOfWork, cause: Cause, interval: timedelta) -> bool:
         return False
     await uow.stats.add_up(Window.kept(cause.now))
     told = await _summary(uow, version, cause.now)
-    await uow.outbox.add(Event.own(OwnType.ORDERS_COUNTED, ORDERS, told.model_dump(mode="json"), cause))
+    await uow.outbox.add(Event.own(OwnType.ORDERS_COUNTED, ORDERS, told, cause))
     return True
 
 

@@ -30,11 +30,12 @@ SELECT id, code, rate, starts_at, ends_at, max_uses, uses, version, created_at, 
 FROM discounts
 WHERE code = $1;
 
--- name: lock_code
--- The discount with a code, locked against changes.
+-- name: lock_codes
+-- The discounts with some codes, locked against changes in order of code.
 SELECT id, code, rate, starts_at, ends_at, max_uses, uses, version, created_at, updated_at
 FROM discounts
-WHERE code = $1
+WHERE code = ANY ($1::text[])
+ORDER BY code
 FOR NO KEY UPDATE;
 
 -- name: save

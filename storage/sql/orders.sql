@@ -1,13 +1,14 @@
 -- name: add
--- Insert an order with its lines, numbered from 1, and the begin of its history, and count it unless it is a draft; returns the
--- number that it was given.
+-- Insert an order with its lines, numbered from 1, and the begin of its history, and count it unless it is a draft; returns its
+-- number: the one that it is given, if any.
 WITH placed AS (
     INSERT INTO orders (
         id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, discount_code,
-        tax_included, search
+        tax_included, number, search
     )
+    OVERRIDING SYSTEM VALUE
     SELECT
-        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19, $22, $23,
+        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19, $22, $23, coalesce($24, nextval('orders_number_seq')),
         order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
     FROM accounts AS a
     WHERE a.id = $2

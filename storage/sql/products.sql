@@ -17,6 +17,14 @@ WHERE id = ANY ($1::uuid[]);
 INSERT INTO products (id, sku, name, price, currency, stock, tax_rate)
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
+-- name: lock
+-- Lock products in order of id, as `change_stock` does.
+SELECT id, sku, name, price, currency, stock, tax_rate
+FROM products
+WHERE id = ANY ($1::uuid[])
+ORDER BY id
+FOR NO KEY UPDATE;
+
 -- name: change_stock
 -- Lock products in order of id, so that two transactions never wait for each other in a circle; add signed pieces to the
 -- stock of those that have enough, and return all as they were before, with the newest stock. One round trip: place is hot.

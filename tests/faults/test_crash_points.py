@@ -20,7 +20,7 @@ from tests.services.orderwire import Orderwire, reachable_folder
 from tests.torture.load import Shop
 from tests.torture.stage import SECRET, STOCK, furnish
 
-STORIES = 20  # that begin with each start of the server; 220 in all
+STORIES = 20  # that begin with each start of the server; 240 in all
 LONGEST_PHASE = 20.0  # seconds
 PATIENCE = 60.0
 PLANS = (
@@ -36,6 +36,9 @@ PLANS = (
     "ask",
     "race",
 )
+
+RARE = {"orders are written together, and not committed"}
+"""Of these there is one for sure."""
 
 DISCOUNT = "A-TENTH"
 HELD = ["placed", "payment_failed", "paid", "packed"]
@@ -200,7 +203,7 @@ async def test_money_and_pieces_are_conserved_at_every_crash_point(
     numbers = iter(range(STORIES * len(CRASH_POINTS)))
     async with asyncio.TaskGroup() as stories:
         for point in CRASH_POINTS:
-            with dying_at(node, point, crowd.rng.randint(1, 3)):
+            with dying_at(node, point, 1 if point in RARE else crowd.rng.randint(1, 3)):
                 for _ in range(STORIES):
                     stories.create_task(crowd.story(next(numbers)))
                 async with asyncio.timeout(LONGEST_PHASE):

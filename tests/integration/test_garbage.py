@@ -79,6 +79,12 @@ async def orders(node: Deployment) -> None:
         assert reply.status == 422
 
 
+async def order_together(node: Deployment) -> None:
+    async with asyncio.TaskGroup() as crowd:
+        for _ in range(8):
+            crowd.create_task(orders(node))
+
+
 async def sends_nonsense(node: Deployment) -> None:
     headers = {"Authorization": f"Bearer {of_account()}"}
     async with node.http.post(f"{node.url}/api/v1/orders", data=b"{", headers=headers) as reply:
@@ -109,6 +115,7 @@ async def publishes(node: Deployment) -> None:
         streams,
         listens_to_events,
         orders,
+        order_together,
         sends_nonsense,
         is_cut,
         is_refused,

@@ -18,7 +18,8 @@ from handlers.accounts.model import Account
 from handlers.actor import Actor, Role
 from handlers.events import Cause
 from handlers.orders import service as orders
-from handlers.orders.model import REQUESTED, TRANSITIONS, Order
+from handlers.orders.model import REQUESTED, TRANSITIONS
+from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Quantity
 from handlers.products.model import Product
 from handlers.rules import Rules
@@ -53,7 +54,7 @@ class Shop:
         self.customer = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$")
         self.staff = Account(STAFF.account_id, "sam@example.com", "Sam", Role.STAFF, "$")
         self.products = [Product(uuid4(), f"SKU-{money}", money, 100, money, 10_000) for money in ("EUR", "USD")]
-        self.orders: list[Order] = []
+        self.orders: list[OrderBody] = []
 
     async def open(self) -> None:
         async with self.postgres.transaction() as unit:
@@ -62,7 +63,7 @@ class Shop:
             for product in self.products:
                 await unit.products.add(product)
 
-    async def place(self, at: datetime = NOW, *, product: int = 0, quantity: int = 1) -> Order:
+    async def place(self, at: datetime = NOW, *, product: int = 0, quantity: int = 1) -> OrderBody:
         actor = Actor(self.customer.id, Role.CUSTOMER)
         items = [Quantity(self.products[product].id, quantity)]
         async with self.postgres.transaction() as unit:

@@ -17,6 +17,7 @@ from server.__main__ import main
 
 CRASH_POINTS: Mapping[str, tuple[str, str]] = {
     "an order is written, and not committed": ("storage.orders:PostgresOrders.add", "after"),
+    "orders are written together, and not committed": ("storage.shared:SharedTransaction.write", "after"),
     "an order is placed, and not answered": ("handlers.orders.commands:place", "after"),
     "a payment is begun, and not opened": ("storage.sandbox:Sandbox.open", "before"),
     "a payment is opened, and that not written": ("storage.sandbox:Sandbox.open", "after"),

@@ -15,7 +15,7 @@ from handlers.errors import AppError, Forbidden, IllegalTransition, Invalid, Not
 from handlers.events import Cause, OwnType
 from handlers.orders import service
 from handlers.orders.lists import OrderFilter, OrderSort
-from handlers.orders.model import Action, By, Change, Order, Status
+from handlers.orders.model import Action, By, Change, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Position, Quantity
 from handlers.rules import Rules
@@ -35,7 +35,7 @@ def uow() -> MemoryUnitOfWork:
 
 async def placed(
     uow: MemoryUnitOfWork, actor: Actor = CUSTOMER, *, quantity: int = 2, unpaid_for: timedelta | None = None
-) -> Order:
+) -> OrderBody:
     product = a_product()
     await uow.products.add(product)
     return await service.place(uow, actor, [Quantity(product.id, quantity)], CAUSE, Rules(unpaid_for=unpaid_for))
@@ -49,17 +49,16 @@ async def test_placing_takes_price_and_pieces_of_now_and_tells_it(uow: MemoryUni
     order = await service.place(uow, CUSTOMER, [Quantity(mug.id, 3), Quantity(pot.id, 1)], CAUSE, Rules())
 
     assert (order.status, order.version, order.number, order.total) == (Status.PLACED, 1, 1, 3 * 250 + 1200)
-    assert [(line.sku, line.unit_price, line.quantity) for line in order.lines] == [
+    assert [(line.sku, line.unit_price, line.quantity) for line in order.items] == [
         (mug.sku, 250, 3),
         (pot.sku, 1200, 1),
     ]
     assert (uow.products.rows[mug.id].stock, uow.products.rows[pot.id].stock) == (2, 0)
-    assert uow.orders.rows == {order.id: order}
+    assert {order_id: OrderBody.of(row) for order_id, row in uow.orders.rows.items()} == {order.id: order}
     (event,) = uow.outbox.events
     assert (event.type, event.subject, event.recipient) == (OwnType.ORDER_CREATED, str(order.id), CUSTOMER.account_id)
     assert (event.time, event.traceparent) == (NOW, CAUSE.traceparent)
-    assert event.data == OrderBody.of(order).model_dump(mode="json")
-    assert (event.data["number"], event.data["version"]) == (1, 1)
+    assert event.data == order
 
 
 async def test_a_product_named_twice_is_refused_before_anything_is_taken(uow: MemoryUnitOfWork) -> None:
@@ -124,7 +123,7 @@ async def test_who_may_not_advance_a_placed_order_changes_nothing(
     with pytest.raises(error):
         await service.advance(uow, actor, order.id, action, CAUSE)
 
-    assert uow.orders.rows[order.id] == order
+    assert OrderBody.of(uow.orders.rows[order.id]) == order
     assert [event.type for event in uow.outbox.events] == [OwnType.ORDER_CREATED]
 
 
@@ -134,7 +133,7 @@ async def test_staff_take_an_order_to_its_end_with_an_event_for_each_step(uow: M
     for action in (Action.PAY, Action.PACK, Action.SHIP, Action.DELIVER):
         await service.advance(uow, STAFF, order.id, action, CAUSE)
 
-    assert [(event.type, event.data["status"], event.data["version"]) for event in uow.outbox.events] == [
+    assert [(event.type, event.data.status, event.data.version) for event in uow.outbox.events] == [
         ("order.created", "placed", 1),
         ("payment.changed", "succeeded", 1),
         ("order.paid", "paid", 2),
@@ -228,7 +227,7 @@ async def test_an_order_comes_with_the_position_of_its_stream(uow: MemoryUnitOfW
 
     snapshot = await service.get(uow, CUSTOMER, order.id)
 
-    assert (snapshot.state, snapshot.channel, snapshot.position) == (
+    assert (OrderBody.of(snapshot.state), snapshot.channel, snapshot.position) == (
         order,
         order_channel(order.id),
         Position(7, "epoch-01.1"),
@@ -247,15 +246,17 @@ async def test_an_order_of_others_is_as_unknown_as_none(uow: MemoryUnitOfWork) -
 
 
 async def test_customers_page_through_their_own_orders_and_staff_through_all(uow: MemoryUnitOfWork) -> None:
-    mine = [await placed(uow) for _ in range(3)]
-    other = await placed(uow, STRANGER)
+    mine = [(await placed(uow)).id for _ in range(3)]
+    other = (await placed(uow, STRANGER)).id
 
     first = await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=None, limit=2)
     second = await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=first.state.next, limit=2)
     everything = await service.page(uow, STAFF, EVERYTHING, OrderSort.NEWEST, after=None, limit=4)
 
-    assert ([*first.state.orders, *second.state.orders], second.state.next) == (mine[::-1], None)
-    assert (list(everything.state.orders), everything.state.next) == ([other, *mine[::-1]], None)
+    found = [order.id for page in (first, second) for order in page.state.orders]
+    assert (found, second.state.next) == (mine[::-1], None)
+    assert [order.id for order in everything.state.orders] == [other, *mine[::-1]]
+    assert everything.state.next is None
     assert (first.channel, everything.channel) == (personal_channel(CUSTOMER.account_id), orders_feed())
 
 
@@ -268,7 +269,7 @@ async def test_a_customer_who_asks_for_orders_of_somebody_has_their_own(uow: Mem
     found = await service.page(uow, CUSTOMER, which, OrderSort.NEWEST, after=None, limit=9)
     of_staff = await service.page(uow, STAFF, which, OrderSort.NEWEST, after=None, limit=9)
 
-    assert list(found.state.orders) == ([mine] if asked == CUSTOMER else [])
+    assert [order.id for order in found.state.orders] == ([mine.id] if asked == CUSTOMER else [])
     assert [order.customer_id for order in of_staff.state.orders] == [asked.account_id]
 
 
@@ -303,10 +304,10 @@ async def test_staff_are_told_once_that_no_more_than_a_few_are_left(
     told = [event for event in uow.outbox.events if event.type == OwnType.STOCK_LOW]
     assert len(told) == is_told
     for event in told:
-        assert (event.subject, event.data["stock"], event.recipient) == (str(product.id), stock - taken, None)
+        assert (event.subject, event.data.stock, event.recipient) == (str(product.id), stock - taken, None)
 
 
-async def drafted(uow: MemoryUnitOfWork, *, stock: int = 10, code: str | None = None) -> Order:
+async def drafted(uow: MemoryUnitOfWork, *, stock: int = 10, code: str | None = None) -> OrderBody:
     product = a_product(stock=stock)
     await uow.products.add(product)
     items = [Quantity(product.id, 3)]
@@ -326,7 +327,7 @@ async def test_a_draft_takes_nothing_and_says_what_it_would_come_to(uow: MemoryU
     assert [row.stock for row in uow.products.rows.values()] == [1]
     assert uow.discounts.rows[spring.id] == spring
     event = uow.outbox.events[-1]
-    assert (event.type, event.recipient, event.data["status"]) == ("order.drafted", CUSTOMER.account_id, "draft")
+    assert (event.type, event.recipient, event.data.status) == ("order.drafted", CUSTOMER.account_id, "draft")
     assert [change.action for change in uow.orders.history[order.id]] == [Action.DRAFT]
 
 
@@ -345,7 +346,7 @@ async def test_a_draft_is_placed_at_what_holds_then(uow: MemoryUnitOfWork) -> No
     assert uow.products.rows[product.id].stock == 7
     assert uow.discounts.rows[spring.id].uses == 1
     event = uow.outbox.events[-1]
-    assert (event.type, event.data) == ("order.created", OrderBody.of(order).model_dump(mode="json"))
+    assert (event.type, event.data) == ("order.created", order)
 
 
 @pytest.mark.parametrize("who", [STAFF, CUSTOMER])
@@ -369,7 +370,7 @@ async def test_a_draft_of_more_than_there_is_stays_one(uow: MemoryUnitOfWork) ->
     with pytest.raises(OutOfStock):
         await service.place_draft(uow, CUSTOMER, draft.id, CAUSE, Rules())
 
-    assert uow.orders.rows[draft.id] == draft
+    assert OrderBody.of(uow.orders.rows[draft.id]) == draft
 
 
 async def test_all_of_a_draft_can_be_changed_and_of_an_order_only_where_it_goes(uow: MemoryUnitOfWork) -> None:

@@ -36,10 +36,10 @@ async def test_what_was_added_up_is_told_with_the_version_that_it_made(uow: Memo
         CAUSE.now,
         None,
     )
-    assert event.data["version"] == 1
-    assert [(tally["orders"], tally["revenue"]) for tally in event.data["totals"]] == [(7, 700)]
-    assert [(point["orders"], point["revenue"]) for point in event.data["minutes"]] == [(1, 0)]
-    assert (event.data["hours"], event.data["days"]) == ([], [])
+    assert event.data.version == 1
+    assert [(tally.orders, tally.revenue) for tally in event.data.totals] == [(7, 700)]
+    assert [(point.orders, point.revenue) for point in event.data.minutes] == [(1, 0)]
+    assert (event.data.hours, event.data.days) == ([], [])
 
 
 async def test_of_nothing_new_nothing_is_told(uow: MemoryUnitOfWork) -> None:

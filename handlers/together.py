@@ -1,0 +1,111 @@
+"""Commands of many callers in one transaction: what comes while others are being worked on goes together.
+
+One that comes alone has a transaction of its own and waits for nobody. The more come, the fewer statements and commits
+each of them costs, and many who want the same product wait for its row once, not one behind the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from handlers.errors import Unavailable
+from handlers.ports.domain import Database, UnitOfWork, Wants
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+MOST = 32  # commands in a transaction: the first waits for the work of the last
+AT_ONCE = 2  # transactions; with more there would be fewer commands in each
+
+
+Command = Callable[[UnitOfWork], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    command: Command
+    wants: Wants
+    outcome: asyncio.Future[Any]
+
+    def end(self, outcome: object) -> None:
+        """With what it returned or raised."""
+        if self.outcome.done():  # given up by who waited for it
+            return
+        if isinstance(outcome, Exception):
+            self.outcome.set_exception(outcome)
+        else:
+            self.outcome.set_result(outcome)
+
+
+class Together:
+    """Runs commands; `settle` it when no more are coming."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[_Job] = deque()
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def run(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
+        """Raises what `command` raises, which then has done nothing, and Unavailable as a transaction does."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(_Job(command, wants, outcome))
+        if len(self._serving) < AT_ONCE:
+            # In nobody's context: what is logged there would be said of one request, and is of many.
+            task = loop.create_task(self._serve(), name="together", context=Context())
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+        try:
+            return await outcome
+        finally:
+            del outcome  # what it raises holds this frame: a cycle, which only the garbage collector could free
+
+    async def settle(self) -> None:
+        """Return when nothing is being done any more."""
+        await asyncio.gather(*self._serving)
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            jobs = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            outcomes = await (self._one_by_one(jobs) if len(jobs) == 1 else self._in_one(jobs))
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                job.end(outcome)
+            if any(isinstance(outcome, Unavailable) for outcome in outcomes):
+                self._turn_away()
+
+    async def _in_one(self, jobs: Sequence[_Job]) -> Sequence[object]:
+        """What each returned or raised, now that it is committed."""
+        try:
+            async with self._database.shared_transaction([job.wants for job in jobs]) as units:
+                return [await _attempt(job.command, unit) for job, unit in zip(jobs, units, strict=True)]
+        except Unavailable:
+            return [Unavailable() for _ in jobs]
+        except Exception as error:  # noqa: BLE001 - nothing was done, because of one of them: it is told that alone
+            log.info("not_done_together", commands=len(jobs), cause=type(error).__name__)
+            return await self._one_by_one(jobs)
+
+    async def _one_by_one(self, jobs: Sequence[_Job]) -> Sequence[object]:
+        return [await _attempt(job.command, self._database.transaction()) for job in jobs]
+
+    def _turn_away(self) -> None:
+        """Who waits has waited for as long as a transaction may take: not as long again."""
+        while self._waiting:
+            self._waiting.popleft().end(Unavailable())
+
+
+async def _attempt(command: Command, unit: AbstractAsyncContextManager[UnitOfWork]) -> object:
+    """What it returns or raises."""
+    try:
+        async with unit as uow:
+            return await command(uow)
+    except Exception as refused:  # noqa: BLE001 - it is for who asked
+        return refused

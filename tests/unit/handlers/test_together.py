@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+import structlog
+
+from handlers.errors import Conflict, NotFound, Unavailable
+from handlers.ports.domain import UnitOfWork, Wants
+from handlers.together import AT_ONCE, MOST, Together
+from tests.doubles import MemoryDatabase, MemoryUnitOfWork, a_product
+
+WANTS = Wants(UUID(int=1), None, (), None)
+
+
+@dataclass
+class GuardedDatabase(MemoryDatabase):
+    """Transactions begin when `gate` is open; `sizes` are how many commands each had. One with a product of SKU
+    `unwritable` cannot be committed."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    sizes: list[int] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    error: Exception | None = None
+    unwritable: str = "-"
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryUnitOfWork]:
+        async with self._guarded(1), super().transaction() as unit:
+            yield unit
+            self._refuse(unit)
+
+    @asynccontextmanager
+    async def shared_transaction(
+        self, wanted: Sequence[Wants]
+    ) -> AsyncIterator[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
+        async with self._guarded(len(wanted)):
+            before = self.state
+            async with super().shared_transaction(wanted) as units:
+                yield units
+            try:
+                self._refuse(self.state)
+            except Exception:
+                self.state = before
+                raise
+
+    @asynccontextmanager
+    async def _guarded(self, size: int) -> AsyncIterator[None]:
+        self.sizes.append(size)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await self.gate.wait()
+            if self.error is not None:
+                raise self.error
+            yield
+        finally:
+            self.running -= 1
+
+    def _refuse(self, unit: MemoryUnitOfWork) -> None:
+        if any(product.sku == self.unwritable for product in unit.products.rows.values()):
+            raise Conflict
+
+    @property
+    def skus(self) -> list[str]:
+        return [product.sku for product in self.state.products.rows.values()]
+
+
+class Callers:
+    """Each adds a product."""
+
+    def __init__(self, database: GuardedDatabase) -> None:
+        self.together = Together(database)
+        self.asked: dict[str, asyncio.Task[str]] = {}
+
+    async def ask(self, *skus: str, refused: bool = False) -> None:
+        for sku in skus:
+            self.asked[sku] = asyncio.create_task(self._add(sku, refused=refused))
+        await asyncio.sleep(0.01)  # until they wait, or are done
+
+    async def _add(self, sku: str, *, refused: bool) -> str:
+        async def command(uow: UnitOfWork) -> str:
+            await uow.products.add(a_product(sku=sku))
+            if refused:
+                raise NotFound
+            return sku
+
+        return await self.together.run(command, WANTS)
+
+    async def outcomes(self) -> dict[str, object]:
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*self.asked.values(), return_exceptions=True)
+            await self.together.settle()
+        return dict(zip(self.asked, found, strict=True))
+
+
+@pytest.fixture
+def database() -> GuardedDatabase:
+    return GuardedDatabase()
+
+
+@pytest.fixture
+def callers(database: GuardedDatabase) -> Callers:
+    return Callers(database)
+
+
+async def busy(callers: Callers) -> None:
+    """As many are being worked on as may be at once."""
+    for number in range(AT_ONCE):
+        await callers.ask(f"first {number}")
+
+
+async def test_who_comes_alone_has_a_transaction_of_its_own(database: GuardedDatabase, callers: Callers) -> None:
+    database.gate.set()
+    for sku in ("a", "b", "c"):
+        await callers.ask(sku)
+
+    assert database.sizes == [1, 1, 1]
+    assert await callers.outcomes() == {"a": "a", "b": "b", "c": "c"}
+
+
+async def test_who_comes_while_others_are_worked_on_goes_together_with_the_next(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    await busy(callers)
+    later = [f"later {number}" for number in range(MOST + 3)]
+    await callers.ask(*later)
+    database.gate.set()
+
+    outcomes = await callers.outcomes()
+
+    assert [outcomes[sku] for sku in later] == later
+    assert database.sizes == [1] * AT_ONCE + [MOST, 3]
+    assert database.most_running == AT_ONCE
+    assert set(later) <= set(database.skus)
+
+
+async def test_who_is_refused_has_done_nothing_and_the_others_have(database: GuardedDatabase, callers: Callers) -> None:
+    await busy(callers)
+    await callers.ask("a")
+    await callers.ask("b", refused=True)
+    await callers.ask("c")
+    database.gate.set()
+
+    outcomes = await callers.outcomes()
+
+    assert (outcomes["a"], type(outcomes["b"]), outcomes["c"]) == ("a", NotFound, "c")
+    assert database.sizes[AT_ONCE:] == [3]
+    assert {"a", "c"} <= set(database.skus)
+    assert "b" not in database.skus
+
+
+async def test_what_cannot_be_written_is_told_to_whom_it_concerns_alone(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    database.unwritable = "b"
+    await busy(callers)
+    await callers.ask("a", "b", "c")
+    database.gate.set()
+
+    outcomes = await callers.outcomes()
+
+    assert (outcomes["a"], type(outcomes["b"]), outcomes["c"]) == ("a", Conflict, "c")
+    assert database.sizes[AT_ONCE:] == [3, 1, 1, 1]
+    assert sorted(database.skus)[:2] == ["a", "c"]
+
+
+async def test_while_the_database_is_away_nobody_waits_for_a_second_try(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    database.error = Unavailable()
+    await busy(callers)
+    await callers.ask(*(f"later {number}" for number in range(2 * MOST)))
+    database.gate.set()
+
+    outcomes = await callers.outcomes()
+
+    assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
+    assert database.sizes == [1] * AT_ONCE
+    assert len({id(outcome) for outcome in outcomes.values()}) == len(outcomes) - AT_ONCE + 1  # nobody else's traceback
+
+
+async def test_all_are_told_where_nobody_knows_what_became_of_their_transaction(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    await busy(callers)
+    await callers.ask("a", "b")
+    database.gate.set()
+    database.error = None
+    original = database.shared_transaction
+
+    @asynccontextmanager
+    async def lost(wanted: Sequence[Wants]) -> AsyncIterator[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
+        async with original(wanted) as units:
+            yield units
+        raise Unavailable
+
+    database.shared_transaction = lost  # type: ignore[method-assign]
+
+    outcomes = await callers.outcomes()
+
+    assert [type(outcomes[sku]) for sku in "ab"] == [Unavailable, Unavailable]
+    assert database.sizes == [1] * AT_ONCE + [2]  # and they are not tried again
+
+
+async def test_who_gives_up_takes_nobody_along(database: GuardedDatabase, callers: Callers) -> None:
+    await busy(callers)
+    await callers.ask("a", "b", "c")
+    callers.asked["b"].cancel()
+    database.gate.set()
+
+    outcomes = await callers.outcomes()
+
+    assert (outcomes["a"], type(outcomes["b"]), outcomes["c"]) == ("a", asyncio.CancelledError, "c")
+
+
+async def test_what_is_done_for_many_is_done_in_the_name_of_none(database: GuardedDatabase) -> None:
+    together = Together(database)
+    database.gate.set()
+
+    async def command(_: UnitOfWork) -> dict[str, object]:
+        return dict(structlog.contextvars.get_contextvars())
+
+    with structlog.contextvars.bound_contextvars(request_id="mine"):
+        assert await together.run(command, WANTS) == {}
+    await together.settle()
