@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from handlers.abandoned import log_abandoned
 from handlers.errors import Unavailable
 from handlers.ports.domain import Database, UnitOfWork, Wants
 
@@ -38,10 +39,11 @@ class _Job:
 
     def end(self, outcome: object) -> None:
         """With what it returned or raised."""
+        error = outcome if isinstance(outcome, Exception) else None
         if self.outcome.done():  # given up by who waited for it
-            return
-        if isinstance(outcome, Exception):
-            self.outcome.set_exception(outcome)
+            log_abandoned("write", error)
+        elif error is not None:
+            self.outcome.set_exception(error)
         else:
             self.outcome.set_result(outcome)
 
@@ -53,12 +55,14 @@ class Together:
         self._database = database
         self._waiting: deque[_Job] = deque()
         self._serving: set[asyncio.Task[None]] = set()
+        self.size = 0  # commands that wait or are being worked on
 
     async def run(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
         """Raises what `command` raises, which then has done nothing, and Unavailable as a transaction does."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
         self._waiting.append(_Job(command, wants, outcome))
+        self.size += 1
         if len(self._serving) < AT_ONCE:
             # In nobody's context: what is logged there would be said of one request, and is of many.
             task = loop.create_task(self._serve(), name="together", context=Context())
@@ -78,7 +82,7 @@ class Together:
             jobs = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
             outcomes = await (self._one_by_one(jobs) if len(jobs) == 1 else self._in_one(jobs))
             for job, outcome in zip(jobs, outcomes, strict=True):
-                job.end(outcome)
+                self._end(job, outcome)
             if any(isinstance(outcome, Unavailable) for outcome in outcomes):
                 self._turn_away()
 
@@ -99,7 +103,11 @@ class Together:
     def _turn_away(self) -> None:
         """Who waits has waited for as long as a transaction may take: not as long again."""
         while self._waiting:
-            self._waiting.popleft().end(Unavailable())
+            self._end(self._waiting.popleft(), Unavailable())
+
+    def _end(self, job: _Job, outcome: object) -> None:
+        self.size -= 1
+        job.end(outcome)
 
 
 async def _attempt(command: Command, unit: AbstractAsyncContextManager[UnitOfWork]) -> object:

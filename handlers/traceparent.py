@@ -15,14 +15,13 @@ def is_traceparent(text: str) -> bool:
 def continue_trace(header: str | None) -> tuple[str, str]:
     """The trace id, and this request's own `traceparent` in that trace. A header that is not valid is ignored."""
     match = _match(header or "")
-    return _span(secrets.token_hex(16), "01") if match is None else _span(match[2], match[3])
+    if match is None:
+        ids = secrets.token_hex(24)
+        return ids[:32], f"00-{ids[:32]}-{ids[32:]}-01"
+    return match[2], f"00-{match[2]}-{secrets.token_hex(8)}-{match[3]}"
 
 
 def _match(text: str) -> re.Match[str] | None:
     match = _TRACEPARENT.fullmatch(text)
     # Version 00 has exactly four fields; a later version may append some.
     return None if match is None or (match[1] == "00" and match[4]) else match
-
-
-def _span(trace_id: str, flags: str) -> tuple[str, str]:
-    return trace_id, f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"

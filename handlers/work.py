@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from handlers import timing
-from handlers.errors import AppError, Unavailable
+from handlers.abandoned import log_abandoned
+from handlers.errors import Unavailable
 from handlers.ports.domain import Database, UnitOfWork, Wants
 from handlers.together import Together
 
@@ -65,7 +66,13 @@ class Work:
 
     async def write_together(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
         """As `write`, in one transaction with others that come meanwhile. `command` needs no more than it `wants`."""
-        return await self._on_database(lambda: self._together.run(command, wants), "write")
+        if self._closed or len(self._running) + self._together.size >= self._limit:
+            raise Unavailable
+        started = time.perf_counter()
+        try:
+            return await self._together.run(command, wants)
+        finally:
+            timing.add_database(time.perf_counter() - started)
 
     async def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> T:
         """Run `query`, which changes nothing. Raises what it raises, and Unavailable."""
@@ -92,7 +99,7 @@ class Work:
             timing.add_database(time.perf_counter() - started)
 
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str, running: set[asyncio.Task[Any]]) -> T:
-        if len(running) >= self._limit:
+        if len(running) + self._together.size >= self._limit:
             raise Unavailable
         task = asyncio.create_task(work(), name=kind)
         running.add(task)
@@ -107,10 +114,7 @@ class Work:
 
 
 def _log_outcome(task: asyncio.Task[Any]) -> None:
-    kind, error = task.get_name(), None if task.cancelled() else task.exception()
-    if error is None:
-        log.info("abandoned_work_finished", kind=kind, cancelled=task.cancelled())
-    elif isinstance(error, AppError):
-        log.info("abandoned_work_refused", kind=kind, code=error.code)
+    if task.cancelled():
+        log.info("abandoned_work_cancelled", kind=task.get_name())
     else:
-        log.error("abandoned_work_failed", kind=kind, exc_info=error)
+        log_abandoned(task.get_name(), task.exception())

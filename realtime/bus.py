@@ -84,26 +84,35 @@ def encode(items: Iterable[Item]) -> bytes:
     return b"".join(parts)
 
 
-def decode(message: bytes) -> Iterator[Item]:
-    """Leaves out kinds that a newer version sends. Raises ValueError for a message that `encode` cannot have made."""
-    at = 0
-    while at < len(message):
+def decode(message: bytes, is_heard: Callable[[str], bool] = lambda _: True) -> Iterator[Item]:
+    """Leaves out channels that are not heard, and kinds that a newer version sends.
+
+    Raises ValueError for a message that `encode` cannot have made.
+    """
+    begin = 0
+    while begin < len(message):
         try:
-            kind, *sizes, offset, time_ms = _HEAD.unpack_from(message, at)
+            kind, of_channel, of_epoch, of_info, of_tags, of_data, offset, time_ms = _HEAD.unpack_from(message, begin)
         except struct.error:
             raise ValueError("truncated bus message") from None
-        at += _HEAD.size
-        fields: list[bytes] = []
-        for size in sizes:
-            fields.append(message[at : at + size])
-            at += size
-        if at > len(message):
+        channel = begin + _HEAD.size
+        epoch = channel + of_channel
+        info = epoch + of_epoch
+        tags = info + of_info
+        data = tags + of_tags
+        begin = data + of_data
+        if begin > len(message):
             raise ValueError("truncated bus message")
-        channel, epoch, info, tags, data = fields
-        if kind in {_JOIN, _LEAVE}:
-            yield Membership(channel.decode(), info, is_join=kind == _JOIN)
-        elif kind == _ORDER:
-            yield Order(channel.decode(), data)
-        elif kind in {_PUBLISHED, _PUBLISHED_AS_DELTA}:
-            publication = Publication(offset, data, time_ms, info, tags, as_delta=kind == _PUBLISHED_AS_DELTA)
-            yield Published(channel.decode(), epoch.decode(), publication)
+        name = message[channel:epoch].decode()
+        if kind == _ORDER:
+            yield Order(name, message[data:begin])
+        elif kind > _PUBLISHED_AS_DELTA or not is_heard(name):
+            continue
+        elif kind in {_JOIN, _LEAVE}:
+            yield Membership(name, message[info:tags], is_join=kind == _JOIN)
+        else:
+            as_delta = kind == _PUBLISHED_AS_DELTA
+            publication = Publication(
+                offset, message[data:begin], time_ms, message[info:tags], message[tags:data], as_delta=as_delta
+            )
+            yield Published(name, message[epoch:info].decode(), publication)

@@ -72,6 +72,10 @@ class Hub:
             self._channels, self._openings, self._repairs, self._reads, metrics, limit=options.recovery_limit
         )
 
+    def hears(self, name: str) -> bool:
+        """Is there anybody to tell of this channel?"""
+        return self._channels.get(name) is not None
+
     def hear(self, items: Iterable[Published | Membership]) -> None:
         """What the bus says of channels."""
         for (name, kind), run in groupby(items, key=lambda item: (item.channel, type(item))):

@@ -40,7 +40,7 @@ class Inbox:
     def receive(self, message: bytes) -> None:
         """A message from the bus. One that nobody could have sent is counted and dropped."""
         try:
-            items = list(decode(message))
+            items = list(decode(message, self._hub.hears))
         except ValueError:
             self._metrics.drops.labels("bus_message").inc()
             log.warning("bus_message_dropped", size=len(message))

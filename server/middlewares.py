@@ -85,8 +85,9 @@ def observe(metrics: HttpMetrics) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request_id = _request_id(request)
-        trace_id, traceparent = continue_trace(request.headers.get("traceparent"))
+        given = request.headers.get("traceparent")
+        trace_id, traceparent = continue_trace(given)
+        request_id = _given_id(request) or (trace_id if given is None else secrets.token_hex(16))
         request[REQUEST_ID], request[TRACEPARENT] = request_id, traceparent
         is_call = request.path.startswith(API_PREFIX)
         started = time.perf_counter()
@@ -166,7 +167,7 @@ def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware
     def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         if request.path in streamed:
             request[BODY_TIMEOUT] = seconds
-        elif request.can_read_body and request.match_info.http_exception is None:
+        elif not request.content.is_eof() and request.match_info.http_exception is None:
             return received(request, handler)
         return handler(request)
 
@@ -194,9 +195,9 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault("Cache-Control", "no-store")
 
 
-def _request_id(request: web.Request) -> str:
+def _given_id(request: web.Request) -> str | None:
     given = request.headers.get("X-Request-Id", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return given if _REQUEST_ID.fullmatch(given) else None
 
 
 def _report(metrics: HttpMetrics, request: web.Request, status: int, seconds: float) -> None:

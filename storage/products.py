@@ -64,7 +64,7 @@ class PostgresProducts:
 
     async def take_all(self, pieces: Mapping[UUID, int]) -> None:
         """So many pieces of locked products, which have them."""
-        await self._change_stock([(product_id, -count) for product_id, count in pieces.items()])
+        await self.connection.execute(SQL["change_stock"], list(pieces), [-count for count in pieces.values()])
 
     async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
         return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}

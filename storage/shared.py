@@ -7,9 +7,9 @@ is refused in the end is forgotten.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -134,6 +134,21 @@ class _UnitOfWork:
     positions: Any = _ABSENT
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A block of its own in the transaction; `keep` what was done in it, unless it raised."""
+
+    uow: UnitOfWork
+    keep: Callable[[], None]
+
+    async def __aenter__(self) -> UnitOfWork:
+        return self.uow
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.keep()
+
+
 class SharedTransaction:
     """On `connection`, for commands that want this, each with a row of `claims`; products and discounts are locked."""
 
@@ -163,7 +178,7 @@ class SharedTransaction:
         discounts = await PostgresDiscounts(connection).lock_codes(codes) if codes else ()
         return cls(connection, wanted, claims, products, discounts)
 
-    def units(self) -> Iterator[AbstractAsyncContextManager[UnitOfWork]]:
+    def units(self) -> Iterator[_Unit]:
         claimed: set[tuple[UUID, str]] = set()
         for wants, claim in zip(self._wanted, self._claims, strict=True):
             is_ours = claim["is_ours"]
@@ -171,20 +186,16 @@ class SharedTransaction:
                 # PostgreSQL gives a lock to who has it: of two in here that want one key, the second is told.
                 is_ours = is_ours and (wants.account_id, wants.key) not in claimed
                 claimed.add((wants.account_id, wants.key))
-            yield self._unit(claim, is_ours=is_ours)
-
-    @asynccontextmanager
-    async def _unit(self, claim: asyncpg.Record, *, is_ours: bool) -> AsyncIterator[UnitOfWork]:
-        done = _Done()
-        known = None if claim["status"] is None else Answer(claim["fingerprint"], claim["status"], claim["body"])
-        yield _UnitOfWork(
-            cast("Products", _Products(self._stock, done)),
-            cast("Discounts", _Discounts(self._discounts, done)),
-            cast("Orders", _Orders(claim["number"], done)),
-            _Outbox(done),
-            _Answers(known, is_ours, done),
-        )
-        self._absorb(done)
+            known = None if claim["status"] is None else Answer(claim["fingerprint"], claim["status"], claim["body"])
+            done = _Done()
+            unit = _UnitOfWork(
+                cast("Products", _Products(self._stock, done)),
+                cast("Discounts", _Discounts(self._discounts, done)),
+                cast("Orders", _Orders(claim["number"], done)),
+                _Outbox(done),
+                _Answers(known, is_ours, done),
+            )
+            yield _Unit(unit, partial(self._absorb, done))
 
     def _absorb(self, done: _Done) -> None:
         for product in done.products:

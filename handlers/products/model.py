@@ -28,6 +28,8 @@ class Product:
     tax_rate: int = 0
 
     def __post_init__(self) -> None:
+        if 0 < len(self.sku) <= MAX_SKU_LENGTH and 0 < len(self.name) <= MAX_NAME_LENGTH:
+            return
         limits = (("/sku", self.sku, MAX_SKU_LENGTH), ("/name", self.name, MAX_NAME_LENGTH))
         faults = [
             Fault(pointer, "wrong_length", f"1 to {limit} characters")

@@ -1,9 +1,12 @@
 """FastAPI on asyncpg: an order is placed in one transaction, with a row in an outbox that nobody empties.
 
-The tables are Orderwire's. There are no idempotency keys, no history of an order, and nothing is added up."""
+The tables, the body and the answer are Orderwire's: the first answer to a key is kept, an order has a history, and what
+is sold is counted. There are no drafts and no discounts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -15,7 +18,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import jwt
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,10 +32,23 @@ class ItemIn(BaseModel):
     quantity: Annotated[int, Field(ge=1, le=1000)]
 
 
+class Address(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    line1: Annotated[str, Field(min_length=1, max_length=200)]
+    line2: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    postal_code: Annotated[str, Field(min_length=1, max_length=20)] | None = None
+    city: Annotated[str, Field(min_length=1, max_length=100)]
+    region: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")]
+
+
 class OrderIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     items: Annotated[list[ItemIn], Field(min_length=1, max_length=50)]
+    address: Address | None = None
     note: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
 
 
@@ -42,7 +58,15 @@ class LineOut(BaseModel):
     name: str
     unit_price: int
     quantity: int
+    tax_rate: int
+    discount: int
     total: int
+
+
+class TaxOut(BaseModel):
+    rate: int
+    net: int
+    amount: int
 
 
 class OrderOut(BaseModel):
@@ -53,7 +77,14 @@ class OrderOut(BaseModel):
     version: int
     currency: str
     items: list[LineOut]
+    subtotal: int
+    discount_code: str | None
+    discount: int
+    taxes: list[TaxOut]
+    tax_included: bool
     total: int
+    refunded: int
+    address: Address | None
     note: str | None
     created_at: datetime
     updated_at: datetime
@@ -81,8 +112,18 @@ async def customer(credentials: Annotated[HTTPAuthorizationCredentials, Depends(
 
 
 @app.post("/api/v1/orders", status_code=201)
-async def place(wanted: OrderIn, customer_id: Annotated[UUID, Depends(customer)], request: Request) -> OrderOut:
+async def place(
+    wanted: OrderIn,
+    customer_id: Annotated[UUID, Depends(customer)],
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> OrderOut:
     async with request.app.state.pool.acquire() as connection, connection.transaction():
+        fingerprint = hashlib.sha256(wanted.model_dump_json().encode()).digest()
+        if idempotency_key is not None:
+            answered = await claim(connection, customer_id, idempotency_key, fingerprint)
+            if answered is not None:
+                return Response(answered, status_code=201, media_type="application/json")
         products = await take(connection, wanted.items)
         order = made(wanted, customer_id, products)
         order.number = await insert(connection, order)
@@ -90,12 +131,38 @@ async def place(wanted: OrderIn, customer_id: Annotated[UUID, Depends(customer)]
             "INSERT INTO outbox (event_id, type, subject, body) VALUES ($1, 'order.created', $2, $3)",
             *event(order),
         )
-    return order
+        body = order.model_dump_json().encode()
+        if idempotency_key is not None:
+            await connection.execute(
+                "INSERT INTO idempotency_answers (account_id, key, fingerprint, status, body)"
+                " VALUES ($1, $2, $3, 201, $4)",
+                customer_id,
+                idempotency_key,
+                fingerprint,
+                body,
+            )
+    return Response(body, status_code=201, media_type="application/json")
+
+
+async def claim(connection, customer_id, key, fingerprint):
+    if not await connection.fetchval(
+        "SELECT pg_try_advisory_xact_lock(hashtext($1), hashtext($2))", str(customer_id), key
+    ):
+        raise HTTPException(409, "A request with this key is being worked on")
+    row = await connection.fetchrow(
+        "SELECT fingerprint, body FROM idempotency_answers WHERE account_id = $1 AND key = $2", customer_id, key
+    )
+    if row is None:
+        return None
+    if row["fingerprint"] != fingerprint:
+        raise HTTPException(422, "This key was used for another request")
+    return row["body"]
 
 
 async def take(connection, items):
     rows = await connection.fetch(
-        "SELECT id, sku, name, price, currency, stock FROM products WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE",
+        "SELECT id, sku, name, price, currency, stock, tax_rate FROM products"
+        " WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE",
         [item.product_id for item in items],
     )
     products = {row["id"]: row for row in rows}
@@ -114,6 +181,7 @@ async def take(connection, items):
 def made(wanted, customer_id, products):
     now = datetime.now(UTC)
     lines = [line(item, products[item.product_id]) for item in wanted.items]
+    total = sum(line.total for line in lines)
     return OrderOut(
         id=uuid4(),
         number=0,
@@ -122,7 +190,14 @@ def made(wanted, customer_id, products):
         version=1,
         currency=products[wanted.items[0].product_id]["currency"],
         items=lines,
-        total=sum(line.total for line in lines),
+        subtotal=total,
+        discount_code=None,
+        discount=0,
+        taxes=taxes(lines),
+        tax_included=True,
+        total=total,
+        refunded=0,
+        address=wanted.address,
         note=wanted.note,
         created_at=now,
         updated_at=now,
@@ -137,17 +212,32 @@ def line(item, product):
         name=product["name"],
         unit_price=product["price"],
         quantity=item.quantity,
+        tax_rate=product["tax_rate"],
+        discount=0,
         total=product["price"] * item.quantity,
     )
+
+
+def taxes(lines):
+    totals = {}
+    for line in lines:
+        if line.tax_rate:
+            totals[line.tax_rate] = totals.get(line.tax_rate, 0) + line.total
+    return [tax(rate, total) for rate, total in sorted(totals.items())]
+
+
+def tax(rate, total):
+    amount = round(total * rate / (10_000 + rate))
+    return TaxOut(rate=rate, net=total - amount, amount=amount)
 
 
 async def insert(connection, order):
     number = await connection.fetchval(
         """
         INSERT INTO orders (
-            id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, note, search
+            id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, note, address, search
         )
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, order_words(name, email, $11, NULL)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12::jsonb, order_words(name, email, $11, $12::jsonb)
         FROM accounts
         WHERE id = $2
         RETURNING number
@@ -163,14 +253,28 @@ async def insert(connection, order):
         order.total,
         order.note,
         " ".join(f"{line.name} {line.sku}" for line in order.items),
+        None if order.address is None else order.address.model_dump_json(),
     )
     await connection.executemany(
-        "INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         [
-            (order.id, position, line.product_id, line.sku, line.name, line.unit_price, line.quantity)
+            (order.id, position, line.product_id, line.sku, line.name, line.unit_price, line.quantity, line.tax_rate)
             for position, line in enumerate(order.items, 1)
         ],
+    )
+    await connection.execute(
+        "INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)"
+        " VALUES ($1, 1, 'place', 'placed', $2, 'customer', $3)",
+        order.id,
+        order.created_at,
+        order.customer_id,
+    )
+    await connection.execute(
+        "INSERT INTO order_deltas (created_at, currency, status, orders, total) VALUES ($1, $2, 'placed', 1, $3)",
+        order.created_at,
+        order.currency,
+        order.total,
     )
     return number
 
