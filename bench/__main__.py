@@ -1,5 +1,5 @@
-"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput, growth, lists and
-orders on the production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and
+"""`python -m bench [WHAT ...]`: measures latency, slow-client, fan-out, storm, idle, throughput, growth, lists, orders
+and cache on the production parts, or some of them; prints tables and keeps them in docs/benchmarks.md and
 bench/results.json, unless --quick. Exit code 1 when something was lost or a delay grew."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from bench import growth, idle, latency, lists, report, slow_client, storm, throughput
+from bench import cache, growth, idle, latency, lists, report, slow_client, storm, throughput
 from bench.calibrate import microseconds_per_send
 from bench.charts import draw_fan_out
 from bench.fanout import compare
@@ -88,6 +88,11 @@ async def _orders(stage: Stage, *, quick: bool) -> Findings:
     return Findings(report.orders_table(result), report.numbers_of(result), result.is_good, report.orders_peer())
 
 
+async def _cache(stage: Stage, *, quick: bool) -> Findings:
+    results = await cache.measure(stage, quick=quick)
+    return Findings(report.cache_table(results), [report.numbers_of(each) for each in results], is_good=True)
+
+
 _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "latency": _latency,
     "slow-client": _slow_client,
@@ -98,6 +103,7 @@ _KINDS: Mapping[str, Callable[..., Awaitable[Findings]]] = {
     "growth": _growth,
     "lists": _lists,
     "orders": _orders,
+    "cache": _cache,
 }
 _SETTINGS = {"fan-out": compare.SETTINGS, "throughput": throughput.SETTINGS, "growth": growth.SETTINGS}
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import asyncpg
 import orjson
 
+from bench.cache import Cost
+from bench.cache import Result as Cached
 from bench.fanout.measure import OURS, Run
 from bench.growth import Result as Growth
 from bench.idle import Result as Idle
@@ -170,6 +172,19 @@ def orders_table(result: orders.Result) -> str:
     return "\n".join([head, *rows, "", read_head, *reads, "", f"Goal of the reads: p99 below {orders.READ_GOAL:g} ms."])
 
 
+def cache_table(results: Sequence[Cached]) -> str:
+    head = (
+        "| what | bytes | from PostgreSQL p50 / p99 / longest, CPU | from Redis p50 / p99 / longest, CPU |\n|"
+        + "---|" * 4
+    )
+    rows = [f"| {each.name} | {each.size:,} | {_cost(each.database)} | {_cost(each.redis)} |" for each in results]
+    return "\n".join([head, *rows])
+
+
+def _cost(cost: Cost) -> str:
+    return f"{_three(cost.time)}, {cost.cpu:.2f} ms"
+
+
 def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]) -> None:
     """Put a table into docs/benchmarks.md and its numbers into bench/results.json, beside the other sections'."""
     known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
@@ -181,7 +196,7 @@ def publish(section: str, table: str, numbers: object, ran: Mapping[str, object]
 
 
 def numbers_of(
-    result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle | Lists | orders.Result,
+    result: Result | SlowResult | Run | Storm | Throughput | Growth | Idle | Lists | orders.Result | Cached,
 ) -> dict[str, object]:
     return asdict(result)
 

@@ -34,6 +34,7 @@ class Stage:
     node: Orderwire
     shop: Shop
     database_url: str
+    redis_url: str
     foreign_url: str
     services: Sequence[int]
 
@@ -78,7 +79,7 @@ async def open_stage(settings: str = "") -> AsyncIterator[Stage]:
         await node.ready()
         shop = await furnish(postgres.url, [node], seed=1)
         services = [server.pid for server in (postgres, redis, rabbitmq)]
-        yield Stage(node, shop, postgres.url, rabbitmq.foreign_url, services)
+        yield Stage(node, shop, postgres.url, redis.url, rabbitmq.foreign_url, services)
 
 
 async def _remember_commits(postgres: Postgres) -> None:

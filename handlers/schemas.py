@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError, to_json
 from handlers.clock import rfc3339
 
 if TYPE_CHECKING:
-    from handlers.snapshot import Snapshot
+    from handlers.ports.domain import Snapshot
 
 MAX_PAGE = 100
 

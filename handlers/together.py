@@ -80,9 +80,13 @@ class Together:
     async def _serve(self) -> None:
         while self._waiting:
             jobs = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
-            outcomes = await (self._one_by_one(jobs) if len(jobs) == 1 else self._in_one(jobs))
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                self._end(job, outcome)
+            outcomes: Sequence[object] = [Unavailable() for _ in jobs]
+            try:
+                outcomes = await (self._one_by_one(jobs) if len(jobs) == 1 else self._in_one(jobs))
+            finally:
+                # Also where it ends in the middle, by whatever: nobody is left waiting.
+                for job, outcome in zip(jobs, outcomes, strict=True):
+                    self._end(job, outcome)
             if any(isinstance(outcome, Unavailable) for outcome in outcomes):
                 self._turn_away()
 

@@ -11,6 +11,8 @@ import orjson
 
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
+from handlers.ports.domain import Snapshot
+from storage.positions import position_of
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -52,7 +54,11 @@ class PostgresOrders:
         await self.connection.executemany(SQL["add"], rows)
 
     async def get(self, order_id: UUID) -> Order | None:
-        return next(_orders(await self.connection.fetch(SQL["get"], order_id)), None)
+        return (await self.get_with("", order_id)).state
+
+    async def get_with(self, channel: str, order_id: UUID) -> Snapshot[Order | None]:
+        rows = await self.connection.fetch(SQL["get"], order_id, channel)
+        return Snapshot(next(_orders(rows), None), channel, position_of(rows[0]))
 
     async def lock(self, order_id: UUID) -> Order | None:
         return next(_orders(await self.connection.fetch(SQL["lock"], order_id)), None)
@@ -94,15 +100,18 @@ class PostgresOrders:
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id)]
 
-    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
+    async def page_with(
+        self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int
+    ) -> Snapshot[Sequence[Order]]:
         rows = await self.connection.fetch(
             _PAGES[sort],
             *_asked_for(which),
             after.value,
             after.number,
             limit,
+            channel,
         )
-        return list(_orders(rows))
+        return Snapshot(list(_orders(rows)), channel, position_of(rows[0]))
 
     async def count(self, which: OrderFilter) -> int:
         counted: int = await self.connection.fetchval(SQL["count"], *_asked_for(which))
@@ -157,7 +166,9 @@ def _asked_for(which: OrderFilter) -> Sequence[object]:
 
 
 def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
-    for _, group in groupby(rows, key=lambda row: row["id"]):
+    for order_id, group in groupby(rows, key=lambda row: row["id"]):
+        if order_id is None:  # only the position
+            continue
         lines = list(group)
         first = lines[0]
         yield Order(

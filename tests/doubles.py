@@ -17,11 +17,13 @@ from handlers.events import Cause, Event
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Change, Order
 from handlers.payments.model import Payment
-from handlers.ports.domain import Answer, Position, Quantity, UnitOfWork, Wants
+from handlers.ports.domain import Answer, Position, Quantity, Snapshot, UnitOfWork, Wants
 from handlers.products.model import Product
 from handlers.stats.model import Count, Span, Window
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+POSITION = Position(7, "epoch-01.1")
+"""Of every stream."""
 CAUSE = Cause(NOW, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 
@@ -131,6 +133,9 @@ class MemoryOrders:
     async def get(self, order_id: UUID) -> Order | None:
         return self.rows.get(order_id)
 
+    async def get_with(self, channel: str, order_id: UUID) -> Snapshot[Order | None]:
+        return Snapshot(self.rows.get(order_id), channel, POSITION)
+
     async def lock(self, order_id: UUID) -> Order | None:
         return self.rows.get(order_id)
 
@@ -152,8 +157,10 @@ class MemoryOrders:
     async def changes(self, order_id: UUID) -> Sequence[Change]:
         return self.history[order_id]
 
-    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
-        return listed(self.rows.values(), which, sort, after=after)[:limit]
+    async def page_with(
+        self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int
+    ) -> Snapshot[Sequence[Order]]:
+        return Snapshot(listed(self.rows.values(), which, sort, after=after)[:limit], channel, POSITION)
 
     async def count(self, which: OrderFilter) -> int:
         return len(listed(self.rows.values(), which, OrderSort.NEWEST))
@@ -293,7 +300,7 @@ class MemoryPositions:
 
     async def position(self, channel: str) -> Position:
         self.asked.append(channel)
-        return Position(7, "epoch-01.1")
+        return POSITION
 
 
 @dataclass

@@ -14,8 +14,7 @@ from handlers.discounts.schemas import DiscountBody, NewDiscount
 from handlers.errors import Fault, Invalid, NotFound, VersionMismatch
 from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
-from handlers.ports.domain import UnitOfWork
-from handlers.snapshot import Snapshot
+from handlers.ports.domain import Snapshot, UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,9 @@ from handlers.orders.schemas import (
     RefusedLineBody,
 )
 from handlers.orders.service import OrderPage
-from handlers.ports.domain import UnitOfWork
+from handlers.ports.domain import Snapshot, UnitOfWork
 from handlers.reading import read_json
 from handlers.schemas import StreamBody
-from handlers.snapshot import Snapshot
 
 IMPORT_PATH = "/api/v1/imports/orders"
 AT_ONCE = 8

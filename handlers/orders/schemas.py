@@ -14,7 +14,7 @@ from handlers.errors import AppError
 from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
-from handlers.ports.domain import Quantity
+from handlers.ports.domain import Quantity, Snapshot
 from handlers.pricing import WHOLE, Tax
 from handlers.schemas import (
     Body,
@@ -29,7 +29,6 @@ from handlers.schemas import (
     StreamBody,
     Text,
 )
-from handlers.snapshot import Snapshot
 
 MAX_LINES = 50
 MAX_QUANTITY = 1000

@@ -20,12 +20,11 @@ from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import TRANSITIONS, UNPAID, Action, Address, By, Change, Doer, Line, Order, Status
 from handlers.orders.schemas import OrderBody
 from handlers.payments import ledger
-from handlers.ports.domain import Quantity, UnitOfWork
+from handlers.ports.domain import Quantity, Snapshot, UnitOfWork
 from handlers.pricing import spread
 from handlers.products.model import Product
 from handlers.products.schemas import ProductBody
 from handlers.rules import Rules
-from handlers.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,8 @@ async def place_draft(
 
 async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Snapshot[Order]:
     channel = order_channel(order_id)
-    position = await uow.positions.position(channel)
-    order = visible(await uow.orders.get(order_id), actor)
-    return Snapshot(order, channel, position)
+    found = await uow.orders.get_with(channel, order_id)
+    return Snapshot(visible(found.state, actor), channel, found.position)
 
 
 async def page(
@@ -113,14 +111,14 @@ async def page(
 ) -> Snapshot[OrderPage]:
     """Staff see everybody's orders, with the feed's position; customers their own, with their own channel's."""
     channel = orders_feed() if actor.is_staff else personal_channel(actor.account_id)
-    position = await uow.positions.position(channel)
     visible_ones = _visible_ones(actor, which)
     if visible_ones is None:
-        return Snapshot(OrderPage((), None), channel, position)
-    found = await uow.orders.page(visible_ones, sort, after=after or which.begin(sort), limit=limit + 1)
-    shown = found[:limit]
-    following = Mark.of(shown[-1], sort) if len(found) > limit else None
-    return Snapshot(OrderPage(shown, following), channel, position)
+        return Snapshot(OrderPage((), None), channel, await uow.positions.position(channel))
+    begin = after or which.begin(sort)
+    found = await uow.orders.page_with(channel, visible_ones, sort, after=begin, limit=limit + 1)
+    shown = found.state[:limit]
+    following = Mark.of(shown[-1], sort) if len(found.state) > limit else None
+    return Snapshot(OrderPage(shown, following), channel, found.position)
 
 
 async def count(uow: UnitOfWork, actor: Actor, which: OrderFilter) -> int:

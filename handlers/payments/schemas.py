@@ -9,8 +9,8 @@ from pydantic import Field
 
 from handlers.orders.schemas import Money
 from handlers.payments.model import Decline, Payment, PaymentStatus, Refund, RefundReason, RefundStatus
+from handlers.ports.domain import Snapshot
 from handlers.schemas import Body, ById, Currency, Moment, StreamBody, Text
-from handlers.snapshot import Snapshot
 
 MAX_METHOD = 255
 MAX_URL = 2000

@@ -23,19 +23,18 @@ from handlers.payments.model import (
     RefundStatus,
     Standing,
 )
-from handlers.ports.domain import UnitOfWork
-from handlers.snapshot import Snapshot
+from handlers.ports.domain import Snapshot, UnitOfWork
 
 
 async def get(uow: UnitOfWork, actor: Actor, order_id: UUID) -> tuple[Snapshot[Payment], bool]:
     """Of an order, with whether it is the actor's own. Raises NotFound, also while there is none."""
     channel = order_channel(order_id)
-    position = await uow.positions.position(channel)
-    order = orders.visible(await uow.orders.get(order_id), actor)
+    found = await uow.orders.get_with(channel, order_id)
+    order = orders.visible(found.state, actor)
     payment = await uow.payments.current(order_id)
     if payment is None:
         raise NotFound
-    return Snapshot(payment, channel, position), order.customer_id == actor.account_id
+    return Snapshot(payment, channel, found.position), order.customer_id == actor.account_id
 
 
 async def begin(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from handlers.accounts.model import AccessToken, Account
@@ -18,6 +18,8 @@ from handlers.payments.model import Payment
 from handlers.products.model import Product
 from handlers.stats.model import Count, Span, Window
 
+T_co = TypeVar("T_co", covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -25,6 +27,16 @@ class Position:
 
     offset: int
     epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[T_co]):
+    """What a reader loads before subscribing. `position` is not newer than `state`, so a subscriber who resumes there
+    misses nothing; what it hears twice has a version that is not newer."""
+
+    state: T_co
+    channel: str
+    position: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,10 @@ class Orders(Protocol):
 
     async def get(self, order_id: UUID) -> Order | None: ...
 
+    async def get_with(self, channel: str, order_id: UUID) -> Snapshot[Order | None]:
+        """Like `get`, with the position of the channel's stream."""
+        ...
+
     async def lock(self, order_id: UUID) -> Order | None:
         """Like `get`, and no other transaction changes the order until this one ends."""
         ...
@@ -138,8 +154,10 @@ class Orders(Protocol):
         """An order's history, oldest first."""
         ...
 
-    async def page(self, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int) -> Sequence[Order]:
-        """The first of these orders behind `after`."""
+    async def page_with(
+        self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int
+    ) -> Snapshot[Sequence[Order]]:
+        """The first of these orders behind `after`, with the position of the channel's stream."""
         ...
 
     async def count(self, which: OrderFilter) -> int:
@@ -206,8 +224,8 @@ class Outbox(Protocol):
 
 class Positions(Protocol):
     async def position(self, channel: str) -> Position:
-        """Where the channel's stream is now. Read it *before* the state that it goes with (from the primary):
-        the state may be ahead of the position, never behind."""
+        """Where the channel's stream is now. Read it *before* the state that it goes with (from the primary), if not
+        together with that: the state may be ahead of the position, never behind."""
         ...
 
 

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from handlers.orders.model import Status
 from handlers.orders.schemas import Money
+from handlers.ports.domain import Snapshot
 from handlers.schemas import Body, Currency, Instant, Moment, StreamBody
-from handlers.snapshot import Snapshot
 from handlers.stats.model import Count, Span, Tally
 
 Orders = Annotated[int, Field(ge=0)]

@@ -9,8 +9,7 @@ from handlers.actor import Actor
 from handlers.audience import order_stats
 from handlers.errors import Fault, Malformed
 from handlers.events import ORDERS, Cause, Event, OwnType
-from handlers.ports.domain import UnitOfWork
-from handlers.snapshot import Snapshot
+from handlers.ports.domain import Snapshot, UnitOfWork
 from handlers.stats.model import Span, Tally, Window, tallies
 from handlers.stats.schemas import OrderStatsBody
 

@@ -60,14 +60,18 @@ SET
     quantity = excluded.quantity, tax_rate = excluded.tax_rate, discount = excluded.discount;
 
 -- name: get
--- One order, a row per line.
+-- One order, a row per line, with the head of a stream; one row if there is no such order, and NULLs for what there is not.
 SELECT
+    p.top, p.epoch,
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     o.address, o.note, o.discount_code, o.tax_included,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-FROM orders AS o
+FROM (VALUES (true)) AS always
+LEFT JOIN (
+    SELECT s.top, s.salt || '.' || d.generation AS epoch FROM streams AS s CROSS JOIN deployment AS d WHERE s.channel = $2
+) AS p ON true
+LEFT JOIN orders AS o ON o.id = $1
 LEFT JOIN order_lines AS l ON l.order_id = o.id
-WHERE o.id = $1
 ORDER BY l.line;
 
 -- name: lock
@@ -145,12 +149,18 @@ ORDER BY version;
 
 -- name: page
 -- The first orders behind a place in the order of {column}, a row per line. What is NULL asks for nothing: planned for
--- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`.
+-- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`. With the head of a
+-- stream, as `get` has it.
 SELECT
+    p.top, p.epoch,
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     o.address, o.note, o.discount_code, o.tax_included,
     l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-FROM (
+FROM (VALUES (true)) AS always
+LEFT JOIN (
+    SELECT s.top, s.salt || '.' || d.generation AS epoch FROM streams AS s CROSS JOIN deployment AS d WHERE s.channel = $12
+) AS p ON true
+LEFT JOIN (
     SELECT *
     FROM orders
     WHERE ({column}, number) {behind} ($9, $10)
@@ -163,7 +173,7 @@ FROM (
         AND ($7::text IS NULL OR search @@ websearch_to_tsquery('simple', $7) OR number = $8)
     ORDER BY {column} {direction}, number {direction}
     LIMIT $11
-) AS o
+) AS o ON true
 LEFT JOIN order_lines AS l ON l.order_id = o.id
 ORDER BY o.{column} {direction}, o.number {direction}, l.line;
 

@@ -1,7 +1,8 @@
-"""A short run of `make fuzz-api`: requests that nobody thought of, as each role."""
+"""A minute of `make fuzz-api`: requests that nobody thought of, as all roles at once."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -9,18 +10,18 @@ import pytest
 from tests.fuzz.run import ENVIRONMENT, ROLES, fuzz
 from tests.services.orderwire import Orderwire, orderwire
 
-SECONDS = 3
+SECONDS = 15  # of each role
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def node() -> Iterator[Orderwire]:
     with orderwire(environment=ENVIRONMENT, arguments=["--demo"]) as running:
         yield running
 
 
-@pytest.mark.parametrize("role", ROLES)
-async def test_every_answer_is_one_that_the_document_tells_of(node: Orderwire, role: str) -> None:
-    fuzzed = await fuzz(node.base_url, role, seconds=SECONDS, seed=len(role))
+@pytest.mark.timeout(120)
+async def test_every_answer_is_one_that_the_document_tells_of(node: Orderwire) -> None:
+    fuzzed = await asyncio.gather(*(fuzz(node.base_url, role, seconds=SECONDS, seed=len(role)) for role in ROLES))
 
-    assert fuzzed.is_good, fuzzed.report
+    assert all(each.is_good for each in fuzzed), "\n".join(each.report for each in fuzzed if not each.is_good)
     assert '"request_failed"' not in node.log()

@@ -101,7 +101,7 @@ async def test_page_by_page_a_list_is_what_was_asked_for_in_its_order(
         async with postgres.read() as unit:
             found: list[Order] = []
             after = which.begin(sort)
-            while page := await unit.orders.page(which, sort, after=after, limit=7):
+            while page := (await unit.orders.page_with("-", which, sort, after=after, limit=7)).state:
                 found += page
                 after = Mark.of(page[-1], sort)
         assert found == list(listed(shop.orders, which, sort)), which
@@ -149,7 +149,7 @@ async def test_words_are_looked_for_in_customers_and_products(
 ) -> None:
     sort = OrderSort.CHEAPEST
     async with postgres.read() as unit:
-        found = await unit.orders.page(OrderFilter(text=text), sort, after=sort.begin, limit=10)
+        found = (await unit.orders.page_with("-", OrderFilter(text=text), sort, after=sort.begin, limit=10)).state
     assert sorted(order.number for order in found) == numbers
     assert [library[order.number] for order in found] == list(found)
 
@@ -296,7 +296,8 @@ async def _rows_read(postgres: Postgres, which: OrderFilter, sort: OrderSort, af
     """Rows of tables that all steps of the plan have looked at, also those that they did not want."""
     async with postgres.readers.connection() as connection:
         explaining = _Explaining(connection)
-        await storage_orders.PostgresOrders(explaining).page(which, sort, after=after, limit=50)  # type: ignore[arg-type]
+        orders = storage_orders.PostgresOrders(explaining)  # type: ignore[arg-type]
+        await orders.page_with("orders:feed", which, sort, after=after, limit=50)
     assert explaining.plan is not None
     return _looked_at(explaining.plan)
 
@@ -308,10 +309,10 @@ class _Explaining:
         self._connection = connection
         self.plan: Mapping[str, Any] | None = None
 
-    async def fetch(self, query: str, *arguments: object) -> list[object]:
+    async def fetch(self, query: str, *arguments: object) -> list[dict[str, None]]:
         told = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *arguments)
         self.plan = orjson.loads(told)[0]["Plan"]
-        return []
+        return [{"id": None, "epoch": None}]
 
 
 def _looked_at(step: Mapping[str, Any]) -> int:

@@ -73,6 +73,24 @@ async def test_pages_are_in_order_of_code_and_come_with_the_position(uow: Memory
     assert (first.channel, uow.positions.asked) == (discounts(), [discounts()] * 2)
 
 
+async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> None:
+    reads: list[str] = []
+
+    class Recorder:
+        def __init__(self, of: object, name: str) -> None:
+            self._of, self._name = of, name
+
+        def __getattr__(self, method: str) -> object:
+            reads.append(self._name)
+            return getattr(self._of, method)
+
+    uow.positions = Recorder(uow.positions, "position")  # type: ignore[assignment]
+    uow.discounts = Recorder(uow.discounts, "state")  # type: ignore[assignment]
+    await service.page(uow, STAFF, after_code="", limit=1)
+
+    assert reads == ["position", "state"]
+
+
 @pytest.mark.parametrize(
     ("given", "at", "reason"),
     [

@@ -273,25 +273,6 @@ async def test_a_customer_who_asks_for_orders_of_somebody_has_their_own(uow: Mem
     assert [order.customer_id for order in of_staff.state.orders] == [asked.account_id]
 
 
-async def test_the_position_is_read_before_the_state(uow: MemoryUnitOfWork) -> None:
-    reads: list[str] = []
-    order = await placed(uow)
-
-    class Recorder:
-        def __init__(self, of: object, name: str) -> None:
-            self._of, self._name = of, name
-
-        def __getattr__(self, method: str) -> object:
-            reads.append(self._name)
-            return getattr(self._of, method)
-
-    uow.positions, uow.orders = Recorder(uow.positions, "position"), Recorder(uow.orders, "state")  # type: ignore[assignment]
-    await service.get(uow, CUSTOMER, order.id)
-    await service.page(uow, CUSTOMER, EVERYTHING, OrderSort.NEWEST, after=None, limit=1)
-
-    assert reads == ["position", "state"] * 2
-
-
 @pytest.mark.parametrize(("stock", "taken", "is_told"), [(9, 3, False), (9, 4, True), (9, 9, True), (5, 1, False)])
 async def test_staff_are_told_once_that_no_more_than_a_few_are_left(
     uow: MemoryUnitOfWork, stock: int, taken: int, is_told: bool

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from handlers.ids import new_id
 from handlers.orders.model import Order, Status
 from handlers.orders.schemas import LiveOrderBody, OrderBody
-from handlers.ports.domain import Position
+from handlers.ports.domain import Position, Snapshot
 from handlers.schemas import decode_cursor, encode_cursor
-from handlers.snapshot import Snapshot
 from tests.doubles import NOW
 
 ORDER = Order(uuid4(), 1, uuid4(), Status.PLACED, 1, "EUR", (), NOW, NOW)

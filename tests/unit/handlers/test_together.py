@@ -219,6 +219,17 @@ async def test_who_gives_up_takes_nobody_along(database: GuardedDatabase, caller
     assert (outcomes["a"], type(outcomes["b"]), outcomes["c"]) == ("a", asyncio.CancelledError, "c")
 
 
+async def test_nobody_is_left_waiting_where_it_ends_in_the_middle(callers: Callers) -> None:
+    await busy(callers)
+    tasks = [task for task in asyncio.all_tasks() if task.get_name() == "together"]
+    for task in tasks:
+        task.cancel()
+
+    outcomes = await asyncio.wait_for(asyncio.gather(*callers.asked.values(), return_exceptions=True), 5)
+
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+
+
 async def test_what_is_done_for_many_is_done_in_the_name_of_none(database: GuardedDatabase) -> None:
     together = Together(database)
     database.gate.set()

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
 from handlers.errors import NotFound, Unavailable
-from handlers.ports.domain import UnitOfWork
+from handlers.ports.domain import UnitOfWork, Wants
 from handlers.work import Work
 from tests.doubles import MemoryDatabase, MemoryUnitOfWork, a_product
+
+WANTS = Wants(UUID(int=1), None, (), None)
 
 
 class Slow:
@@ -100,6 +103,37 @@ async def test_how_an_abandoned_work_ends_is_logged(error: Exception | None, eve
     assert [entry["event"] for entry in logs] == [f"abandoned_work_{event}"]
 
 
+@pytest.mark.parametrize(
+    ("error", "event"), [(None, "finished"), (NotFound(), "refused"), (ZeroDivisionError(), "failed")]
+)
+async def test_what_was_to_be_done_together_is_done_also_when_its_caller_is_gone(
+    error: Exception | None, event: str
+) -> None:
+    database, command = MemoryDatabase(), Slow(error)
+
+    with capture_logs() as logs:
+        async with Work(database) as work:
+            await abandon(work.write_together(command, WANTS), command)
+            command.go_on.set()
+
+    assert [entry["event"] for entry in logs] == [f"abandoned_work_{event}"]
+    assert bool(database.state.products.rows) == (error is None)
+
+
+async def test_what_is_one_too_many_is_refused_whichever_way_it_comes() -> None:
+    together, alone = Slow(), Slow()
+
+    async with Work(MemoryDatabase(), limit=2) as work:
+        await abandon(work.write_together(together, WANTS), together)
+        await abandon(work.write(alone), alone)
+        with pytest.raises(Unavailable):
+            await work.write_together(Slow(), WANTS)
+        with pytest.raises(Unavailable):
+            await work.write(Slow())
+        together.go_on.set()
+        alone.go_on.set()
+
+
 async def test_what_is_one_too_many_is_refused() -> None:
     command = Slow()
 
@@ -118,3 +152,5 @@ async def test_after_closing_nothing_is_begun() -> None:
 
     with pytest.raises(Unavailable):
         await work.write(Slow())
+    with pytest.raises(Unavailable):
+        await work.write_together(Slow(), WANTS)
