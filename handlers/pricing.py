@@ -6,7 +6,6 @@ is what adds up: the shares of a discount are the discount, a net amount and its
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -41,10 +40,11 @@ def spread(amount: int, over: Sequence[int]) -> Sequence[int]:
 
 def taxes(amounts: Sequence[tuple[int, int]], *, included: bool) -> Sequence[Tax]:
     """Of (rate, amount) pairs, one for each rate but zero, lowest first; is the tax `included` in the amounts?"""
-    totals: Counter[int] = Counter()
+    totals: dict[int, int] = {}
     for rate, amount in amounts:
-        totals[rate] += amount
-    return [_tax(rate, totals[rate], included=included) for rate in sorted(totals) if rate]
+        if rate:
+            totals[rate] = totals.get(rate, 0) + amount
+    return [_tax(rate, totals[rate], included=included) for rate in sorted(totals)]
 
 
 def _tax(rate: int, amount: int, *, included: bool) -> Tax:

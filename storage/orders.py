@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -166,7 +167,7 @@ def _asked_for(which: OrderFilter) -> Sequence[object]:
 
 
 def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
-    for order_id, group in groupby(rows, key=lambda row: row["id"]):
+    for order_id, group in groupby(rows, key=itemgetter("id")):
         if order_id is None:  # only the position
             continue
         lines = list(group)

@@ -113,16 +113,7 @@ class LineBody(Body):
 
     @classmethod
     def of(cls, line: Line) -> Self:
-        return cls(
-            product_id=line.product_id,
-            sku=line.sku,
-            name=line.name,
-            unit_price=line.unit_price,
-            quantity=line.quantity,
-            tax_rate=line.tax_rate,
-            discount=line.discount,
-            total=line.total,
-        )
+        return cls.model_validate(line, from_attributes=True)
 
 
 class TaxBody(Body):
