@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -32,6 +30,9 @@ _COLUMNS = {
     OrderSort.CHEAPEST: "total",
 }
 
+_LINES = ("product_ids", "skus", "names", "unit_prices", "quantities", "tax_rates", "discounts")
+"""Arrays of what a `Line` is made of."""
+
 
 def _page(sort: OrderSort) -> str:
     direction, behind = ("DESC", "<") if sort.is_descending else ("ASC", ">")
@@ -58,14 +59,16 @@ class PostgresOrders:
         return (await self.get_with("", order_id)).state
 
     async def get_with(self, channel: str, order_id: UUID) -> Snapshot[Order | None]:
-        rows = await self.connection.fetch(SQL["get"], order_id, channel)
-        return Snapshot(next(_orders(rows), None), channel, position_of(rows[0]))
+        [row] = await self.connection.fetch(SQL["get"], order_id, channel)
+        return Snapshot(_order(row), channel, position_of(row))
 
     async def lock(self, order_id: UUID) -> Order | None:
-        return next(_orders(await self.connection.fetch(SQL["lock"], order_id)), None)
+        await self.connection.execute(SQL["lock"], order_id)
+        return await self.get(order_id)
 
     async def lock_due(self, now: datetime) -> Order | None:
-        return next(_orders(await self.connection.fetch(SQL["lock_due"], now)), None)
+        due = await self.connection.fetchval(SQL["lock_due"], now)
+        return None if due is None else await self.get(due)
 
     async def save(self, order: Order, change: Change) -> None:
         await self.connection.execute(
@@ -112,7 +115,8 @@ class PostgresOrders:
             limit,
             channel,
         )
-        return Snapshot(list(_orders(rows)), channel, position_of(rows[0]))
+        orders = [order for order in map(_order, rows) if order is not None]
+        return Snapshot(orders, channel, position_of(rows[0]))
 
     async def count(self, which: OrderFilter) -> int:
         counted: int = await self.connection.fetchval(SQL["count"], *_asked_for(which))
@@ -166,29 +170,27 @@ def _asked_for(which: OrderFilter) -> Sequence[object]:
     )
 
 
-def _orders(rows: Iterable[asyncpg.Record]) -> Iterator[Order]:
-    for order_id, group in groupby(rows, key=itemgetter("id")):
-        if order_id is None:  # only the position
-            continue
-        lines = list(group)
-        first = lines[0]
-        yield Order(
-            id=first["id"],
-            number=first["number"],
-            customer_id=first["customer_id"],
-            status=Status(first["status"]),
-            version=first["version"],
-            currency=first["currency"],
-            lines=tuple(_line(row) for row in lines if row["product_id"] is not None),
-            created_at=first["created_at"],
-            updated_at=first["updated_at"],
-            expires_at=first["expires_at"],
-            refunded=first["refunded"],
-            address=None if first["address"] is None else Address(**orjson.loads(first["address"])),
-            note=first["note"],
-            discount_code=first["discount_code"],
-            tax_included=first["tax_included"],
-        )
+def _order(row: asyncpg.Record) -> Order | None:
+    """None for a row that has only the head of a stream."""
+    if row["id"] is None:
+        return None
+    return Order(
+        id=row["id"],
+        number=row["number"],
+        customer_id=row["customer_id"],
+        status=Status(row["status"]),
+        version=row["version"],
+        currency=row["currency"],
+        lines=() if row["skus"] is None else tuple(map(Line, *(row[column] for column in _LINES))),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        expires_at=row["expires_at"],
+        refunded=row["refunded"],
+        address=None if row["address"] is None else Address(**orjson.loads(row["address"])),
+        note=row["note"],
+        discount_code=row["discount_code"],
+        tax_included=row["tax_included"],
+    )
 
 
 def _as_json(address: Address | None) -> str | None:
@@ -203,16 +205,4 @@ def _change(row: asyncpg.Record) -> Change:
         row["changed_at"],
         By(row["changed_by"]),
         row["account_id"],
-    )
-
-
-def _line(row: asyncpg.Record) -> Line:
-    return Line(
-        row["product_id"],
-        row["sku"],
-        row["name"],
-        row["unit_price"],
-        row["quantity"],
-        row["tax_rate"],
-        row["discount"],
     )

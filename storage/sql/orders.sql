@@ -60,51 +60,39 @@ SET
     quantity = excluded.quantity, tax_rate = excluded.tax_rate, discount = excluded.discount;
 
 -- name: get
--- One order, a row per line, with the head of a stream; one row if there is no such order, and NULLs for what there is not.
+-- One order, its lines as arrays, with the head of a stream; one row in any case, with NULLs for what there is not.
 SELECT
     p.top, p.epoch,
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     o.address, o.note, o.discount_code, o.tax_included,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
+    l.product_ids, l.skus, l.names, l.unit_prices, l.quantities, l.tax_rates, l.discounts
 FROM (VALUES (true)) AS always
 LEFT JOIN (
     SELECT s.top, s.salt || '.' || d.generation AS epoch FROM streams AS s CROSS JOIN deployment AS d WHERE s.channel = $2
 ) AS p ON true
 LEFT JOIN orders AS o ON o.id = $1
-LEFT JOIN order_lines AS l ON l.order_id = o.id
-ORDER BY l.line;
+LEFT JOIN LATERAL (
+    SELECT
+        array_agg(product_id) AS product_ids, array_agg(sku) AS skus, array_agg(name) AS names,
+        array_agg(unit_price) AS unit_prices, array_agg(quantity) AS quantities, array_agg(tax_rate) AS tax_rates,
+        array_agg(discount) AS discounts
+    FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY line) AS lines
+) AS l ON true;
 
 -- name: lock
--- One order, a row per line, locked against changes (not against lines or payments that refer to it).
-SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note, o.discount_code, o.tax_included,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-FROM orders AS o
-LEFT JOIN order_lines AS l ON l.order_id = o.id
-WHERE o.id = $1
-ORDER BY l.line
-FOR NO KEY UPDATE OF o;
+-- Lock an order against changes (not against lines or payments that refer to it). What is in it is read afterwards: a statement that
+-- has waited for the row still sees its lines as they were when it began.
+SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due
--- The order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` reads it.
-SELECT
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note, o.discount_code, o.tax_included,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-FROM orders AS o
-LEFT JOIN order_lines AS l ON l.order_id = o.id
-WHERE o.id = (
-    SELECT id
-    FROM orders
-    WHERE expires_at <= $1
-        AND NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id AND status = 'processing')
-    ORDER BY expires_at
-    LIMIT 1
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-ORDER BY l.line
-FOR NO KEY UPDATE OF o;
+-- Lock the order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` does.
+SELECT id
+FROM orders
+WHERE expires_at <= $1
+    AND NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id AND status = 'processing')
+ORDER BY expires_at
+LIMIT 1
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: save
 -- Write what changes in the life of an order, and the line of its history; count it as what it is now, unless it is not counted
@@ -148,14 +136,14 @@ WHERE order_id = $1
 ORDER BY version;
 
 -- name: page
--- The first orders behind a place in the order of {column}, a row per line. What is NULL asks for nothing: planned for
--- its values, only what is asked for is left of it. {column}, {direction} and {behind} are of `storage.orders`. With the head of a
--- stream, as `get` has it.
+-- The first orders behind a place in the order of {column}, a row for each and one if there is none, otherwise as `get` has them.
+-- What is NULL asks for nothing: planned for its values, only what is asked for is left of it. {column}, {direction} and {behind}
+-- are of `storage.orders`.
 SELECT
     p.top, p.epoch,
     o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
     o.address, o.note, o.discount_code, o.tax_included,
-    l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
+    l.product_ids, l.skus, l.names, l.unit_prices, l.quantities, l.tax_rates, l.discounts
 FROM (VALUES (true)) AS always
 LEFT JOIN (
     SELECT s.top, s.salt || '.' || d.generation AS epoch FROM streams AS s CROSS JOIN deployment AS d WHERE s.channel = $12
@@ -174,8 +162,14 @@ LEFT JOIN (
     ORDER BY {column} {direction}, number {direction}
     LIMIT $11
 ) AS o ON true
-LEFT JOIN order_lines AS l ON l.order_id = o.id
-ORDER BY o.{column} {direction}, o.number {direction}, l.line;
+LEFT JOIN LATERAL (
+    SELECT
+        array_agg(product_id) AS product_ids, array_agg(sku) AS skus, array_agg(name) AS names,
+        array_agg(unit_price) AS unit_prices, array_agg(quantity) AS quantities, array_agg(tax_rate) AS tax_rates,
+        array_agg(discount) AS discounts
+    FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY line) AS lines
+) AS l ON true
+ORDER BY o.{column} {direction}, o.number {direction};
 
 -- name: count
 -- How many orders there are of those that `page` asks for.

@@ -246,6 +246,31 @@ async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
     assert found.version == 21
 
 
+@pytest.mark.parametrize("is_due", [False, True])
+async def test_who_waited_for_a_draft_sees_what_is_in_it_now(
+    database: Database, customer: Account, *, is_due: bool
+) -> None:
+    mug, pot = await stocked(database, 9, 9)
+    draft = replace(order_of(customer, mug), status=Status.DRAFT, expires_at=NOW)
+    async with database.transaction() as unit:
+        draft = await placed_by(unit, draft)
+    lines = tuple(Line(product.id, product.sku, product.name, 99, 2) for product in (pot, mug))
+    changed = replace(draft, lines=lines, version=2)
+
+    async def wait() -> Order | None:
+        async with database.transaction() as unit:
+            return await unit.orders.lock(draft.id)
+
+    async with asyncio.TaskGroup() as tasks, database.transaction() as unit:
+        await (unit.orders.lock_due(NOW) if is_due else unit.orders.lock(draft.id))
+        waiting = tasks.create_task(wait())
+        await asyncio.sleep(0.1)
+        await unit.orders.redraft(changed, Change.of(changed, Action.EDIT, By.TIME))
+        assert not waiting.done()
+
+    assert waiting.result() == changed
+
+
 async def test_an_account_is_found_by_id_and_address_and_its_address_is_unique(
     database: Database, customer: Account
 ) -> None:
