@@ -234,7 +234,7 @@ async def test_reads_share_so_many_connections_and_wait_for_them(deploy: Deploy,
         async with deploy(settings) as node:
             async with locked(postgres_url, "orders"):
                 first = asyncio.create_task(answers(node, "orders"))
-                await until_waiting(postgres_url)
+                await until_waiting(postgres_url, "orderwire read")
                 second, seconds = await answers(node, "products")
                 assert second == status
                 assert seconds < 2  # the default
@@ -249,18 +249,22 @@ async def test_writes_share_so_many_connections(deploy: Deploy, postgres_url: st
             orders = f"{node.url}/api/v1/orders"
             async with locked(postgres_url, "products"):
                 first = asyncio.create_task(node.http.post(orders, json=items, headers=BEARER))
-                await until_waiting(postgres_url)
+                await until_waiting(postgres_url, "orderwire")
                 async with node.http.post(f"{orders}/{uuid4()}/cancel", headers=BEARER) as second:
                     assert second.status == status
             async with await first as answered:
                 assert answered.status == 422
 
 
-async def until_waiting(url: str) -> None:
-    """Returns when a statement waits for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+async def until_waiting(url: str, pool: str) -> None:
+    """Returns when a statement on one of the pool's connections waits for a lock."""
+    waiting = """
+        SELECT count(*)
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'
+    """
     async with connected(url) as connection:
-        while not await connection.fetchval(waiting):
+        while not await connection.fetchval(waiting, pool):
             await connection.execute("SELECT pg_sleep(0.01)")
 
 
@@ -461,7 +465,7 @@ async def test_so_many_events_are_in_its_hands(
         async with locked(postgres_url, "publications"):
             for number in range(5):
                 await amqp.emit(event(number, "ns:a"))
-            await until_waiting(postgres_url)
+            await until_waiting(postgres_url, "orderwire append")
             queue = await amqp.queue("fanout_queue")
             while (await queue.declare()).message_count != 3:  # noqa: ASYNC110 - RabbitMQ tells nobody
                 await asyncio.sleep(0.05)
