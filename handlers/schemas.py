@@ -152,6 +152,8 @@ class Selected(Generic[B_co]):
     include: Mapping[str, Any] | None
 
     def encode(self) -> bytes:
+        if self.include is None:
+            return self.body.encode()
         return orjson.dumps(self.body.model_dump(mode="json", include=self.include))
 
 

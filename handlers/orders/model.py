@@ -213,7 +213,7 @@ class Order:
     def total(self) -> int:
         """What is to be paid."""
         on_top = 0 if self.tax_included else sum(tax.amount for tax in self.taxes)
-        return self.subtotal - self.discount + on_top
+        return sum(line.total for line in self.lines) + on_top
 
     def after(self, action: Action, now: datetime) -> Order:
         """This order once `action` was taken; raises IllegalTransition where it may not be."""
