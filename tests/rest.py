@@ -28,6 +28,7 @@ from server.routes import STREAMED, build_routes, identify_by
 from storage.postgres import Postgres, PostgresOptions, open_postgres
 from storage.sandbox import Sandbox
 from tests.doubles import a_product
+from tests.locks import until_blocked
 from tests.openapi_document import check_answer
 
 PASSWORD = "a long enough password"  # of every account here
@@ -125,12 +126,8 @@ class PostgresRest(Rest):
 
     async def until_blocked(self, statements: int = 1) -> None:
         """Return once so many statements in this database wait for locks that other transactions hold."""
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
         async with self.postgres.pool.connection() as connection:
-            while await connection.fetchval(waiting) < statements:
-                await connection.execute("SELECT pg_sleep(0.01)")
+            await until_blocked(connection, statements)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from handlers.products.model import Product
 from handlers.rules import Rules
 from storage.postgres import Postgres, open_postgres
 from tests.database_options import postgres_options
+from tests.locks import until_blocked
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 RULES = Rules(low_stock=2)
@@ -237,8 +238,8 @@ async def test_who_waited_for_a_product_takes_what_is_left(postgres: Postgres, a
     async with asyncio.TaskGroup() as tasks, postgres.transaction() as uow:
         await uow.products.take([Quantity(mug.id, 3)])
         waiting = tasks.create_task(run(postgres, [Wish(ada, mug, 1) for _ in range(4)]))
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        async with postgres.readers.connection() as connection:
+            await until_blocked(connection)
 
     assert kinds(waiting.result()) == [Reply, Reply, OutOfStock, OutOfStock]
     assert await stock_of(postgres, mug) == 0

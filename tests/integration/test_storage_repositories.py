@@ -23,6 +23,7 @@ from handlers.products.model import Product
 from storage.postgres import Postgres, open_postgres
 from storage.streams import StreamsOptions, open_streams
 from tests.database_options import postgres_options
+from tests.locks import until_blocked
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -248,7 +249,7 @@ async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
 
 @pytest.mark.parametrize("is_due", [False, True])
 async def test_who_waited_for_a_draft_sees_what_is_in_it_now(
-    database: Database, customer: Account, *, is_due: bool
+    postgres: Postgres, database: Database, customer: Account, *, is_due: bool
 ) -> None:
     mug, pot = await stocked(database, 9, 9)
     draft = replace(order_of(customer, mug), status=Status.DRAFT, expires_at=NOW)
@@ -264,7 +265,8 @@ async def test_who_waited_for_a_draft_sees_what_is_in_it_now(
     async with asyncio.TaskGroup() as tasks, database.transaction() as unit:
         await (unit.orders.lock_due(NOW) if is_due else unit.orders.lock(draft.id))
         waiting = tasks.create_task(wait())
-        await asyncio.sleep(0.1)
+        async with postgres.readers.connection() as connection:
+            await until_blocked(connection)
         await unit.orders.redraft(changed, Change.of(changed, Action.EDIT, By.TIME))
         assert not waiting.done()
 

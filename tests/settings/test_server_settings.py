@@ -40,6 +40,7 @@ from tests.deployment import (
     signed,
 )
 from tests.integration.websocket_node import Client
+from tests.locks import until_blocked
 from tests.services import stripe
 from tests.services.orderwire import orderwire
 from tests.services.proxy import open_proxy
@@ -258,14 +259,8 @@ async def test_writes_share_so_many_connections(deploy: Deploy, postgres_url: st
 
 async def until_waiting(url: str, pool: str) -> None:
     """Returns when a statement on one of the pool's connections waits for a lock."""
-    waiting = """
-        SELECT count(*)
-        FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'
-    """
     async with connected(url) as connection:
-        while not await connection.fetchval(waiting, pool):
-            await connection.execute("SELECT pg_sleep(0.01)")
+        await until_blocked(connection, by=pool)
 
 
 @pytest.mark.shows("database.deadline")

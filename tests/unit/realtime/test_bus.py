@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.ports.streams import Publication, Published
-from realtime.bus import decode, encode
+from realtime.bus import Item, Membership, Order, decode, encode
 
 U64 = st.integers(0, 2**64 - 1)
 PUBLICATION = st.builds(
@@ -19,6 +19,18 @@ PUBLISHED = st.builds(Published, st.text(max_size=60), st.text(max_size=20), PUB
 @given(st.lists(PUBLISHED, max_size=20))
 def test_a_batch_comes_back_as_it_was(published: list[Published]) -> None:
     assert list(decode(encode(published))) == published
+
+
+JOINS = st.builds(Membership, st.text(max_size=3), st.binary(max_size=20), st.booleans())
+ORDERS = st.builds(Order, st.text(max_size=3), st.binary(max_size=20))
+
+
+@given(st.lists(PUBLISHED | JOINS | ORDERS, max_size=20), st.data())
+def test_what_nobody_hears_is_left_out_and_orders_are_for_all(items: list[Item], data: st.DataObject) -> None:
+    names = sorted({item.channel for item in items if not isinstance(item, Order)})
+    heard = data.draw(st.sets(st.sampled_from(names)) if names else st.just(set()))
+    expected = [item for item in items if isinstance(item, Order) or item.channel in heard]
+    assert list(decode(encode(items), heard.__contains__)) == expected
 
 
 @given(st.lists(PUBLISHED, min_size=1, max_size=3), st.data())
