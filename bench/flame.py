@@ -63,7 +63,7 @@ def _record(stage: Stage) -> list[str]:
     ours = Target(OURS, "centrifuge", stage.shop.staff_token, stage.node.port, stage.node.pid)
     with tempfile.NamedTemporaryFile("r") as stacks:
         # Looking on while it runs: to stop it for each sample would join what it writes, and save it most of the work.
-        # So C functions are not seen; below `SocketWire.write` there is the kernel's.
+        # So C functions are not seen; below `SocketBatch.write` there is little but the kernel's.
         options = ["--nonblocking", "--rate", "250", "--format", "raw", "--output", stacks.name]
         command = [str(_SPY), "record", "--pid", str(stage.node.pid), "--duration", str(SECONDS - 2), *options]
         with subprocess.Popen(command) as spy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
@@ -16,6 +17,7 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published
 from realtime.protocol.filters import Filter
 from realtime.protocol.messages import Subscribed
+from realtime.wire import Batch, Sink
 
 RING_LENGTH: Final = 128
 RING_BYTES: Final = 256 * 1024
@@ -44,13 +46,11 @@ class Subscriber(Protocol):
     pending: list[bytes]
     """Frames to be written at the next flush, in order. Flushing puts a new list in its place."""
 
-    def send(self, data: bytes, /) -> bool:
-        """Write this now. False: it was not written, the client is too far behind. Never raises; to a connection that
-        is gone nothing is written."""
-        ...
+    @property
+    def wire(self) -> Sink: ...
 
     def overflowed(self) -> None:
-        """What `send` did not write is not kept: the connection closes itself."""
+        """What the wire did not write is not kept: the connection closes itself."""
         ...
 
     def hold(self, channel: str, frame: bytes) -> bool:
@@ -65,6 +65,34 @@ class Subscriber(Protocol):
     def dropped(self, channel: str) -> None:
         """The hub no longer serves this subscription: it cannot do so without a gap."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Subscribers, and their wires in the same order."""
+
+    subscribers: Sequence[Subscriber]
+    wires: Batch
+
+
+class Roster:
+    """The subscribers that share an encoding. `groups` are all of them, as who writes to them has divided them; None
+    since they changed."""
+
+    __slots__ = ("groups", "subscribers")
+
+    def __init__(self) -> None:
+        self.subscribers: dict[Subscriber, None] = {}
+        self.groups: Sequence[Group] | None = None
+
+    def add(self, subscriber: Subscriber) -> None:
+        self.subscribers[subscriber] = None
+        self.groups = None
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Raises KeyError."""
+        del self.subscribers[subscriber]
+        self.groups = None
 
 
 class Ticket:
@@ -129,7 +157,7 @@ class Channel:
         self.awaits_repair = False
         self.opening: asyncio.Future[bool] | None = None
         self.early: list[Published] = []
-        self.live: dict[Encoding, dict[Subscriber, None]] = {}
+        self.live: dict[Encoding, Roster] = {}
         self.joining: dict[Subscriber, Ticket] = {}
         # Of the live ones those that are told who joins and leaves; made when needed.
         self.watching: set[Subscriber] | None = None
@@ -208,7 +236,9 @@ class Channel:
         return list(islice(self._ring, len(self._ring) - missed, None))
 
     def add_live(self, subscriber: Subscriber) -> None:
-        self.live.setdefault(subscriber.encoding, {})[subscriber] = None
+        if (roster := self.live.get(subscriber.encoding)) is None:
+            roster = self.live[subscriber.encoding] = Roster()
+        roster.add(subscriber)
 
     def watch(self, subscriber: Subscriber) -> None:
         """Tell a live subscriber from now on who joins and leaves."""
@@ -246,11 +276,11 @@ class Channel:
             self.publishers = self.publishers or None
         if self.watching is not None:
             self.watching.discard(subscriber)
-        sharing = self.live.get(subscriber.encoding)
-        if sharing is None or subscriber not in sharing:
+        roster = self.live.get(subscriber.encoding)
+        if roster is None or subscriber not in roster.subscribers:
             return False
-        del sharing[subscriber]
-        if not sharing:
+        roster.remove(subscriber)
+        if not roster.subscribers:
             del self.live[subscriber.encoding]
         return True
 

@@ -154,7 +154,7 @@ class Channels:
         self._forget(channel)
         self._metrics.resets.inc()
         log.warning("stream_reset", channel=channel.name, offset=channel.last)
-        heard = [subscriber for subscribers in channel.live.values() for subscriber in subscribers]
+        heard = [subscriber for roster in channel.live.values() for subscriber in roster.subscribers]
         self._metrics.subscriptions.dec(len(heard))
         channel.live.clear()
         channel.watching = channel.filters = channel.publishers = channel.deltas = None
@@ -180,17 +180,17 @@ class Channels:
     def _hand_out_to_all(self, channel: Channel, publications: Sequence[Publication]) -> None:
         """What comes together is one for each subscriber: so the work for one falls as more is published."""
         count = 0
-        for encoding, subscribers in channel.live.items():
+        for encoding, roster in channel.live.items():
             frames = b"".join([encoding.publication(channel.name, publication) for publication in publications])
-            self._flusher.hand(subscribers, frames)
-            count += len(subscribers)
+            self._flusher.hand(roster, frames)
+            count += len(roster.subscribers)
         for publication in publications:
             self._handed_out(channel, publication, count)
 
     def _hand_out_to_some(self, channel: Channel, publication: Publication) -> None:
         count = 0
-        for encoding, subscribers in channel.live.items():
-            meant = _meant(channel, subscribers, publication)
+        for encoding, roster in channel.live.items():
+            meant = _meant(channel, roster.subscribers, publication)
             if channel.deltas is not None:
                 _hand_out_differences(channel, channel.deltas, encoding, meant, publication)
             else:

@@ -42,6 +42,7 @@ from realtime.session_effects import (
     Rejected,
     Say,
 )
+from realtime.wire import Wire
 
 log = structlog.get_logger(__name__)
 
@@ -55,29 +56,6 @@ _CATCH_UP_PATIENCE: Final = 10.0
 
 class ClientEncoding(Encoding, Protocol):
     def message(self, message: Message) -> bytes: ...
-
-
-class Wire(Protocol):
-    """A transport's end of one connection."""
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that the socket has not taken yet."""
-        ...
-
-    def write(self, data: bytes) -> bool:
-        """False, and nothing is written: the socket has not taken all of what was written before, and with this it
-        would be further behind than a client may be. Never raises; writing to a connection that is gone does nothing.
-        """
-        ...
-
-    async def drain(self) -> None:
-        """Return when the socket has taken most of it. Raises ConnectionError when the connection is gone."""
-        ...
-
-    def end(self, why: Disconnect | Closing) -> None:
-        """Say goodbye and close. Nothing is written after it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +84,18 @@ class Connection:
         "_session",
         "_shared",
         "_tasks",
-        "_wire",
         "bucket",
         "encoding",
         "pending",
-        "send",
         "transport",
+        "wire",
     )
 
     def __init__(
         self, session: Session, wire: Wire, encoding: ClientEncoding, shared: Surroundings, transport: str
     ) -> None:
         self._session = session
-        self._wire = wire
+        self.wire = wire
         self._shared = shared
         self._tasks: set[asyncio.Task[None]] | None = None
         # By channel, while the client is behind.
@@ -126,7 +103,6 @@ class Connection:
         self.encoding = encoding
         self.transport = transport
         self.pending: list[bytes] = []
-        self.send: Callable[[bytes], bool] = wire.write
         self.bucket: int | None = None
         self._is_welcomed = False
 
@@ -191,7 +167,7 @@ class Connection:
     def hold(self, channel: str, frame: bytes) -> bool:
         if self._held is not None:
             self._held[channel] = frame
-        elif self._wire.buffered > _BEHIND:
+        elif self.wire.buffered > _BEHIND:
             self._held = {channel: frame}
             self._start(self._release())
         else:
@@ -201,7 +177,7 @@ class Connection:
     async def _release(self) -> None:
         """When the client has taken most of what was sent to it, send what was held."""
         try:
-            await self._wire.drain()
+            await self.wire.drain()
         except ConnectionError:
             self.detach()
             return
@@ -212,12 +188,12 @@ class Connection:
     async def writable(self) -> None:
         self._shared.flusher.flush(self)
         while True:
-            buffered = self._wire.buffered
+            buffered = self.wire.buffered
             try:
                 async with asyncio.timeout(_CATCH_UP_PATIENCE):
-                    return await self._wire.drain()
+                    return await self.wire.drain()
             except TimeoutError:
-                if self._wire.buffered >= buffered:
+                if self.wire.buffered >= buffered:
                     return self.close(Disconnect.SLOW)
             except ConnectionError:
                 return self.detach()
@@ -277,7 +253,7 @@ class Connection:
             self._shared.flusher.flush(self)
         self._part(why)
         self.detach()
-        self._wire.end(why)
+        self.wire.end(why)
 
     def gone(self) -> None:
         """Nothing of the connection is left."""

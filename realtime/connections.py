@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from handlers.clock import utc_now
 from realtime.commands import Commands
-from realtime.connection import ClientEncoding, Connection, Surroundings, Wire
+from realtime.connection import ClientEncoding, Connection, Surroundings
 from realtime.flusher import Flusher
 from realtime.identities import Identities
 from realtime.life_cycle import LifeCycle
@@ -24,6 +24,7 @@ from realtime.protocol.messages import Codec, Route
 from realtime.rate_limits import UNLIMITED, Meters, RateLimits
 from realtime.session import Session
 from realtime.session_effects import ClientOptions
+from realtime.wire import Wire
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05

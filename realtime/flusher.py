@@ -1,5 +1,7 @@
 """Writing what is pending: one joined write per client, in short slices between which the loop does other work.
 
+Clients that are sent the same are written to together (`MakeBatch`), so that little is done for each of them.
+
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
 rises, with no setting for it. Rounds take what the loop's other work leaves of four fifths of its time: where the next
 one would come too early it waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what
@@ -12,16 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
-from realtime.channel import Subscriber
+from realtime.channel import Group, Roster, Subscriber
 from realtime.loop_share import LoopShare
 from realtime.metrics import RealtimeMetrics
 from realtime.turns import Turns
+from realtime.wire import MakeBatch, OneByOne
 
 _SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
-_CLIENTS_BETWEEN_LOOKS: Final = 8  # at the clock
+_TOGETHER: Final = 64  # clients written to between two looks at the clock
 _OTHERS_SHARE: Final = 3
 _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
 
@@ -29,24 +33,30 @@ _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
 class Flusher:
     """Lives on one event loop; bounded by the connections there are.
 
-    A round writes to each client in it what all of it get (`_common`, when there was nothing else to do as it came) and
-    then what the client has pending. While there is neither a round nor an answer, nobody has anything pending.
+    A round writes to each client what it has pending. While there is neither a round nor an answer, nobody has anything
+    pending: what is for a whole roster then is `_common` to its groups, and on nobody's list. It is written first.
     """
 
     def __init__(
         self,
         metrics: RealtimeMetrics,
+        make_batch: MakeBatch = OneByOne,
         *,
+        fewest: int = 8,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
+        """`fewest` subscribers that are written to together."""
         self._metrics = metrics
+        self._make_batch = make_batch
+        self._fewest = fewest
         self._clock = clock
         self._turns = Turns(self._slice, clock=clock)
         self._wall = wall
         self._dirty: dict[Subscriber, None] = {}
         self._round: dict[Subscriber, None] = {}
+        self._groups: list[Group] = []
         self._common = b""
         self._answers: dict[Subscriber, None] = {}
         self._is_scheduled = False
@@ -58,15 +68,19 @@ class Flusher:
         self._waiting_times: list[int] = []
         self._round_times: list[int] = []
 
-    def hand(self, subscribers: Mapping[Subscriber, None], data: bytes) -> None:
+    def hand(self, roster: Roster, data: bytes) -> None:
         """Send this to each of them, after what it has pending."""
-        if not self._is_scheduled and not self._answers:
-            self._round, self._common = dict(subscribers), data
+        if not self._is_scheduled and not self._answers and len(roster.subscribers) >= self._fewest:
+            if roster.groups is None:
+                roster.groups = self._divided(roster.subscribers)
+            self._groups, self._common = list(roster.groups), data
             self._schedule()
             return
-        for subscriber in subscribers:
+        if self._groups and not self._has_begun:
+            self._take_apart()
+        for subscriber in roster.subscribers:
             subscriber.pending.append(data)
-        self.mark(subscribers)
+        self.mark(roster.subscribers)
 
     def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
         """These have something pending."""
@@ -86,19 +100,37 @@ class Flusher:
 
     def flush(self, subscriber: Subscriber) -> None:
         """Write what there is for one client, now."""
-        common = b""
-        if self._common and subscriber in self._round:
-            del self._round[subscriber]
-            common = self._common
-        self._write(subscriber, common)
-
-    def _write(self, subscriber: Subscriber, common: bytes) -> None:
-        frames = subscriber.pending
-        if frames:
-            subscriber.pending = []
-            common = self._join([common, *frames] if common else frames)
-        if common and not subscriber.send(common):
+        for index, group in enumerate(self._groups):
+            if subscriber in group.subscribers:
+                del self._groups[index]
+                _write(group, self._common)
+                break
+        data = self._taken(subscriber)
+        if data and not subscriber.wire.write(data):
             subscriber.overflowed()
+
+    def _divided(self, subscribers: Iterable[Subscriber]) -> Sequence[Group]:
+        left = iter(subscribers)
+        return [self._group(some) for some in iter(lambda: list(islice(left, _TOGETHER)), [])]
+
+    def _group(self, subscribers: Sequence[Subscriber]) -> Group:
+        return Group(subscribers, self._make_batch([subscriber.wire for subscriber in subscribers]))
+
+    def _take_apart(self) -> None:
+        """Something else is for many of them too: what all get comes first on each one's list, to be joined with it."""
+        for group in self._groups:
+            for subscriber in group.subscribers:
+                subscriber.pending.insert(0, self._common)
+            self._dirty.update(dict.fromkeys(group.subscribers))
+        self._groups.clear()
+
+    def _taken(self, subscriber: Subscriber) -> bytes:
+        """What it has pending, as one."""
+        frames = subscriber.pending
+        if not frames:
+            return b""
+        subscriber.pending = []
+        return self._join(frames)
 
     def _join(self, frames: list[bytes]) -> bytes:
         """Most clients of a round have the same frames pending (the very objects), so they share one joined copy: in
@@ -126,19 +158,16 @@ class Flusher:
         began = self._clock()
         if not self._has_begun:
             self._begin_round(began)
-        until, waiting, common, count = began + _SLICE_SECONDS, self._round, self._common, 0
-        while waiting:
-            subscriber, _ = waiting.popitem()
-            if subscriber.pending:
-                self._write(subscriber, common)
-            elif common and not subscriber.send(common):
-                subscriber.overflowed()
-            count += 1
-            if not count % _CLIENTS_BETWEEN_LOOKS and self._clock() >= until:
-                break
-        now = self._clock()
+        until = now = began
+        until += _SLICE_SECONDS
+        while (self._groups or self._round) and now < until:
+            if self._groups:
+                _write(self._groups.pop(), self._common)
+            else:
+                self._write_some()
+            now = self._clock()
         self._share.spent(now - began)
-        if waiting:
+        if self._groups or self._round:
             self._turns.let_others(now, at_most=_OTHERS_SHARE * (now - began))
             return
         self._end_round()
@@ -147,11 +176,32 @@ class Flusher:
         else:
             self._is_scheduled = False
 
+    def _write_some(self) -> None:
+        """To the next ones of the round, together those that are next to each other and get the same."""
+        alike: list[Subscriber] = []
+        same = b""
+        for _ in range(min(len(self._round), _TOGETHER)):
+            subscriber, _ = self._round.popitem()
+            data = self._taken(subscriber)
+            if data is not same:
+                self._write_alike(alike, same)
+                alike, same = [], data
+            if data:
+                alike.append(subscriber)
+        self._write_alike(alike, same)
+
+    def _write_alike(self, subscribers: Sequence[Subscriber], data: bytes) -> None:
+        if len(subscribers) >= self._fewest:
+            _write(self._group(subscribers), data)
+            return
+        for subscriber in subscribers:
+            if not subscriber.wire.write(data):
+                subscriber.overflowed()
+
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
         self._share.begin(now)
-        if not self._round:  # whoever was to get what is common may have been answered meanwhile, and have got it then
-            self._round, self._dirty, self._common = self._dirty, {}, b""
+        self._round, self._dirty = self._dirty, {}
         self._round_times, self._waiting_times = self._waiting_times, []
 
     def _end_round(self) -> None:
@@ -161,3 +211,8 @@ class Flusher:
         self._round_times.clear()
         self._joined_of, self._joined, self._common = [], b"", b""
         self._has_begun = False
+
+
+def _write(group: Group, data: bytes) -> None:
+    for index in group.wires.write(data):
+        group.subscribers[index].overflowed()

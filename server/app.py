@@ -51,6 +51,7 @@ from realtime.relay import Relay
 from realtime.server_api import ServerApi
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
+from realtime.transports.batches import batch_of
 from realtime.transports.server_api import ServerApiEndpoint
 from server import asyncapi, openapi, options, stripe_provider
 from server.crew import Berth, MetricsPage
@@ -107,7 +108,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)
         relay = Relay(outbox, broker, metrics)
         namespaces = options.namespaces(settings)
-        flusher = Flusher(metrics)
+        flusher = Flusher(metrics, batch_of)
         hub = Hub(streams, bus, flusher, metrics, options.hub_options(settings))
         publisher = Publisher(streams, bus, metrics)
         life_cycle = LifeCycle(broker, metrics)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -49,20 +50,30 @@ class SocketWire:
     the event loop's way there would be the most.
     """
 
-    __slots__ = ("_most", "_number", "_transport", "_writer", "is_over", "why")
+    __slots__ = ("_most", "_transport", "_writer", "is_over", "number", "why")
 
     def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter, most: int) -> None:
         """`most`: bytes by which the client may be behind."""
         self._transport = transport
         self._writer = writer
         self._most = most
-        self._number = -1 if transport.get_extra_info("ssl_object") else transport.get_extra_info("socket").fileno()
+        self.number = -1 if transport.get_extra_info("ssl_object") else transport.get_extra_info("socket").fileno()
         self.why: Disconnect | Closing | None = None
         self.is_over = False  # nothing may be written any more
 
     @property
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
+
+    @property
+    def is_plain(self) -> bool:
+        """The socket may be written to past the transport. `number` is its descriptor then."""
+        return self.number >= 0
+
+    @property
+    def obstacles(self) -> Sequence[Callable[[], int]]:
+        """What, beside `is_over`, keeps the socket from being written to now, while it says anything but 0."""
+        return self._transport.is_closing, self._transport.get_write_buffer_size
 
     def write(self, data: bytes) -> bool:
         transport = self._transport
@@ -73,9 +84,9 @@ class SocketWire:
         if buffered:
             if buffered + len(data) > self._most:
                 return False
-        elif self._number >= 0:
+        elif self.is_plain:
             try:
-                sent = os.write(self._number, data)
+                sent = os.write(self.number, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -83,10 +94,14 @@ class SocketWire:
             if sent == len(data):
                 return True
             data = data[sent:]
+        self.leave_to_transport(data)
+        return True
+
+    def leave_to_transport(self, data: bytes) -> None:
+        """The socket has not taken this."""
         # uvloop's transport raises once it is closed, and one client's end must not end everybody's round.
         with suppress(RuntimeError):
-            transport.write(data)
-        return True
+            self._transport.write(data)
 
     async def drain(self) -> None:
         await self._writer.drain()

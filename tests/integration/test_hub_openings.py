@@ -40,7 +40,11 @@ class Joiner:
     joined: list[Subscribed] = field(default_factory=list)
     encoding: NoEncoding = field(default_factory=NoEncoding)
 
-    def send(self, data: bytes) -> bool:
+    @property
+    def wire(self) -> Joiner:
+        return self
+
+    def write(self, data: bytes) -> bool:
         raise NotImplementedError
 
     def overflowed(self) -> None:

@@ -44,6 +44,7 @@ from realtime.rate_limits import UNLIMITED, RateLimits
 from realtime.session_effects import ClientOptions
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
+from realtime.transports.batches import batch_of
 from server.transports import OPTIONAL, transport_routes
 from tests.peers import JSON, Object, Peer
 from tests.realtime_options import CLIENT, HUB
@@ -185,7 +186,7 @@ async def running(
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
     metrics = RealtimeMetrics(registry)
-    flusher = Flusher(metrics)
+    flusher = Flusher(metrics, batch_of, fewest=2)
     hub = Hub(streams, bus, flusher, metrics, replace(HUB, head_check_interval=0.2))
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)

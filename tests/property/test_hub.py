@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
 from realtime.bus import Item, Receiver
-from realtime.channel import Subscriber
+from realtime.channel import Roster, Subscriber
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
@@ -36,6 +36,7 @@ PACED = "b"
 CLIENTS = range(3)
 NODES = range(2)
 RECOVERY_LIMIT = 12
+FEWEST = 2  # of the clients that are written to together
 
 channels = st.sampled_from(CHANNELS)
 clients = st.sampled_from(CLIENTS)
@@ -128,7 +129,11 @@ class Client:
         for publication in joined.publications:
             self.pending.append(ENCODING.publication(channel, publication))
 
-    def send(self, data: bytes) -> bool:
+    @property
+    def wire(self) -> Client:
+        return self
+
+    def write(self, data: bytes) -> bool:
         for line in data.splitlines():
             self.hear(orjson.loads(line))
         return True
@@ -161,9 +166,9 @@ class MortalFlusher(Flusher):
 
     is_dead = False
 
-    def hand(self, subscribers: Mapping[Subscriber, None], data: bytes) -> None:
+    def hand(self, roster: Roster, data: bytes) -> None:
         if not self.is_dead:
-            super().hand(subscribers, data)
+            super().hand(roster, data)
 
     def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
         if not self.is_dead:
@@ -213,7 +218,7 @@ class LossyPath(RuleBasedStateMachine):
     def new_node(self) -> Node:
         registry = CollectorRegistry()
         metrics = RealtimeMetrics(registry)
-        flusher = MortalFlusher(metrics, clock=self.loop.time)
+        flusher = MortalFlusher(metrics, fewest=FEWEST, clock=self.loop.time)
         hub = Hub(self.streams, SilentBus(), flusher, metrics, replace(HUB, recovery_limit=RECOVERY_LIMIT))
         return Node(hub, flusher, registry, self.loop.create_task(hub.run()))
 

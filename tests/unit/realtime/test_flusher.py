@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from handlers.ports.streams import Publication
-from realtime.channel import Subscriber
+from realtime.channel import Roster, Subscriber
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
+from realtime.wire import Batch, OneByOne, Sink
 
 
 class NoEncoding:
@@ -44,7 +46,11 @@ class Recorder:
     is_slow: bool = False
     is_closed: bool = False
 
-    def send(self, data: bytes) -> bool:
+    @property
+    def wire(self) -> Recorder:
+        return self
+
+    def write(self, data: bytes) -> bool:
         self.clock.now += 1e-5
         if not self.is_slow:
             self.writes.append(data)
@@ -87,7 +93,14 @@ def give(flusher: Flusher, clients: list[Recorder], frame: bytes) -> None:
 
 
 def hand(flusher: Flusher, clients: list[Recorder], frame: bytes) -> None:
-    flusher.hand(dict.fromkeys(clients), frame)
+    flusher.hand(roster_of(clients), frame)
+
+
+def roster_of(clients: list[Recorder]) -> Roster:
+    roster = Roster()
+    for client in clients:
+        roster.add(client)
+    return roster
 
 
 async def rested(clock: Clock) -> None:
@@ -128,8 +141,7 @@ async def test_between_slices_of_a_millisecond_others_get_their_turn(flusher: Fl
         await turns(1)
         seen.append(sum(len(client.writes) for client in clients))
     slices = [later - earlier for earlier, later in zip([0, *seen], seen, strict=False) if later > earlier]
-    assert len(slices) == 10
-    assert max(slices) <= 104  # it looks at the clock after every eighth
+    assert slices == [128] * 7 + [104]  # it looks at the clock after every 64
 
 
 async def test_others_that_are_busy_have_three_times_as_long_as_a_slice_and_no_longer(
@@ -175,44 +187,89 @@ async def test_what_all_get_comes_after_what_one_has_pending_and_before_what_it_
     assert {b"".join(client.writes) for client in clients[100:]} == {b"bcde"}
 
 
-async def test_what_all_get_and_what_comes_before_it_is_written_are_one_write(flusher: Flusher, clock: Clock) -> None:
-    alike = [Recorder(clock), Recorder(clock)]
+@pytest.mark.parametrize("count", [2, 100])
+async def test_what_all_get_and_what_comes_before_it_is_written_are_one_write(
+    flusher: Flusher, clock: Clock, count: int
+) -> None:
+    alike = [Recorder(clock) for _ in range(count)]
     hand(flusher, alike, b"a")
     hand(flusher, alike, b"b")
     await turns(3)
-    assert [client.writes for client in alike] == [[b"ab"], [b"ab"]]
+    assert {tuple(client.writes) for client in alike} == {(b"ab",)}
     assert alike[0].writes[0] is alike[1].writes[0]
 
 
-async def test_one_that_is_flushed_at_once_gets_what_all_get_once_and_in_order(flusher: Flusher, clock: Clock) -> None:
-    ahead, other = Recorder(clock), Recorder(clock)
-    hand(flusher, [ahead, other], b"a")
+@pytest.mark.parametrize("count", [1, 100])
+async def test_one_that_is_flushed_at_once_gets_what_all_get_once_and_in_order(
+    flusher: Flusher, clock: Clock, count: int
+) -> None:
+    ahead, *others = (Recorder(clock) for _ in range(1 + count))
+    hand(flusher, [*others, ahead], b"a")
     give(flusher, [ahead], b"b")
     flusher.flush(ahead)
-    assert ahead.writes == [b"ab"]
-    await turns(3)
-    assert (ahead.writes, other.writes) == ([b"ab"], [b"a"])
+    assert b"".join(ahead.writes) == b"ab"
+    await turns(10)
+    assert (b"".join(ahead.writes), {tuple(each.writes) for each in others}) == (b"ab", {(b"a",)})
 
 
 async def test_who_comes_or_goes_after_something_was_handed_out_changes_nothing_of_who_gets_it(
     flusher: Flusher, clock: Clock
 ) -> None:
-    subscribers: dict[Subscriber, None] = dict.fromkeys([first := Recorder(clock), second := Recorder(clock)])
-    flusher.hand(subscribers, b"a")
-    del subscribers[first]
-    subscribers[late := Recorder(clock)] = None
+    first, second, late, *others = (Recorder(clock) for _ in range(20))
+    roster = roster_of([first, second, *others])
+    flusher.hand(roster, b"a")
+    roster.remove(first)
+    roster.add(late)
     await turns(2)
     assert (first.writes, second.writes, late.writes) == ([b"a"], [b"a"], [])
+    await rested(clock)
+    flusher.hand(roster, b"b")
+    await turns(2)
+    assert (first.writes, second.writes, late.writes) == ([b"a"], [b"a", b"b"], [b"b"])
 
 
 @pytest.mark.parametrize("is_for_all", [False, True])
+@pytest.mark.parametrize("others", [1, 100])
 async def test_a_client_that_is_too_slow_is_told_so_and_nobody_else_notices(
-    flusher: Flusher, clock: Clock, is_for_all: bool
+    flusher: Flusher, clock: Clock, is_for_all: bool, others: int
 ) -> None:
-    slow, other = Recorder(clock, is_slow=True), Recorder(clock)
-    (hand if is_for_all else give)(flusher, [slow, other], b"a")
-    await turns(2)
-    assert (slow.is_closed, other.is_closed, other.writes) == (True, False, [b"a"])
+    before, slow, after = Recorder(clock), Recorder(clock, is_slow=True), [Recorder(clock) for _ in range(others)]
+    (hand if is_for_all else give)(flusher, [before, slow, *after], b"a")
+    await turns(10)
+    assert slow.is_closed
+    assert {(each.is_closed, *each.writes) for each in (before, *after)} == {(False, b"a")}
+
+
+async def test_who_is_written_to_together_is_found_out_once_until_somebody_comes_or_goes(
+    registry: CollectorRegistry, clock: Clock
+) -> None:
+    made: list[int] = []
+
+    def make(sinks: Sequence[Sink]) -> Batch:
+        made.append(len(sinks))
+        return OneByOne(sinks)
+
+    flusher = Flusher(RealtimeMetrics(registry), make, clock=clock, wall=lambda: 100.0)
+    first, *others = (Recorder(clock) for _ in range(100))
+    roster = roster_of([first, *others])
+    for frame in (b"a", b"b"):
+        flusher.hand(roster, frame)
+        await turns(10)
+        await rested(clock)
+    assert made == [64, 36]
+    roster.remove(first)
+    flusher.hand(roster, b"c")
+    await turns(10)
+    assert made == [64, 36, 64, 35]
+    assert (b"".join(first.writes), {b"".join(each.writes) for each in others}) == (b"ab", {b"abc"})
+
+
+async def test_what_one_gets_while_something_for_all_waits_comes_after_it(flusher: Flusher, clock: Clock) -> None:
+    one, *others = (Recorder(clock) for _ in range(100))
+    hand(flusher, [one, *others], b"a")
+    give(flusher, [one], b"b")
+    await turns(10)
+    assert (b"".join(one.writes), {tuple(each.writes) for each in others}) == (b"ab", {(b"a",)})
 
 
 async def test_a_round_that_comes_too_early_waits_and_joins_what_comes_meanwhile(
@@ -279,11 +336,11 @@ async def test_an_answer_waits_for_no_round_and_comes_in_its_order(flusher: Flus
     clients[5].pending.append(b"reply")
     flusher.answer(clients[5])
     await turns(1)
-    assert (clients[5].writes, clients[6].writes) == ([b"a", b"breply"], [b"a"])
+    assert (b"".join(clients[5].writes), clients[500].writes) == (b"abreply", [b"a"])
     await asyncio.sleep(0.03)
     await turns(60)
     assert {b"".join(client.writes) for client in clients[6:]} == {b"ab"}
-    assert clients[5].writes == [b"a", b"breply"]
+    assert b"".join(clients[5].writes) == b"abreply"
 
 
 async def test_what_all_get_comes_after_an_answer_that_was_given_before_it(flusher: Flusher, clock: Clock) -> None:

@@ -62,7 +62,11 @@ class Silent:
     pending: list[bytes] = field(default_factory=list)
     encoding: NoEncoding = field(default_factory=NoEncoding)
 
-    def send(self, data: bytes) -> bool:
+    @property
+    def wire(self) -> Silent:
+        return self
+
+    def write(self, data: bytes) -> bool:
         raise NotImplementedError
 
     def overflowed(self) -> None:

@@ -1,17 +1,20 @@
-"""Writing to a client's socket beside aiohttp."""
+"""Writing to a client's socket beside aiohttp, by itself and together with others."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
 
 import pytest
 from aiohttp.abc import AbstractStreamWriter
 
+from realtime.transports.batches import SocketBatch, batch_of
 from realtime.transports.wires import SocketWire
+from realtime.wire import OneByOne
 
 MOST = 1024 * 1024
 MORE_THAN_A_SOCKET_TAKES = 8 * 1024 * 1024
@@ -24,6 +27,13 @@ class Line:
         self.transport = transport
         self.client = client
         self.wire = SocketWire(transport, cast("AbstractStreamWriter", None), MOST)
+        self.batch = [self.wire]
+
+    def write(self, data: bytes) -> bool:
+        """To all of the batch, if it is in one. Was it written to this one?"""
+        if len(self.batch) == 1:
+            return self.wire.write(data)
+        return self.batch.index(self.wire) not in batch_of(self.batch).write(data)
 
     async def read(self, size: int) -> bytes:
         loop, heard = asyncio.get_running_loop(), bytearray()
@@ -51,70 +61,74 @@ async def line() -> AsyncIterator[Line]:
                 transport.abort()
 
 
-async def test_what_is_written_arrives() -> None:
-    async with line() as it:
-        assert it.wire.write(b"one")
-        assert it.wire.write(b"two")
-        assert it.wire.buffered == 0
-        assert await it.read(6) == b"onetwo"
+@pytest.fixture(params=["alone", "first", "middle", "last"])
+async def it(request: pytest.FixtureRequest) -> AsyncIterator[Line]:
+    """A line, alone or in a batch of three."""
+    async with AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(line()) for _ in range(1 if request.param == "alone" else 3)]
+        chosen = lines[{"middle": 1, "last": -1}.get(request.param, 0)]
+        chosen.batch = [each.wire for each in lines]
+        yield chosen
 
 
-async def test_what_the_socket_does_not_take_at_once_comes_in_order_before_what_follows() -> None:
+async def test_what_is_written_arrives(it: Line) -> None:
+    assert it.write(b"one")
+    assert it.write(b"two")
+    assert it.wire.buffered == 0
+    assert await it.read(6) == b"onetwo"
+
+
+async def test_what_the_socket_does_not_take_at_once_comes_in_order_before_what_follows(it: Line) -> None:
     large = bytes(range(256)) * (MORE_THAN_A_SOCKET_TAKES // 256)
-    async with line() as it:
-        assert it.wire.write(large)
-        assert it.wire.buffered > 0
-        it.transport.write(b"aiohttp's own")
-        assert await it.read(len(large) + 13) == large + b"aiohttp's own"
+    assert it.write(large)
+    assert it.wire.buffered > 0
+    it.transport.write(b"aiohttp's own")
+    assert await it.read(len(large) + 13) == large + b"aiohttp's own"
 
 
-async def test_a_client_that_is_behind_is_written_no_more_than_it_may_be_behind() -> None:
-    async with line() as it:
-        assert it.wire.write(bytes(MORE_THAN_A_SOCKET_TAKES))  # it has kept up so far, however much this is
-        buffered = it.wire.buffered
-        assert not it.wire.write(bytes(MOST))
-        assert it.wire.buffered == buffered
+async def test_a_client_that_is_behind_is_written_no_more_than_it_may_be_behind(it: Line) -> None:
+    assert it.write(bytes(MORE_THAN_A_SOCKET_TAKES))  # it has kept up so far, however much this is
+    buffered = it.wire.buffered
+    assert not it.write(bytes(MOST))
+    assert it.wire.buffered == buffered
 
 
-async def test_it_is_written_again_once_it_has_caught_up() -> None:
-    async with line() as it:
-        it.wire.write(bytes(MORE_THAN_A_SOCKET_TAKES))
-        await it.read(MORE_THAN_A_SOCKET_TAKES)
-        async with asyncio.timeout(5):
-            while it.wire.buffered:  # noqa: ASYNC110 - the transport tells nobody
-                await asyncio.sleep(0.001)
-        assert it.wire.write(b"news")
-        assert await it.read(4) == b"news"
+async def test_it_is_written_again_once_it_has_caught_up(it: Line) -> None:
+    it.write(bytes(MORE_THAN_A_SOCKET_TAKES))
+    await it.read(MORE_THAN_A_SOCKET_TAKES)
+    async with asyncio.timeout(5):
+        while it.wire.buffered:  # noqa: ASYNC110 - the transport tells nobody
+            await asyncio.sleep(0.001)
+    assert it.write(b"news")
+    assert await it.read(4) == b"news"
 
 
 @pytest.mark.parametrize("how", ["over", "closing", "aborted"])
-async def test_nothing_is_written_to_one_that_ends(how: str) -> None:
-    async with line() as it:
-        if how == "over":
-            it.wire.is_over = True
-        elif how == "closing":
-            it.transport.close()
-        else:
-            it.transport.abort()
-        assert it.wire.write(b"late")
+async def test_nothing_is_written_to_one_that_ends(it: Line, how: str) -> None:
+    if how == "over":
+        it.wire.is_over = True
+    elif how == "closing":
         it.transport.close()
-        assert await it.read(4) == b""
-
-
-async def test_a_number_that_was_given_back_is_not_written_to() -> None:
-    """The kernel hands it to the next who opens something."""
-    async with line() as it:
-        number = it.transport.get_extra_info("socket").fileno()
+    else:
         it.transport.abort()
-        await asyncio.sleep(0.01)
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            assert number in (ours.fileno(), theirs.fileno())
-            it.wire.write(b"a secret")
-            for each in (ours, theirs):
-                each.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    each.recv(1)
+    assert it.write(b"late")
+    it.transport.close()
+    assert await it.read(4) == b""
+
+
+async def test_a_number_that_was_given_back_is_not_written_to(it: Line) -> None:
+    """The kernel hands it to the next who opens something."""
+    number = it.transport.get_extra_info("socket").fileno()
+    it.transport.abort()
+    await asyncio.sleep(0.01)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert number in (ours.fileno(), theirs.fileno())
+        it.write(b"a secret")
+        for each in (ours, theirs):
+            each.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
 
 
 async def test_a_transport_that_raises_is_no_error_either() -> None:
@@ -137,9 +151,53 @@ async def test_a_transport_that_raises_is_no_error_either() -> None:
     assert wire.write(b"late")
 
 
-async def test_a_client_that_went_is_no_error() -> None:
-    async with line() as it:
-        it.client.close()
-        for _ in range(3):
-            assert it.wire.write(b"is somebody there?")
-            await asyncio.sleep(0.01)
+async def test_a_client_that_went_is_no_error(it: Line) -> None:
+    it.client.close()
+    for _ in range(3):
+        assert it.write(b"is somebody there?")
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["over", "closing", "behind", "full", "gone"])
+async def test_what_keeps_one_of_a_batch_keeps_no_other(how: str) -> None:
+    async with line() as before, line() as kept, line() as after:
+        filling = 0
+        if how == "over":
+            kept.wire.is_over = True
+        elif how == "closing":
+            kept.transport.close()
+        elif how == "behind":
+            kept.write(bytes(MORE_THAN_A_SOCKET_TAKES))
+        elif how == "gone":
+            kept.client.close()
+            for _ in range(2):
+                kept.write(b"to learn it")
+        else:
+            filling = fill_up(kept.wire.number)
+        batch = batch_of([before.wire, kept.wire, after.wire])
+        assert isinstance(batch, SocketBatch)
+        news = bytes(range(256)) * 256
+        assert list(batch.write(news)) == ([1] if how == "behind" else [])
+        for each in (before, after):
+            assert await each.read(len(news)) == news
+        if how == "full":
+            assert (await kept.read(filling + len(news)))[filling:] == news
+
+
+def fill_up(number: int) -> int:
+    """How many bytes the socket took until it took no more."""
+    taken = 0
+    with suppress(BlockingIOError):
+        while True:
+            taken += os.write(number, bytes(1024))
+    return taken
+
+
+async def test_what_has_no_plain_socket_is_written_to_one_by_one() -> None:
+    async with line() as plain, line() as behind_tls:
+        behind_tls.wire.number = -1
+        batch = batch_of([plain.wire, behind_tls.wire])
+        assert isinstance(batch, OneByOne)
+        assert list(batch.write(b"news")) == []
+        for each in (plain, behind_tls):
+            assert await each.read(4) == b"news"
