@@ -7,13 +7,12 @@ import asyncio
 import zlib
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from redis.asyncio import RedisCluster
-from redis.asyncio.client import PubSub
 
 from realtime.backoff import Backoff
 from realtime.bus import Bus, Item, Order, Receiver, encode
@@ -21,10 +20,11 @@ from realtime.metrics import RealtimeMetrics
 from realtime.redis_client import (
     PATIENCE_SECONDS,
     REDIS_AWAY,
+    Line,
     end_if_cancelled,
     open_cluster,
+    open_line,
     open_owner,
-    open_redis,
     redis_errors,
 )
 
@@ -34,8 +34,8 @@ SILENCE_SECONDS = 2.0  # without a message: ask; as long without an answer: the 
 _TOGETHER_BYTES = 256 * 1024  # of messages that travel as one
 _SHARDS: Final = 16  # of a cluster: the same for all nodes of a deployment, and more than it has servers
 
-Subscribe = Callable[[], AbstractAsyncContextManager[PubSub]]
-"""A subscription that has been asked for, and not confirmed yet. Raises what redis-py does."""
+Subscribe = Callable[[], AbstractAsyncContextManager[Line]]
+"""Where a subscription has been asked for, and not confirmed yet. Raises what redis-py does."""
 
 Publish = Callable[[bytes], Awaitable[object]]
 """The next message, after the one before was sent. Raises what redis-py does."""
@@ -64,19 +64,20 @@ async def open_redis_bus(options: RedisBusOptions, metrics: RealtimeMetrics) -> 
 
 @asynccontextmanager
 async def _whole(options: RedisBusOptions, metrics: RealtimeMetrics) -> AsyncIterator[RedisBus]:
-    async with open_redis(options.url) as subscriber, open_redis(options.url) as publisher:
+    @asynccontextmanager
+    async def subscribe() -> AsyncIterator[Line]:
+        async with open_line(options.url) as line:
+            with redis_errors():
+                await line.say("SUBSCRIBE", options.channel)
+            yield line
 
-        @asynccontextmanager
-        async def subscribe() -> AsyncIterator[PubSub]:
-            async with aclosing(subscriber.pubsub()) as subscription:
-                with redis_errors():
-                    await subscription.subscribe(options.channel)
-                yield subscription
-
-        async with _settled(
-            RedisBus(subscribe, lambda message: publisher.publish(options.channel, message), metrics)
-        ) as bus:
-            yield bus
+    async with (
+        open_line(options.url) as publisher,
+        _settled(
+            RedisBus(subscribe, lambda message: publisher.call("PUBLISH", options.channel, message), metrics)
+        ) as bus,
+    ):
+        yield bus
 
 
 @asynccontextmanager
@@ -84,11 +85,11 @@ async def _shard(
     options: RedisBusOptions, cluster: RedisCluster, channel: str, metrics: RealtimeMetrics
 ) -> AsyncIterator[RedisBus]:
     @asynccontextmanager
-    async def subscribe() -> AsyncIterator[PubSub]:
-        async with open_owner(options.url, cluster, channel) as redis, aclosing(redis.pubsub()) as subscription:
+    async def subscribe() -> AsyncIterator[Line]:
+        async with open_owner(options.url, cluster, channel) as line:
             with redis_errors():
-                await subscription.ssubscribe(channel)
-            yield subscription
+                await line.say("SSUBSCRIBE", channel)
+            yield line
 
     async with _settled(RedisBus(subscribe, lambda message: cluster.spublish(channel, message), metrics)) as bus:
         yield bus
@@ -174,14 +175,14 @@ class RedisBus:
         while True:
             end_if_cancelled()
             try:
-                async with self._subscribe() as subscription:
-                    await self._confirm(subscription)
+                async with self._subscribe() as line:
+                    await self._confirm(line)
                     backoff.reset()
                     log.info("bus_connected")
                     if has_been_connected:
                         self._metrics.reconnects.labels("redis").inc()
                     has_been_connected = True
-                    await self._listen(subscription, receiver)
+                    await self._listen(line, receiver)
             except REDIS_AWAY as error:
                 log.warning("bus_lost", cause=type(error).__name__)
             finally:
@@ -227,29 +228,29 @@ class RedisBus:
             return False
         return True
 
-    async def _confirm(self, subscription: PubSub) -> None:
-        async with asyncio.timeout(SILENCE_SECONDS):
-            with redis_errors():
-                await subscription.get_message(timeout=None)
+    async def _confirm(self, line: Line) -> None:
+        with redis_errors():
+            if await line.hear(SILENCE_SECONDS) is None:
+                raise ConnectionError("silent")
         self._is_subscribed, self._is_doubted = True, False
 
-    async def _listen(self, subscription: PubSub, receiver: Receiver) -> None:
+    async def _listen(self, line: Line, receiver: Receiver) -> None:
         """Returns never; raises ConnectionError when the other side is silent, RedisError when it is lost."""
         asked = False
         while True:
             end_if_cancelled()
-            # Never `timeout=None` here: a half-open connection would be waited on for ever.
             with redis_errors():
-                message = await subscription.get_message(timeout=SILENCE_SECONDS)
+                message = await line.hear(SILENCE_SECONDS)
                 if message is None:
                     if asked:
                         raise ConnectionError("silent")
-                    await subscription.ping()
+                    await line.say("PING")
             if message is None:
                 asked = True
                 continue
             asked = self._is_doubted = False
-            if message["type"] in {"message", "smessage"}:
-                receiver(message["data"])
-            elif message["type"] == "sunsubscribe":
-                raise ConnectionError("moved to another server of the cluster")
+            match message:
+                case [b"message" | b"smessage", _, bytes(body)]:
+                    receiver(body)
+                case [b"sunsubscribe", *_]:
+                    raise ConnectionError("moved to another server of the cluster")

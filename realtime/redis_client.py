@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -36,6 +37,43 @@ def open_redis(url: str) -> Redis:
     return Redis.from_url(url, **_options())
 
 
+class Line:
+    """One connection, for who says one thing after the other: half of what a command of `Redis` costs is its pool, the
+    time limits of each step, and redis-py's own measuring. Used through `open_line`."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = ConnectionPool.from_url(url, **_options() | {"socket_timeout": None})
+        self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+
+    async def call(self, *command: str | bytes) -> None:
+        """Returns when it was answered; whoever calls limits the time. Raises what redis-py does."""
+        await self._pool.ensure_connection(self._connection)
+        await self._connection.send_command(*command)
+        await self._connection.read_response()
+
+    async def say(self, *command: str | bytes) -> None:
+        """What is answered is heard. Raises what redis-py does."""
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        await self._connection.send_command(*command)
+
+    async def hear(self, timeout: float) -> object:
+        """The next answer or push; None when there was none for so many seconds. Raises what redis-py does."""
+        return await self._connection.read_response(timeout=timeout, push_request=True)
+
+    async def close(self) -> None:
+        await self._connection.disconnect()
+
+
+@asynccontextmanager
+async def open_line(url: str) -> AsyncIterator[Line]:
+    """Connects when it is first needed."""
+    line = Line(url)
+    try:
+        yield line
+    finally:
+        await line.close()
+
+
 @asynccontextmanager
 async def open_cluster(url: str) -> AsyncIterator[RedisCluster]:
     """Connects when it is first needed. It follows what moves, and goes on with the servers that are there."""
@@ -47,8 +85,8 @@ async def open_cluster(url: str) -> AsyncIterator[RedisCluster]:
 
 
 @asynccontextmanager
-async def open_owner(url: str, cluster: RedisCluster, key: str) -> AsyncIterator[Redis]:
-    """Of the cluster that `url` is one server of, the one that has the key now."""
+async def open_owner(url: str, cluster: RedisCluster, key: str) -> AsyncIterator[Line]:
+    """To the server that has the key now, of the cluster that `url` is one server of."""
     with redis_errors():
         _ = await cluster.initialize()
         await cluster.nodes_manager.initialize()  # who has what now; those who ask together ask once
@@ -56,8 +94,8 @@ async def open_owner(url: str, cluster: RedisCluster, key: str) -> AsyncIterator
     if owner is None:
         raise ConnectionError("no server has this key")
     place = URL(url).with_host(owner.host).with_port(int(owner.port))
-    async with open_redis(str(place)) as redis:
-        yield redis
+    async with open_line(str(place)) as line:
+        yield line
 
 
 def _options() -> dict[str, Any]:

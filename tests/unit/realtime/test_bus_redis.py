@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
-from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from realtime.bus_redis import RedisBus
 from realtime.metrics import RealtimeMetrics
+from realtime.redis_client import Line
 
 
 @dataclass
@@ -25,17 +25,17 @@ class DeafSubscription:
     is_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     has_confirmed: bool = False
 
-    async def get_message(self, timeout: float | None) -> dict[str, Any]:  # noqa: ARG002 - redis-py's
+    async def hear(self, timeout: float) -> object:  # noqa: ARG002
         if not self.has_confirmed:
             self.has_confirmed = True
-            return {"type": "subscribe"}
+            return [b"subscribe", b"bus", 1]
         self.is_waiting.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             if self.fails:
                 raise RedisConnectionError from None
-        return {"type": "message", "data": b"news"}
+        return [b"message", b"bus", b"news"]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -43,9 +43,9 @@ async def test_a_cancellation_that_was_lost_below_ends_the_run_all_the_same(fail
     subscription = DeafSubscription(fails)
 
     @asynccontextmanager
-    async def subscribe() -> AsyncIterator[PubSub]:
+    async def subscribe() -> AsyncIterator[Line]:
         subscription.has_confirmed = False
-        yield cast("PubSub", subscription)
+        yield cast("Line", subscription)
 
     async def publish(_: bytes) -> None:
         raise NotImplementedError
