@@ -207,7 +207,7 @@ def _sections(known: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
         assert isinstance(ran, dict)
         yield f"### {name.capitalize()}"
         yield str(known[name]["table"])
-        yield "Ran on: " + ", ".join(f"{key} {value}" for key, value in ran.items()) + "."
+        yield "Ran on: " + ", ".join(f"{key} {value}" for key, value in sorted(ran.items())) + "."
 
 
 def _row(result: Result) -> str:

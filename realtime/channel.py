@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -44,7 +44,7 @@ class Subscriber(Protocol):
     def encoding(self) -> Encoding: ...
 
     pending: list[bytes]
-    """Frames to be written at the next flush, in order. Flushing puts a new list in its place."""
+    """Frames to be written at the next flush, in order: the flusher's, which puts new lists in its place."""
 
     @property
     def wire(self) -> Sink: ...
@@ -75,24 +75,31 @@ class Group:
     wires: Batch
 
 
-class Roster:
-    """The subscribers that share an encoding. `groups` are all of them, as who writes to them has divided them; None
-    since they changed."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Crowd:
+    """The subscribers of a roster as they were, and the same in groups."""
 
-    __slots__ = ("groups", "subscribers")
+    members: Mapping[Subscriber, None]
+    groups: Sequence[Group]
+
+
+class Roster:
+    """The subscribers that share an encoding. `crowd` is made by who writes to them; None since they changed."""
+
+    __slots__ = ("crowd", "subscribers")
 
     def __init__(self) -> None:
         self.subscribers: dict[Subscriber, None] = {}
-        self.groups: Sequence[Group] | None = None
+        self.crowd: Crowd | None = None
 
     def add(self, subscriber: Subscriber) -> None:
         self.subscribers[subscriber] = None
-        self.groups = None
+        self.crowd = None
 
     def remove(self, subscriber: Subscriber) -> None:
         """Raises KeyError."""
         del self.subscribers[subscriber]
-        self.groups = None
+        self.crowd = None
 
 
 class Ticket:

@@ -132,8 +132,7 @@ class Channels:
             encoding = subscriber.encoding
             if encoding not in frames:
                 frames[encoding] = encoding.membership(channel.name, membership.info, is_join=membership.is_join)
-            subscriber.pending.append(frames[encoding])
-        self._flusher.mark(dict.fromkeys(watching))
+            self._flusher.give(subscriber, frames[encoding])
 
     def leave(self, subscriber: Subscriber, name: str) -> None:
         """Idempotent; also ends a join that is under way."""
@@ -192,17 +191,39 @@ class Channels:
         for encoding, roster in channel.live.items():
             meant = _meant(channel, roster.subscribers, publication)
             if channel.deltas is not None:
-                _hand_out_differences(channel, channel.deltas, encoding, meant, publication)
+                self._give_differences(channel, channel.deltas, encoding, meant, publication)
             else:
                 frame = encoding.publication(channel.name, publication)
                 for subscriber in meant:
                     if not (channel.is_conflated and subscriber.hold(channel.name, frame)):
-                        subscriber.pending.append(frame)
-            self._flusher.mark(meant)
+                        self._flusher.give(subscriber, frame)
             count += len(meant)
         if channel.deltas is not None:
             channel.base = publication.data
         self._handed_out(channel, publication, count)
+
+    def _give_differences(
+        self,
+        channel: Channel,
+        deltas: dict[Subscriber, bool],
+        encoding: Encoding,
+        subscribers: Iterable[Subscriber],
+        publication: Publication,
+    ) -> None:
+        """Each of the three kinds of frame is made when the first subscriber needs it, and shared."""
+        base = channel.base if channel.sends_deltas or publication.as_delta else None
+        frames: dict[bool | None, bytes] = {}
+        for subscriber in subscribers:
+            has_base = deltas.get(subscriber)
+            if has_base not in frames:
+                frames[has_base] = (
+                    encoding.publication(channel.name, publication)
+                    if has_base is None
+                    else encoding.compressed(channel.name, publication, base if has_base else None)
+                )
+            self._flusher.give(subscriber, frames[has_base])
+            if has_base is False:
+                deltas[subscriber] = True
 
     def _handed_out(self, channel: Channel, publication: Publication, count: int) -> None:
         if count:
@@ -223,10 +244,11 @@ class Channels:
         filter_ = None if channel.filters is None else channel.filters.get(subscriber)
         let_through = publications if filter_ is None else passing(filter_, publications)
         if channel.deltas is not None and subscriber in channel.deltas:
-            subscriber.pending.extend(encoding.compressed(channel.name, item, None) for item in let_through)
+            frames = (encoding.compressed(channel.name, item, None) for item in let_through)
         else:
-            subscriber.pending.extend(encoding.publication(channel.name, item) for item in let_through)
-        self._flusher.mark({subscriber: None})
+            frames = (encoding.publication(channel.name, item) for item in let_through)
+        for frame in frames:
+            self._flusher.give(subscriber, frame)
 
     def _drop_if_empty(self, channel: Channel) -> None:
         if channel.is_empty and not channel.is_gone:
@@ -242,29 +264,6 @@ class Channels:
 def passing(filter_: Filter, publications: Iterable[Publication]) -> list[Publication]:
     """Those that a filter lets through."""
     return [item for item in publications if matches(filter_, _tags(item))]
-
-
-def _hand_out_differences(
-    channel: Channel,
-    deltas: dict[Subscriber, bool],
-    encoding: Encoding,
-    subscribers: Iterable[Subscriber],
-    publication: Publication,
-) -> None:
-    """Each of the three kinds of frame is made when the first subscriber needs it, and shared."""
-    base = channel.base if channel.sends_deltas or publication.as_delta else None
-    frames: dict[bool | None, bytes] = {}
-    for subscriber in subscribers:
-        has_base = deltas.get(subscriber)
-        if has_base not in frames:
-            frames[has_base] = (
-                encoding.publication(channel.name, publication)
-                if has_base is None
-                else encoding.compressed(channel.name, publication, base if has_base else None)
-            )
-        subscriber.pending.append(frames[has_base])
-        if has_base is False:
-            deltas[subscriber] = True
 
 
 def _meant(

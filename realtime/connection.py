@@ -182,8 +182,8 @@ class Connection:
             self.detach()
             return
         held, self._held = self._held, None
-        self.pending.extend((held or {}).values())
-        self._shared.flusher.mark({self: None})
+        for frame in (held or {}).values():
+            self._shared.flusher.give(self, frame)
 
     async def writable(self) -> None:
         self._shared.flusher.flush(self)
@@ -243,8 +243,7 @@ class Connection:
             case Reply(_, Connected()):
                 self._is_welcomed = True
                 self._tell(LifeCycleType.CLIENT_CONNECTED, {"transport": self.transport, "protocol": self.form})
-        self.pending.append(self.encoding.message(message))
-        self._shared.flusher.answer(self)
+        self._shared.flusher.answer(self, self.encoding.message(message))
 
     def _close(self, why: Disconnect | Closing) -> None:
         self._shared.metrics.closes.labels(str(why.code)).inc()

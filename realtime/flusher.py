@@ -1,9 +1,10 @@
 """Writing what is pending: one joined write per client, in short slices between which the loop does other work.
 
-Clients that are sent the same are written to together (`MakeBatch`), so that little is done for each of them.
+Clients that are sent the same are written to together (`MakeBatch`), so that little is done for each of them; what is
+handed to a crowd meanwhile is not even put on its members' lists, unless one of them is to get something else.
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
-rises, with no setting for it. Rounds take what the loop's other work leaves of four fifths of its time: where the next
+rises, with no setting for it. Rounds take what the loop's other work leaves of 85 % of its time: where the next
 one would come too early it waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what
 brings the publications. What answers a client waits for nothing.
 
@@ -14,27 +15,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from realtime.channel import Group, Roster, Subscriber
+from realtime.channel import Crowd, Group, Roster, Subscriber
 from realtime.loop_share import LoopShare
 from realtime.metrics import RealtimeMetrics
 from realtime.turns import Turns
 from realtime.wire import MakeBatch, OneByOne
 
-_SLICE_SECONDS: Final = 0.001  # a write's system call is made in it, so the clock sees it
-_TOGETHER: Final = 64  # clients written to between two looks at the clock
-_OTHERS_SHARE: Final = 3
+_SLICE_SECONDS: Final = 0.002  # a write's system call is made in it, so the clock sees it
+_TOGETHER: Final = 128  # clients written to between two looks at the clock
+_OTHERS_SHARE: Final = 1  # of what a slice took, between it and the next
 _SHORTEST_REST: Final = 0.0005  # what a timer of the loop can tell
+_NOBODY: Final = Crowd({}, ())
 
 
 class Flusher:
-    """Lives on one event loop; bounded by the connections there are.
+    """Lives on one event loop; bounded by the connections there are. Each client gets what it is handed, given and
+    answered, in that order.
 
-    A round writes to each client what it has pending. While there is neither a round nor an answer, nobody has anything
-    pending: what is for a whole roster then is `_common` to its groups, and on nobody's list. It is written first.
+    A round writes to everybody. `_handed` is for all of a crowd, and newer than what its members have pending. When
+    nothing older stands in the way it becomes `_common` to the `_groups` of a crowd, and older than what its members
+    have pending; else it goes onto everyone's own list.
     """
 
     def __init__(
@@ -56,9 +60,12 @@ class Flusher:
         self._wall = wall
         self._dirty: dict[Subscriber, None] = {}
         self._round: dict[Subscriber, None] = {}
+        self._answers: dict[Subscriber, None] = {}
+        self._crowd = _NOBODY
+        self._handed: list[bytes] = []
+        self._common_to = _NOBODY
         self._groups: list[Group] = []
         self._common = b""
-        self._answers: dict[Subscriber, None] = {}
         self._is_scheduled = False
         self._has_begun = False
         self._share = LoopShare(clock=clock, cpu=cpu)
@@ -69,27 +76,28 @@ class Flusher:
         self._round_times: list[int] = []
 
     def hand(self, roster: Roster, data: bytes) -> None:
-        """Send this to each of them, after what it has pending."""
-        if not self._is_scheduled and not self._answers and len(roster.subscribers) >= self._fewest:
-            if roster.groups is None:
-                roster.groups = self._divided(roster.subscribers)
-            self._groups, self._common = list(roster.groups), data
-            self._schedule()
+        """Send this to each of them."""
+        if len(roster.subscribers) < self._fewest:
+            for subscriber in roster.subscribers:
+                self.give(subscriber, data)
             return
-        if self._groups and not self._has_begun:
-            self._take_apart()
-        for subscriber in roster.subscribers:
-            subscriber.pending.append(data)
-        self.mark(roster.subscribers)
+        if roster.crowd is None:
+            roster.crowd = self._crowd_of(roster.subscribers)
+        if self._handed and self._crowd is not roster.crowd:
+            self._spread()  # who is in both gets it together
+        self._crowd = roster.crowd
+        self._handed.append(data)
+        self._want_round()
 
-    def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
-        """These have something pending."""
-        self._dirty.update(subscribers)
-        if not self._is_scheduled:
-            self._schedule()
+    def give(self, subscriber: Subscriber, frame: bytes) -> None:
+        """Send this to one of them."""
+        self._append(subscriber, frame)
+        self._dirty[subscriber] = None
+        self._want_round()
 
-    def answer(self, subscriber: Subscriber) -> None:
-        """What this one has pending answers it: write it in this turn of the loop, together with what else answers."""
+    def answer(self, subscriber: Subscriber, frame: bytes) -> None:
+        """Send this in this turn of the loop, together with what else answers."""
+        self._append(subscriber, frame)
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._answer)
         self._answers[subscriber] = None
@@ -100,29 +108,57 @@ class Flusher:
 
     def flush(self, subscriber: Subscriber) -> None:
         """Write what there is for one client, now."""
-        for index, group in enumerate(self._groups):
-            if subscriber in group.subscribers:
-                del self._groups[index]
-                _write(group, self._common)
-                break
+        self._settle_for(subscriber)
+        self._write_to(subscriber)
+
+    def _write_to(self, subscriber: Subscriber) -> None:
+        """All but what was handed to a crowd that it is in, and is not settled."""
+        if self._groups and subscriber in self._common_to.members:
+            for index, group in enumerate(self._groups):
+                if subscriber in group.subscribers:
+                    del self._groups[index]
+                    _write(group, self._common)
+                    break
         data = self._taken(subscriber)
         if data and not subscriber.wire.write(data):
             subscriber.overflowed()
 
-    def _divided(self, subscribers: Iterable[Subscriber]) -> Sequence[Group]:
+    def _append(self, subscriber: Subscriber, frame: bytes) -> None:
+        self._settle_for(subscriber)
+        subscriber.pending.append(frame)
+
+    def _settle_for(self, subscriber: Subscriber) -> None:
+        if self._handed and subscriber in self._crowd.members:
+            self._settle()
+
+    def _settle(self) -> None:
+        """What was handed to a crowd is next, or something else for one of its members comes after it."""
+        members, all_pending = self._crowd.members.keys(), (self._answers, self._round, self._dirty)
+        if not self._groups and all(pending.keys().isdisjoint(members) for pending in all_pending):
+            self._common_to, self._groups = self._crowd, list(self._crowd.groups)
+            self._common = self._all_handed()
+        else:
+            self._spread()
+
+    def _spread(self) -> None:
+        """Put what was handed to a crowd onto each one's own list."""
+        members, data = self._crowd.members, self._all_handed()
+        for subscriber in members:
+            subscriber.pending.append(data)
+        self._dirty.update(members)
+
+    def _all_handed(self) -> bytes:
+        data = b"".join(self._handed)
+        self._handed, self._crowd = [], _NOBODY
+        return data
+
+    def _crowd_of(self, subscribers: Mapping[Subscriber, None]) -> Crowd:
         left = iter(subscribers)
-        return [self._group(some) for some in iter(lambda: list(islice(left, _TOGETHER)), [])]
+        some = iter(lambda: list(islice(left, _TOGETHER)), [])
+        return Crowd(dict(subscribers), [self._group(each) for each in some])
 
     def _group(self, subscribers: Sequence[Subscriber]) -> Group:
         return Group(subscribers, self._make_batch([subscriber.wire for subscriber in subscribers]))
-
-    def _take_apart(self) -> None:
-        """Something else is for many of them too: what all get comes first on each one's list, to be joined with it."""
-        for group in self._groups:
-            for subscriber in group.subscribers:
-                subscriber.pending.insert(0, self._common)
-            self._dirty.update(dict.fromkeys(group.subscribers))
-        self._groups.clear()
 
     def _taken(self, subscriber: Subscriber) -> bytes:
         """What it has pending, as one."""
@@ -144,7 +180,11 @@ class Flusher:
     def _answer(self) -> None:
         answered, self._answers = self._answers, {}
         for subscriber in answered:
-            self.flush(subscriber)
+            self._write_to(subscriber)
+
+    def _want_round(self) -> None:
+        if not self._is_scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         self._is_scheduled = True
@@ -158,8 +198,7 @@ class Flusher:
         began = self._clock()
         if not self._has_begun:
             self._begin_round(began)
-        until = now = began
-        until += _SLICE_SECONDS
+        now, until = began, began + _SLICE_SECONDS
         while (self._groups or self._round) and now < until:
             if self._groups:
                 _write(self._groups.pop(), self._common)
@@ -171,7 +210,7 @@ class Flusher:
             self._turns.let_others(now, at_most=_OTHERS_SHARE * (now - began))
             return
         self._end_round()
-        if self._dirty:
+        if self._dirty or self._handed:
             self._schedule()
         else:
             self._is_scheduled = False
@@ -201,6 +240,8 @@ class Flusher:
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
         self._share.begin(now)
+        if self._handed and not self._groups:
+            self._settle()
         self._round, self._dirty = self._dirty, {}
         self._round_times, self._waiting_times = self._waiting_times, []
 
@@ -209,7 +250,7 @@ class Flusher:
         for time_ms in self._round_times:
             self._metrics.commit_to_client.observe(max(0.0, now - time_ms / 1000))
         self._round_times.clear()
-        self._joined_of, self._joined, self._common = [], b"", b""
+        self._joined_of, self._joined, self._common, self._common_to = [], b"", b"", _NOBODY
         self._has_begun = False
 
 

@@ -8,7 +8,7 @@ begin anew; clients join, leave, stall and come back with any position.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,8 +114,7 @@ class Client:
         self.joins.clear()
 
     def note(self, kind: str, channel: str, **more: object) -> None:
-        self.pending.append(orjson.dumps({"kind": kind, "channel": channel} | more) + b"\n")
-        self.node.flusher.mark({self: None})
+        self.node.flusher.give(self, orjson.dumps({"kind": kind, "channel": channel} | more) + b"\n")
 
     def replied(self, channel: str, since: Position | None, joined: Subscribed) -> None:
         assert joined.was_recovering == (since is not None)
@@ -127,7 +126,7 @@ class Client:
             assert joined.position.offset == since.offset
         self.note("reply", channel, offset=joined.position.offset, epoch=epoch)
         for publication in joined.publications:
-            self.pending.append(ENCODING.publication(channel, publication))
+            self.node.flusher.give(self, ENCODING.publication(channel, publication))
 
     @property
     def wire(self) -> Client:
@@ -170,9 +169,9 @@ class MortalFlusher(Flusher):
         if not self.is_dead:
             super().hand(roster, data)
 
-    def mark(self, subscribers: Mapping[Subscriber, None]) -> None:
+    def give(self, subscriber: Subscriber, frame: bytes) -> None:
         if not self.is_dead:
-            super().mark(subscribers)
+            super().give(subscriber, frame)
 
     def flush(self, subscriber: Subscriber) -> None:
         if not self.is_dead:
