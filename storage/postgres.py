@@ -127,7 +127,8 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         deadline=options.deadline,
         # What is written is found by keys, and one plan is as good as another. Left alone, PostgreSQL guesses too many
         # rows of arrays, finds plans for values cheaper, and plans each `change_stock` anew: for longer than that runs.
-        settings={"plan_cache_mode": "force_generic_plan", "jit": "off"},
+        # And a plan that was made while a table was small would read all of it, however large it has become since.
+        settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"},
     )
     reader_options = replace(
         pool_options,

@@ -295,3 +295,19 @@ async def test_of_a_crowd_as_many_get_it_as_there_are(postgres: Postgres, ada: A
     assert (await stock_of(postgres, mug), await stock_of(postgres, pot)) == (0, 1000 - wanted)
     found = [number for group in outcomes for number in numbers(group)]
     assert len(found) == len(set(found))
+
+
+async def test_no_table_is_read_through_because_it_was_small_when_that_was_planned(postgres_url: str, run: Run) -> None:
+    async with open_postgres(postgres_options(postgres_url)) as postgres:
+        ada = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$")
+        async with postgres.transaction() as uow:
+            await uow.accounts.add(ada)
+        products = [await a_product(postgres, stock=1000) for _ in range(3)]
+        for _ in range(5):
+            await run(postgres, [Wish(ada, each, key=str(uuid4())) for each in products * 10])
+    written = "SELECT FROM pg_stat_user_tables WHERE relname = 'orders' AND n_tup_ins = 150"
+    async with asyncio.timeout(10):
+        while not await rows(postgres_url, written):  # noqa: ASYNC110 - sessions say what they did when they end
+            await asyncio.sleep(0.01)
+    read_through = "SELECT relname FROM pg_stat_user_tables WHERE seq_tup_read > 0 AND relname <> 'deployment'"
+    assert await rows(postgres_url, read_through) == []
