@@ -1,12 +1,14 @@
 """Commands of many callers in one transaction: what comes while others are being worked on goes together.
 
 One that comes alone has a transaction of its own and waits for nobody. The more come, the fewer statements and commits
-each of them costs, and many who want the same product wait for its row once, not one behind the other.
+each of them costs, and many who want the same product wait for its row once, not one behind the other. A transaction
+that follows another closely waits for company first: else many small ones would keep the processors busy with little.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 MOST = 32  # commands in a transaction: the first waits for the work of the last
 AT_ONCE = 2  # transactions; with more there would be fewer commands in each
-
+GATHER_SECONDS = 0.01  # from the begin of one to that of the next, unless MOST are waiting
 
 Command = Callable[[UnitOfWork], Awaitable[Any]]
 
@@ -55,6 +57,8 @@ class Together:
         self._database = database
         self._waiting: deque[_Job] = deque()
         self._serving: set[asyncio.Task[None]] = set()
+        self._gate = asyncio.Lock()
+        self._began = -math.inf
         self.size = 0  # commands that wait or are being worked on
 
     async def run(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
@@ -78,8 +82,7 @@ class Together:
         await asyncio.gather(*self._serving)
 
     async def _serve(self) -> None:
-        while self._waiting:
-            jobs = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        while jobs := await self._next():
             outcomes: Sequence[object] = [Unavailable() for _ in jobs]
             try:
                 outcomes = await (self._one_by_one(jobs) if len(jobs) == 1 else self._in_one(jobs))
@@ -89,6 +92,18 @@ class Together:
                     self._end(job, outcome)
             if any(isinstance(outcome, Unavailable) for outcome in outcomes):
                 self._turn_away()
+
+    async def _next(self) -> Sequence[_Job]:
+        """What waits, when it is its time; nothing when others have taken it, or nothing waits."""
+        async with self._gate:
+            loop = asyncio.get_running_loop()
+            early = self._began + GATHER_SECONDS - loop.time()
+            if 0 < len(self._waiting) < MOST and early > 0:
+                await asyncio.sleep(early)
+            jobs = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            if jobs:
+                self._began = loop.time()
+            return jobs
 
     async def _in_one(self, jobs: Sequence[_Job]) -> Sequence[object]:
         """What each returned or raised, now that it is committed."""

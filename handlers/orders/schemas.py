@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -13,9 +12,9 @@ from handlers.discounts.schemas import Code
 from handlers.errors import AppError
 from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
-from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
+from handlers.orders.model import Action, Address, By, Change, Order, Status
 from handlers.ports.domain import Quantity, Snapshot
-from handlers.pricing import WHOLE, Tax
+from handlers.pricing import WHOLE
 from handlers.schemas import (
     Body,
     ById,
@@ -94,10 +93,6 @@ class EditOrderRequest(Body):
 class AddressBody(AddressRequest):
     """Where an order goes."""
 
-    @classmethod
-    def of(cls, address: Address | None) -> Self | None:
-        return None if address is None else cls(**asdict(address))
-
 
 class LineBody(Body):
     """One product in an order, as it was when the order was placed."""
@@ -111,10 +106,6 @@ class LineBody(Body):
     discount: Annotated[Money, Field(description="This line's share of the order's")]
     total: Annotated[Money, Field(description="After the discount")]
 
-    @classmethod
-    def of(cls, line: Line) -> Self:
-        return cls.model_validate(line, from_attributes=True)
-
 
 class TaxBody(Body):
     """Of all lines that are taxed at this rate."""
@@ -122,10 +113,6 @@ class TaxBody(Body):
     rate: TaxRate
     net: Annotated[Money, Field(description="Without the tax")]
     amount: Money
-
-    @classmethod
-    def of(cls, tax: Tax) -> Self:
-        return cls(rate=tax.rate, net=tax.net, amount=tax.amount)
 
 
 class OrderBody(Body):
@@ -137,11 +124,11 @@ class OrderBody(Body):
     status: Status
     version: Annotated[int, Field(ge=1)]
     currency: Currency
-    items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
+    items: Annotated[list[LineBody], Field(validation_alias="lines", strict=False, json_schema_extra={"minItems": 1})]
     subtotal: Annotated[Money, Field(description="Of all lines, before the discount")]
     discount_code: str | None
     discount: Money
-    taxes: Annotated[list[TaxBody], Field(description="By rate")]
+    taxes: Annotated[list[TaxBody], Field(strict=False, description="By rate")]
     tax_included: Annotated[bool, Field(description="In the prices; or on top of them")]
     total: Annotated[Money, Field(description="What is to be paid")]
     refunded: Annotated[Money, Field(description="Given back of what was paid")]
@@ -153,27 +140,7 @@ class OrderBody(Body):
 
     @classmethod
     def of(cls, order: Order) -> OrderBody:
-        return cls(
-            id=order.id,
-            number=order.number,
-            customer_id=order.customer_id,
-            status=order.status,
-            version=order.version,
-            currency=order.currency,
-            items=[LineBody.of(line) for line in order.lines],
-            subtotal=order.subtotal,
-            discount_code=order.discount_code,
-            discount=order.discount,
-            taxes=[TaxBody.of(tax) for tax in order.taxes],
-            tax_included=order.tax_included,
-            total=order.total,
-            refunded=order.refunded,
-            address=AddressBody.of(order.address),
-            note=order.note,
-            created_at=order.created_at,
-            updated_at=order.updated_at,
-            expires_at=order.expires_at,
-        )
+        return cls.model_validate(order, from_attributes=True)
 
 
 class AdvanceOrder(ById):

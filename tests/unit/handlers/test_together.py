@@ -11,7 +11,8 @@ import structlog
 
 from handlers.errors import Conflict, NotFound, Unavailable
 from handlers.ports.domain import UnitOfWork, Wants
-from handlers.together import AT_ONCE, MOST, Together
+from handlers.together import AT_ONCE, GATHER_SECONDS, MOST, Together
+from tests import virtual_time
 from tests.doubles import MemoryDatabase, MemoryUnitOfWork, a_product
 
 WANTS = Wants(UUID(int=1), None, (), None)
@@ -80,10 +81,10 @@ class Callers:
 
     async def ask(self, *skus: str, refused: bool = False) -> None:
         for sku in skus:
-            self.asked[sku] = asyncio.create_task(self._add(sku, refused=refused))
-        await asyncio.sleep(0.01)  # until they wait, or are done
+            self.asked[sku] = asyncio.create_task(self.add(sku, refused=refused))
+        await asyncio.sleep(GATHER_SECONDS * 1.5)  # until they wait, or are done
 
-    async def _add(self, sku: str, *, refused: bool) -> str:
+    async def add(self, sku: str, *, refused: bool = False) -> str:
         async def command(uow: UnitOfWork) -> str:
             await uow.products.add(a_product(sku=sku))
             if refused:
@@ -122,6 +123,40 @@ async def test_who_comes_alone_has_a_transaction_of_its_own(database: GuardedDat
 
     assert database.sizes == [1, 1, 1]
     assert await callers.outcomes() == {"a": "a", "b": "b", "c": "c"}
+
+
+def test_one_that_follows_another_closely_waits_for_company() -> None:
+    async def live() -> tuple[list[int], float]:
+        database = GuardedDatabase()
+        database.gate.set()
+        callers, loop = Callers(database), asyncio.get_running_loop()
+        began = loop.time()
+        for sku in ("a", "b", "c"):
+            callers.asked[sku] = asyncio.create_task(callers.add(sku))
+            await asyncio.sleep(GATHER_SECONDS / 4)
+        await callers.outcomes()
+        return database.sizes, loop.time() - began
+
+    sizes, seconds = virtual_time.run(live())
+    assert sizes == [1, 2]
+    assert seconds == pytest.approx(GATHER_SECONDS)
+
+
+def test_who_comes_when_as_many_wait_as_go_together_waits_no_longer() -> None:
+    async def live() -> tuple[list[int], float]:
+        database = GuardedDatabase()
+        database.gate.set()
+        callers, loop = Callers(database), asyncio.get_running_loop()
+        callers.asked["first"] = asyncio.create_task(callers.add("first"))
+        await asyncio.sleep(0)
+        began = loop.time()
+        callers.asked |= {sku: asyncio.create_task(callers.add(sku)) for sku in map(str, range(MOST))}
+        await callers.outcomes()
+        return database.sizes, loop.time() - began
+
+    sizes, seconds = virtual_time.run(live())
+    assert sizes == [1, MOST]
+    assert seconds == pytest.approx(0.0)
 
 
 async def test_who_comes_while_others_are_worked_on_goes_together_with_the_next(
