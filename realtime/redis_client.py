@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
@@ -42,7 +42,8 @@ class Line:
     time limits of each step, and redis-py's own measuring. Used through `open_line`."""
 
     def __init__(self, url: str) -> None:
-        self._pool = ConnectionPool.from_url(url, **_options() | {"socket_timeout": None})
+        # By RESP2: what is pushed by RESP3 redis-py makes text of first, for its log.
+        self._pool = ConnectionPool.from_url(url, **_options() | {"socket_timeout": None, "protocol": 2})
         self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
 
     async def call(self, *command: str | bytes) -> None:
@@ -57,11 +58,12 @@ class Line:
         await self._connection.send_command(*command)
 
     async def hear(self, timeout: float) -> object:
-        """The next answer or push; None when there was none for so many seconds. Raises what redis-py does."""
-        return await self._connection.read_response(timeout=timeout, push_request=True)
+        """The next answer or message; None when there was none for so many seconds. Raises what redis-py does."""
+        return await self._connection.read_response(timeout=timeout)
 
     async def close(self) -> None:
-        await self._connection.disconnect()
+        with suppress(RedisError):  # it took too long, and nobody waits for it
+            await self._connection.disconnect()
 
 
 @asynccontextmanager
