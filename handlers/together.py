@@ -67,7 +67,8 @@ class Together:
         outcome: asyncio.Future[T] = loop.create_future()
         self._waiting.append(_Job(command, wants, outcome))
         self.size += 1
-        if len(self._serving) < AT_ONCE:
+        # One that has ended may still be there, and would not see this.
+        if sum(not task.done() for task in self._serving) < AT_ONCE:
             # In nobody's context: what is logged there would be said of one request, and is of many.
             task = loop.create_task(self._serve(), name="together", context=Context())
             self._serving.add(task)

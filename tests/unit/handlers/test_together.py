@@ -125,6 +125,19 @@ async def test_who_comes_alone_has_a_transaction_of_its_own(database: GuardedDat
     assert await callers.outcomes() == {"a": "a", "b": "b", "c": "c"}
 
 
+async def test_who_comes_in_the_moment_in_which_the_last_ones_end_is_not_forgotten(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    async def add_two() -> str:
+        return await callers.add("a") + await callers.add("b")
+
+    callers.asked["two"] = asyncio.create_task(add_two())
+    await busy(callers)
+    database.gate.set()
+
+    assert (await callers.outcomes())["two"] == "ab"
+
+
 def test_one_that_follows_another_closely_waits_for_company() -> None:
     async def live() -> tuple[list[int], float]:
         database = GuardedDatabase()
