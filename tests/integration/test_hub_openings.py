@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
-from handlers.ports.streams import Publication, Streams, StreamsAway
+from handlers.ports.streams import Streams, StreamsAway
 from realtime.bus_memory import MemoryExchange
 from realtime.flusher import Flusher
 from realtime.hub import Hub
@@ -19,45 +19,17 @@ from realtime.protocol.messages import Subscribed
 from storage.streams import StreamsOptions, open_streams
 from tests.realtime_options import HUB
 from tests.services.postgres import Postgres
+from tests.subscribers import BareSubscriber
 
 ONE_DEADLINE = 4.5  # seconds; a query is given up after 2.5, so two in a row take 5
 
 
-class NoEncoding:
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        raise NotImplementedError(channel, publication)
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        raise NotImplementedError(channel, publication, base)
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        raise NotImplementedError(channel, info, is_join)
-
-
 @dataclass(eq=False)
-class Joiner:
-    pending: list[bytes] = field(default_factory=list)
+class Joiner(BareSubscriber):
     joined: list[Subscribed] = field(default_factory=list)
-    encoding: NoEncoding = field(default_factory=NoEncoding)
-
-    @property
-    def wire(self) -> Joiner:
-        return self
-
-    def write(self, data: bytes) -> bool:
-        raise NotImplementedError
-
-    def overflowed(self) -> None:
-        raise NotImplementedError
-
-    def hold(self, channel: str, frame: bytes) -> bool:
-        raise NotImplementedError
 
     async def writable(self) -> None:
         return
-
-    def dropped(self, channel: str) -> None:
-        raise NotImplementedError(channel)
 
     async def join(self, hub: Hub, channel: str) -> None:
         await hub.join(self, channel, None, self.joined.append)

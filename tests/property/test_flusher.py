@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from handlers.ports.streams import Publication
 from realtime import flusher as module
 from realtime.channel import Roster
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from tests import virtual_time
+from tests.subscribers import BareSubscriber
 
 CLIENTS = 7
 ROSTERS = 3
@@ -34,17 +34,6 @@ steps = st.one_of(
 )
 
 
-class NoEncoding:
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        raise NotImplementedError(channel, publication)
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        raise NotImplementedError(channel, publication, base)
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        raise NotImplementedError(channel, info, is_join)
-
-
 @dataclass
 class Clock:
     """Of the loop, whose time stands still while something is done, and of what is done."""
@@ -56,16 +45,10 @@ class Clock:
 
 
 @dataclass(eq=False)
-class Client:
+class Client(BareSubscriber):
     clock: Clock
     sent: list[bytes] = field(default_factory=list)
     got: bytes = b""
-    pending: list[bytes] = field(default_factory=list)
-    encoding: NoEncoding = field(default_factory=NoEncoding)
-
-    @property
-    def wire(self) -> Client:
-        return self
 
     def write(self, data: bytes) -> bool:
         self.clock.worked += WRITE_SECONDS
@@ -74,18 +57,6 @@ class Client:
 
     def has_all(self) -> bool:
         return self.got == b"".join(self.sent)
-
-    def overflowed(self) -> None:
-        raise NotImplementedError
-
-    def hold(self, channel: str, frame: bytes) -> bool:
-        raise NotImplementedError
-
-    async def writable(self) -> None:
-        raise NotImplementedError
-
-    def dropped(self, channel: str) -> None:
-        raise NotImplementedError
 
 
 class Path:

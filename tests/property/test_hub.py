@@ -23,13 +23,14 @@ from structlog.testing import capture_logs
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, Published, StreamsAway
 from realtime.bus import Item, Receiver
-from realtime.channel import Roster, Subscriber
+from realtime.channel import Encoding, Roster, Subscriber
 from realtime.flusher import Flusher
 from realtime.hub import Hub
 from realtime.metrics import RealtimeMetrics
 from realtime.protocol.messages import Subscribed
 from tests.property.streams_model import ModelStreams
 from tests.realtime_options import HUB
+from tests.subscribers import BareSubscriber
 
 CHANNELS = ["a", "b"]
 PACED = "b"
@@ -81,20 +82,16 @@ ENCODING = PlainEncoding()
 
 
 @dataclass(eq=False)
-class Client:
+class Client(BareSubscriber):
     streams: ModelStreams
     node: Node
-    pending: list[bytes] = field(default_factory=list)
     live: set[str] = field(default_factory=set)
     wanted: set[str] = field(default_factory=set)
     last: dict[str, Position] = field(default_factory=dict)
     joins: dict[str, object] = field(default_factory=dict)
     flow: asyncio.Event = field(default_factory=asyncio.Event)
-    encoding: PlainEncoding = ENCODING
+    encoding: Encoding = field(default=ENCODING, kw_only=True)
     heard: int = 0
-
-    def hold(self, channel: str, frame: bytes) -> bool:
-        raise NotImplementedError
 
     async def writable(self) -> None:
         self.node.flusher.flush(self)
@@ -128,17 +125,10 @@ class Client:
         for publication in joined.publications:
             self.node.flusher.give(self, ENCODING.publication(channel, publication))
 
-    @property
-    def wire(self) -> Client:
-        return self
-
     def write(self, data: bytes) -> bool:
         for line in data.splitlines():
             self.hear(orjson.loads(line))
         return True
-
-    def overflowed(self) -> None:
-        raise NotImplementedError
 
     def hear(self, item: dict[str, object]) -> None:
         channel, kind = str(item["channel"]), item["kind"]

@@ -7,22 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
-from handlers.ports.streams import Publication
 from realtime.channel import Roster
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
 from realtime.wire import Batch, OneByOne, Sink
-
-
-class NoEncoding:
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        return b"%b %d" % (channel.encode(), publication.offset)
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        raise NotImplementedError(channel, publication, base)
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        raise NotImplementedError(channel, info, is_join)
+from tests.subscribers import BareSubscriber
 
 
 class Clock:
@@ -36,19 +25,13 @@ class Clock:
 
 
 @dataclass(eq=False)
-class Recorder:
+class Recorder(BareSubscriber):
     """Keeps every write, which takes 10 us, unless it is too slow. Two instances are two clients."""
 
     clock: Clock
     writes: list[bytes] = field(default_factory=list)
-    pending: list[bytes] = field(default_factory=list)
-    encoding: NoEncoding = field(default_factory=NoEncoding)
     is_slow: bool = False
     is_closed: bool = False
-
-    @property
-    def wire(self) -> Recorder:
-        return self
 
     def write(self, data: bytes) -> bool:
         self.clock.now += 1e-5
@@ -58,15 +41,6 @@ class Recorder:
 
     def overflowed(self) -> None:
         self.is_closed = True
-
-    def hold(self, channel: str, frame: bytes) -> bool:
-        raise NotImplementedError
-
-    async def writable(self) -> None:
-        raise NotImplementedError
-
-    def dropped(self, channel: str) -> None:
-        raise NotImplementedError(channel)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from realtime.pacing import Pacing
 from realtime.repair import Repairs
 from tests import virtual_time
 from tests.property.streams_model import ModelStreams
+from tests.subscribers import BareSubscriber
 
 INTERVAL, INTERVAL_WITHOUT_BUS = 2.0, 0.25
 
@@ -46,42 +47,6 @@ class Bus:
         raise NotImplementedError
 
 
-class NoEncoding:
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        raise NotImplementedError
-
-    def compressed(self, channel: str, publication: Publication, base: bytes | None) -> bytes:
-        raise NotImplementedError(channel, publication, base)
-
-    def membership(self, channel: str, info: bytes, *, is_join: bool) -> bytes:
-        raise NotImplementedError(channel, info, is_join)
-
-
-@dataclass(eq=False)
-class Silent:
-    pending: list[bytes] = field(default_factory=list)
-    encoding: NoEncoding = field(default_factory=NoEncoding)
-
-    @property
-    def wire(self) -> Silent:
-        return self
-
-    def write(self, data: bytes) -> bool:
-        raise NotImplementedError
-
-    def overflowed(self) -> None:
-        raise NotImplementedError
-
-    def hold(self, channel: str, frame: bytes) -> bool:
-        raise NotImplementedError
-
-    async def writable(self) -> None:
-        raise NotImplementedError
-
-    def dropped(self, channel: str) -> None:
-        raise NotImplementedError
-
-
 def repairs_of(channels: Channels, streams: Streams, bus: Bus, metrics: RealtimeMetrics) -> Repairs:
     pacing = Pacing(channels.hear)
     return Repairs(
@@ -95,7 +60,7 @@ async def watched(count: int, bus: Bus, streams: Streams, work: float) -> None:
     channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
     heads = await streams.open([f"c{number}" for number in range(count)])
     for name in heads:
-        channels.begin(channels.enter(name, Ticket(Silent(), None, lambda _: None)), heads[name])
+        channels.begin(channels.enter(name, Ticket(BareSubscriber(), None, lambda _: None)), heads[name])
     repairs = repairs_of(channels, streams, bus, metrics)
     streams.looks.clear()
     upkeep = asyncio.create_task(repairs.run())
@@ -143,7 +108,7 @@ async def repaired(*, brings: int) -> Channel:
     channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
     repairs = repairs_of(channels, streams, Bus(), metrics)
     head = (await streams.open(["c"]))["c"]
-    channel = channels.enter("c", Ticket(Silent(), None, lambda _: None))
+    channel = channels.enter("c", Ticket(BareSubscriber(), None, lambda _: None))
     channels.begin(channel, head)
     channel.heard = 10
     bringing = asyncio.create_task(repairs.bring_up(channel))
