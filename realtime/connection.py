@@ -79,6 +79,7 @@ class Connection:
     """A `Subscriber`. `bucket` is where the timer wheel has it; `transport` is the name of its way in."""
 
     __slots__ = (
+        "_caught_up",
         "_held",
         "_is_welcomed",
         "_session",
@@ -100,6 +101,8 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] | None = None
         # By channel, while the client is behind.
         self._held: dict[str, bytes] | None = None
+        # Set while somebody waits for it.
+        self._caught_up: asyncio.Future[None] | None = None
         self.encoding = encoding
         self.transport = transport
         self.pending: list[bytes] = []
@@ -112,6 +115,13 @@ class Connection:
 
     def receive(self, frame: bytes) -> None:
         self._perform(self._session.receive(frame, self._shared.clock()))
+
+    async def ready(self) -> None:
+        """Return when the client may say more. Who reads from it no faster makes TCP hold it back, and none of its
+        commands is one too many."""
+        if self._session.is_behind:
+            self._caught_up = asyncio.get_running_loop().create_future()
+            await self._caught_up
 
     def tick(self) -> None:
         self._perform(self._session.tick(self._shared.clock()))
@@ -235,6 +245,10 @@ class Connection:
                 case Close(why):
                     self._close(why)
         self._shared.rescheduled(self)
+        if self._caught_up is not None and not self._session.is_behind:
+            if not self._caught_up.done():  # whoever waited may have been cancelled
+                self._caught_up.set_result(None)
+            self._caught_up = None
 
     def _say(self, message: Message) -> None:
         match message:

@@ -4,7 +4,7 @@ Clients that are sent the same are written to together (`MakeBatch`), so that li
 handed to a crowd meanwhile is not even put on its members' lists, unless one of them is to get something else.
 
 Under load a round takes longer, so more frames are joined into each write: the cost of a delivery falls as the rate
-rises, with no setting for it. Rounds take what the loop's other work leaves of 85 % of its time: where the next
+rises, with no setting for it. Rounds take what the loop's other work leaves of 70 % of its time: where the next
 one would come too early it waits, and joins what comes meanwhile. So a loop that is nearly full has time left for what
 brings the publications. What answers a client waits for nothing.
 

@@ -200,6 +200,11 @@ class Session:
         return frozenset(self._channels)
 
     @property
+    def is_behind(self) -> bool:
+        """More commands wait than one frame holds: best read nothing more from the client for now."""
+        return self._waiting_bytes > self._options.message_size_limit
+
+    @property
     def due(self) -> float:
         """When `tick` has something to do next; infinite when nothing is."""
         match self._phase:

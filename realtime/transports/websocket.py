@@ -166,6 +166,7 @@ class WebSocketEndpoint:
             if message.type is kind:
                 if not is_deaf:
                     connection.receive(message.data)
+                    await connection.ready()
                 is_deaf = self._is_one_way
             elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
                 connection.close(Disconnect.BAD_REQUEST)

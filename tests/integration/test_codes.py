@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from realtime.control import Control, Kick, Whose
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.rate_limits import Rate, RateLimits
 from storage.streams import StreamsOptions, open_streams
-from tests.integration.http_stream import streaming
+from tests.integration.http_stream import emulate, streaming
 from tests.integration.test_websocket_tokens import signed
 from tests.integration.websocket_node import FEED, STAFF, Node, running, texts
 from tests.peers import Peer
@@ -92,13 +93,26 @@ async def test_the_connections_of_one_user_share_its_limit(streams: Streams, pee
             assert "connect" in welcome
 
 
-async def test_more_waiting_than_two_frames_hold_is_3013(streams: Streams, peer: Peer) -> None:
+async def test_more_waiting_than_two_frames_hold_is_3013_over_http(streams: Streams) -> None:
+    small = replace(CLIENT, message_size_limit=1024)
+    async with (
+        running(streams, MemoryExchange().bus(), small) as node,
+        streaming(node, "http_stream", {"id": 1, "connect": {"token": node.token()}}) as listener,
+    ):
+        welcome = (await listener.hear())["connect"]
+        many = [{"id": n, "history": {"channel": FEED}} for n in range(2, 20)]
+        await asyncio.gather(*(emulate(node, welcome, *many) for _ in range(50)))  # faster than PostgreSQL answers
+        [*_, last] = await listener.ended()
+        assert last["push"]["disconnect"] == {"code": 3013, "reason": "too many requests"}
+
+
+async def test_a_socket_that_says_more_than_can_wait_is_held_back_and_not_closed(streams: Streams, peer: Peer) -> None:
     small = replace(CLIENT, message_size_limit=1024)
     async with a_node(streams, peer, options=small) as node, node.client() as client:
-        many = [{"id": n, "history": {"channel": FEED}} for n in range(2, 20)]
-        for _ in range(50):  # faster than PostgreSQL answers
-            await client.say(*many)
-        assert await client.closed() == (3013, "too many requests")
+        ids = range(2, 1_002)
+        for first in ids[::10]:
+            await client.say(*({"id": n, "history": {"channel": FEED}} for n in range(first, first + 10)))
+        assert [(await client.hear())["id"] for _ in ids] == [*ids]
 
 
 @dataclass
