@@ -311,14 +311,23 @@ class Session:
         if now >= self._expires_at + self._options.expired_close_delay:
             return self.close(Disconnect.EXPIRED)
         if now >= self._pong_by:
-            return self.close(Disconnect.NO_PONG)
+            if not self.is_behind:
+                return self.close(Disconnect.NO_PONG)
+            self._pong_by = now + self._patience  # it may have come, and stands behind what is not read yet
         if ended := self._ended(now):
             return [effect for channel in ended for effect in self._end(channel, Unsubscribed.EXPIRED)]
+        if now < self._next_ping:
+            return []
         # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
         self._next_ping = now + self._options.ping_interval
         if not self.is_one_way:
-            self._pong_by = now + min(self._options.pong_timeout, self._options.ping_interval)
+            self._pong_by = now + self._patience
         return [Say(Ping())]
+
+    @property
+    def _patience(self) -> float:
+        """For a pong, seconds."""
+        return min(self._options.pong_timeout, self._options.ping_interval)
 
     def dropped(self, channel: str) -> list[Effect]:
         """The server can no longer serve this subscription without a gap."""

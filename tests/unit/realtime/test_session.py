@@ -347,6 +347,16 @@ def test_an_unanswered_ping_closes(client: Client) -> None:
     assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
 
 
+def test_a_pong_that_may_stand_behind_what_is_not_read_yet_is_waited_for(client: Client) -> None:
+    client.says(SUBSCRIBE)
+    client.after(OPTIONS.ping_interval)
+    client.says(b'{"id":3,"unsubscribe":{"channel":"c"}}'.ljust(OPTIONS.message_size_limit + 1))
+    assert client.after(OPTIONS.pong_timeout) == []
+    client.answer(HEAD)
+    assert not client.session.is_behind
+    assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
+
+
 def test_an_unsolicited_pong_closes(client: Client) -> None:
     client.after(OPTIONS.ping_interval)
     assert client.says(b"{}\n{}") == [Close(Disconnect.BAD_REQUEST)]
