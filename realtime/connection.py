@@ -117,8 +117,8 @@ class Connection:
         self._perform(self._session.receive(frame, self._shared.clock()))
 
     async def ready(self) -> None:
-        """Return when the client may say more. Who reads from it no faster makes TCP hold it back, and none of its
-        commands is one too many."""
+        """Return when the client may say more. A transport that waits for this before it reads on makes TCP hold back
+        who says too much, and need not close it."""
         if self._session.is_behind:
             self._caught_up = asyncio.get_running_loop().create_future()
             await self._caught_up

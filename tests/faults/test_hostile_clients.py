@@ -170,11 +170,12 @@ async def asks_without_end(node: Orderwire) -> int:
 
 async def reads_nothing(node: Orderwire) -> int:
     """What is published meanwhile is more than the kernel's buffers hold; it may not get the goodbye any more."""
-    async with socket(node, CONNECT, LOUD) as opened:
+    async with socket(node, CONNECT, LOUD) as opened, aiohttp.ClientSession() as session:
         while b'"id":2' not in opened.heard:  # noqa: ASYNC110 - it is subscribed
             await asyncio.sleep(0.01)
         opened.transport.pause_reading()
-        await asyncio.sleep(3)
+        while await counted(session, node, "orderwire_connections") > 1:  # noqa: ASYNC110 - only the calm one is left
+            await asyncio.sleep(0.1)
         return 3008
 
 
