@@ -21,8 +21,9 @@ from handlers.events import Cause
 from handlers.orders import commands as orders
 from handlers.orders.schemas import OrderQuery
 from handlers.products import commands as products
+from handlers.products.schemas import ProductQuery
 from handlers.rules import Rules
-from handlers.schemas import ById, PageQuery
+from handlers.schemas import ById
 from handlers.stats import commands as stats
 from handlers.stats.schemas import SeriesQuery
 from handlers.work import Work
@@ -83,7 +84,7 @@ def _reads(caller: Caller, an_order: UUID) -> Mapping[str, Read]:
         return (await stats.series(caller, SeriesQuery(per="hour"))).encode()
 
     async def catalogue() -> bytes:
-        return (await products.page(caller, PageQuery())).encode()
+        return (await products.page(caller, ProductQuery())).encode()
 
     return {"an order": order, "the newest 50 orders": newest, "sums by the hour": sums, "50 products": catalogue}
 

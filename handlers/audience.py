@@ -14,7 +14,7 @@ from handlers.actor import Actor
 from handlers.events import Event, OwnType
 
 MAX_CHANNEL_LENGTH = 255  # ASCII characters; PROTOCOL.md, section 6
-DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats", "stock", "discounts"})
+DOMAIN_NAMESPACES = frozenset({"orders", "order", "stats", "stock", "discounts", "products"})
 """What stands before the first colon of our channels."""
 
 
@@ -26,6 +26,7 @@ class Kind(Enum):
     ORDER_STATS = "stats:orders"
     LOW_STOCK = "stock:low"
     DISCOUNTS = "discounts:all"
+    PRODUCTS = "products:all"
     PERSONAL = "#<account id>"
 
 
@@ -33,7 +34,7 @@ class Kind(Enum):
 class Channel:
     kind: Kind
     name: str
-    id: UUID | None = None  # of the order or the account; None for what is one for all staff
+    id: UUID | None = None  # of the order or the account; None for what there is one of
 
 
 class UnknownChannel(ValueError):
@@ -60,6 +61,10 @@ def discounts() -> str:
     return "discounts:all"
 
 
+def products() -> str:
+    return "products:all"
+
+
 def order_channel(order_id: UUID) -> str:
     return f"order:{order_id}"
 
@@ -68,23 +73,26 @@ def personal_channel(account_id: UUID) -> str:
     return f"#{account_id}"
 
 
-_OF_STAFF = {
+_FIXED = {
     orders_feed(): Kind.ORDERS_FEED,
     order_stats(): Kind.ORDER_STATS,
     low_stock(): Kind.LOW_STOCK,
     discounts(): Kind.DISCOUNTS,
+    products(): Kind.PRODUCTS,
 }
 _OF_ONE_TYPE = {
     OwnType.ORDERS_COUNTED: order_stats(),
     OwnType.STOCK_LOW: low_stock(),
     OwnType.DISCOUNT_CHANGED: discounts(),
+    OwnType.PRODUCT_CHANGED: products(),
+    OwnType.STOCK_CHANGED: products(),
 }
 
 
 def parse_channel(name: str) -> Channel:
     """Raise UnknownChannel unless `name` is, to the letter, the one spelling of a channel of ours."""
-    if name in _OF_STAFF:
-        return Channel(_OF_STAFF[name], name)
+    if name in _FIXED:
+        return Channel(_FIXED[name], name)
     for prefix, kind in (("order:", Kind.ORDER), ("#", Kind.PERSONAL)):
         if name.startswith(prefix):
             return Channel(kind, name, _canonical_uuid(name.removeprefix(prefix)))
@@ -96,6 +104,8 @@ def may_join(actor: Actor, channel: Channel, *, owner: UUID | None) -> bool:
     match channel.kind:
         case Kind.ORDERS_FEED | Kind.ORDER_STATS | Kind.LOW_STOCK | Kind.DISCOUNTS:
             return actor.is_staff
+        case Kind.PRODUCTS:
+            return True
         case Kind.ORDER:
             return owner is not None and (actor.is_staff or actor.account_id == owner)
         case Kind.PERSONAL:

@@ -22,7 +22,8 @@ SOURCE = "/orderwire"
 """The `source` of our own events. Identity of an event is (source, id)."""
 
 ORDERS = "orders"
-"""The `subject` of what is told of all orders together."""
+PRODUCTS = "products"
+"""The `subject` of what is told of all orders, or several products, together."""
 
 MAX_EVENT_BYTES = 256 * 1024
 
@@ -44,6 +45,8 @@ class OwnType(StrEnum):
     ORDER_EDITED = "order.edited"
     PAYMENT_CHANGED = "payment.changed"
     ORDERS_COUNTED = "orders.counted"
+    PRODUCT_CHANGED = "product.changed"
+    STOCK_CHANGED = "stock.changed"
     STOCK_LOW = "stock.low"
     DISCOUNT_CHANGED = "discount.changed"
 
@@ -59,7 +62,13 @@ class LifeCycleType(StrEnum):
 
 LIFE_CYCLE_TYPES = frozenset(kind.value for kind in LifeCycleType)
 OWN_TYPES = frozenset(kind.value for kind in OwnType)
-_TYPES_OF_ORDERS = OWN_TYPES - {OwnType.ORDERS_COUNTED, OwnType.STOCK_LOW, OwnType.DISCOUNT_CHANGED}
+_TYPES_OF_ORDERS = OWN_TYPES - {
+    OwnType.ORDERS_COUNTED,
+    OwnType.PRODUCT_CHANGED,
+    OwnType.STOCK_CHANGED,
+    OwnType.STOCK_LOW,
+    OwnType.DISCOUNT_CHANGED,
+}
 
 
 @dataclass(frozen=True, slots=True)

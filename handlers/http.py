@@ -23,7 +23,7 @@ from handlers.clock import utc_now
 from handlers.commands import Caller
 from handlers.errors import AppError, Fault, Malformed, NotFound, Unauthenticated
 from handlers.events import Cause
-from handlers.idempotency import parse_key
+from handlers.idempotency import Reply, parse_key
 from handlers.ports.domain import Passwords, Tokens
 from handlers.ports.payments import PaymentProvider
 from handlers.reading import MAX_FAULTS as MAX_FAULTS
@@ -274,6 +274,12 @@ def json_reply(body: bytes, *, status: int = 200, headers: Mapping[str, str] | N
     return web.Response(status=status, body=body, headers=headers, content_type="application/json")
 
 
+def replayable(reply: Reply, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer to a request that may have an Idempotency-Key; says so where it was given before."""
+    replayed = {"Idempotency-Replayed": "true"} if reply.replayed else {}
+    return json_reply(reply.body, status=reply.status, headers={**(headers or {}), **replayed})
+
+
 def position_headers(stream: StreamBody) -> dict[str, str]:
     return {"X-Stream-Offset": str(stream.offset), "X-Stream-Epoch": stream.epoch}
 
@@ -285,6 +291,7 @@ FAULT_CODES = SHAPE_CODES | {
     "bad_email",
     "repeated_product",
     "other_currency",
+    "not_for_sale",
     "bad_discount",
     "not_found",
     "out_of_stock",

@@ -65,6 +65,13 @@ def _digits(text: object) -> object:
     return text
 
 
+def _flag(text: object) -> object:
+    # bool() of pydantic would also take "yes", "on" and "1".
+    if isinstance(text, str) and text not in {"true", "false"}:
+        raise PydanticCustomError("bool_parsing", "Input should be true or false")
+    return text
+
+
 def _separated(text: object) -> object:
     return text.split(",") if isinstance(text, str) else text
 
@@ -85,6 +92,8 @@ def _instant(text: object) -> datetime:
 Text = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
 Digits = BeforeValidator(_digits)
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""Behind a question mark `true` or `false`."""
 Moment = Annotated[
     datetime,
     PlainSerializer(rfc3339, return_type=str, when_used="json"),

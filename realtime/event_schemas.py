@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from handlers.discounts.schemas import DiscountBody
-from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, SOURCE, LifeCycleType, OwnType
+from handlers.events import LIFE_CYCLE_TYPES, ORDERS, OWN_TYPES, PRODUCTS, SOURCE, LifeCycleType, OwnType
 from handlers.orders.schemas import OrderBody
 from handlers.payments.schemas import PaymentBody
-from handlers.products.schemas import ProductBody
+from handlers.products.schemas import ProductBody, ProductsBody
 from handlers.schemas import Body, Moment
 from handlers.stats.schemas import OrderStatsBody
 from realtime.cloudevents import MAX_ATTRIBUTE_BYTES, NO_CONTROL, RFC3339
@@ -39,6 +39,8 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_EDITED: OrderBody,
     OwnType.PAYMENT_CHANGED: PaymentBody,
     OwnType.ORDERS_COUNTED: OrderStatsBody,
+    OwnType.PRODUCT_CHANGED: ProductBody,
+    OwnType.STOCK_CHANGED: ProductsBody,
     OwnType.STOCK_LOW: ProductBody,
     OwnType.DISCOUNT_CHANGED: DiscountBody,
 }
@@ -118,6 +120,7 @@ _SUBJECTS: Final[Mapping[type[Body], Schema]] = {
     OrderBody: {**_ID, "description": "The id of what it happened to; events of one subject are in order"},
     PaymentBody: {**_ID, "description": "The id of the order that it is of; events of one subject are in order"},
     OrderStatsBody: {"const": ORDERS},
+    ProductsBody: {"const": PRODUCTS},
     ProductBody: {**_ID, "description": "The id of the product; events of one subject are in order"},
     DiscountBody: {**_ID, "description": "The id of the discount; events of one subject are in order"},
 }

@@ -29,6 +29,7 @@ AUDIENCES: Final[Mapping[Kind, str]] = {
     Kind.ORDER_STATS: "staff",
     Kind.LOW_STOCK: "staff",
     Kind.DISCOUNTS: "staff",
+    Kind.PRODUCTS: "everybody who is signed in",
     Kind.PERSONAL: "its account, by the server",
 }
 """Who may subscribe: `handlers.audience.may_join` in words."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 SQL = load("products")
 
+_BATCH = 20_000  # changes of stock that are taken by one statement, well within its deadline
+
+_COLUMNS = tuple(field.name for field in fields(Product))
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresProducts:
     connection: Connection
 
-    async def page(self, *, after_sku: str, limit: int) -> Sequence[Product]:
-        return [_product(row) for row in await self.connection.fetch(SQL["page"], after_sku, limit)]
+    async def page(self, *, after_sku: str, limit: int, for_sale: bool | None = None) -> Sequence[Product]:
+        return [_product(row) for row in await self.connection.fetch(SQL["page"], after_sku, limit, for_sale)]
 
     async def get(self, product_id: UUID) -> Product | None:
         return (await self._some([product_id])).get(product_id)
+
+    async def lock(self, product_id: UUID) -> Product | None:
+        return next(iter(await self.lock_all([product_id])), None)
 
     async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         found = await self._some([wanted.product_id for wanted in quantities])
@@ -44,27 +51,51 @@ class PostgresProducts:
                 product.currency,
                 product.stock,
                 product.tax_rate,
+                product.for_sale,
+                product.version,
             )
         except asyncpg.UniqueViolationError as error:
             raise Conflict("There is a product with this SKU or id already.") from error
+
+    async def save(self, product: Product) -> None:
+        await self.connection.execute(
+            SQL["save"],
+            product.id,
+            product.name,
+            product.price,
+            product.tax_rate,
+            product.for_sale,
+            product.stock,
+            product.version,
+        )
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         before = await self._change_stock([(wanted.product_id, -wanted.quantity) for wanted in quantities])
         refuse_unknown(quantities, before)
         refuse_short(quantities, before)
         taken = ((before[wanted.product_id], wanted.quantity) for wanted in quantities)
-        return [replace(product, stock=product.stock - pieces) for product, pieces in taken]
+        return [product.changed(stock=product.stock - pieces) for product, pieces in taken]
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
         await self._change_stock([(returned.product_id, returned.quantity) for returned in quantities])
 
-    async def lock(self, ids: Collection[UUID]) -> Sequence[Product]:
+    async def lock_all(self, ids: Collection[UUID]) -> Sequence[Product]:
         """Those that there are; no other transaction changes them until this one ends."""
         return [_product(row) for row in await self.connection.fetch(SQL["lock"], ids)]
 
-    async def take_all(self, pieces: Mapping[UUID, int]) -> None:
-        """So many pieces of locked products, which have them."""
-        await self.connection.execute(SQL["change_stock"], list(pieces), [-count for count in pieces.values()])
+    async def save_stock(self, products: Collection[Product]) -> None:
+        """Of locked products, with their versions."""
+        columns = zip(*((product.id, product.stock, product.version) for product in products), strict=True)
+        await self.connection.execute(SQL["save_stock"], *columns)
+
+    async def take_untold(self) -> Sequence[Product]:
+        untold: dict[UUID, Product] = {}
+        changes = _BATCH
+        while changes == _BATCH:
+            rows = await self.connection.fetch(SQL["take_untold"], _BATCH)
+            untold |= {row["id"]: _product(row) for row in rows}
+            changes = rows[0]["changes"] if rows else 0
+        return list(untold.values())
 
     async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
         return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}
@@ -100,4 +131,4 @@ def refuse_short(quantities: Sequence[Quantity], products: Mapping[UUID, Product
 
 
 def _product(row: asyncpg.Record) -> Product:
-    return Product(row["id"], row["sku"], row["name"], row["price"], row["currency"], row["stock"], row["tax_rate"])
+    return Product(*(row[column] for column in _COLUMNS))

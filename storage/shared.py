@@ -6,7 +6,6 @@ is refused in the end is forgotten.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -65,7 +64,7 @@ class _Products:
         refuse_short(quantities, self.stock)
         before = [self.stock[wanted.product_id] for wanted in quantities]
         self.done.products += [
-            replace(product, stock=product.stock - wanted.quantity)
+            product.changed(stock=product.stock - wanted.quantity)
             for product, wanted in zip(before, quantities, strict=True)
         ]
         return self.done.products
@@ -165,7 +164,7 @@ class SharedTransaction:
         self._claims = claims
         self._stock = {product.id: product for product in products}
         self._discounts = {discount.code: discount for discount in discounts}
-        self._taken: Counter[UUID] = Counter()
+        self._taken: set[UUID] = set()
         self._done = _Done()
 
     @classmethod
@@ -173,7 +172,7 @@ class SharedTransaction:
         keys = [wants.account_id for wants in wanted], [wants.key for wants in wanted]
         claims = await connection.fetch(SQL["claim"], *keys)
         # First all products, then all discounts, as a transaction of one command locks them.
-        products = await PostgresProducts(connection).lock({each for wants in wanted for each in wants.product_ids})
+        products = await PostgresProducts(connection).lock_all({each for wants in wanted for each in wants.product_ids})
         codes = {wants.discount_code for wants in wanted if wants.discount_code is not None}
         discounts = await PostgresDiscounts(connection).lock_codes(codes) if codes else ()
         return cls(connection, wanted, claims, products, discounts)
@@ -199,7 +198,7 @@ class SharedTransaction:
 
     def _absorb(self, done: _Done) -> None:
         for product in done.products:
-            self._taken[product.id] += self._stock[product.id].stock - product.stock
+            self._taken.add(product.id)
             self._stock[product.id] = product
         self._discounts |= {discount.code: discount for discount in done.discounts}
         self._done.discounts += done.discounts
@@ -211,7 +210,7 @@ class SharedTransaction:
         """What was done in units that did not raise; how many events were emitted."""
         done, outbox = self._done, OutboxWriter(self._connection)
         if self._taken:
-            await PostgresProducts(self._connection).take_all(self._taken)
+            await PostgresProducts(self._connection).save_stock([self._stock[each] for each in self._taken])
         for code in {discount.code for discount in done.discounts}:
             await PostgresDiscounts(self._connection).save(self._discounts[code])
         if done.orders:

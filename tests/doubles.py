@@ -55,11 +55,16 @@ class MemoryAccounts:
 @dataclass
 class MemoryProducts:
     rows: dict[UUID, Product] = field(default_factory=dict)
+    untold: set[UUID] = field(default_factory=set)
 
-    async def page(self, *, after_sku: str, limit: int) -> Sequence[Product]:
-        return sorted((row for row in self.rows.values() if row.sku > after_sku), key=lambda row: row.sku)[:limit]
+    async def page(self, *, after_sku: str, limit: int, for_sale: bool | None = None) -> Sequence[Product]:
+        behind = [row for row in self.rows.values() if row.sku > after_sku and for_sale in {None, row.for_sale}]
+        return sorted(behind, key=lambda row: row.sku)[:limit]
 
     async def get(self, product_id: UUID) -> Product | None:
+        return self.rows.get(product_id)
+
+    async def lock(self, product_id: UUID) -> Product | None:
         return self.rows.get(product_id)
 
     async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
@@ -71,6 +76,9 @@ class MemoryProducts:
     async def add(self, product: Product) -> None:
         if any(row.sku == product.sku for row in self.rows.values()):
             raise Conflict
+        self.rows[product.id] = product
+
+    async def save(self, product: Product) -> None:
         self.rows[product.id] = product
 
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
@@ -86,10 +94,15 @@ class MemoryProducts:
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
         self._change(quantities, 1)
 
+    async def take_untold(self) -> Sequence[Product]:
+        untold, self.untold = self.untold, set()
+        return [self.rows[product_id] for product_id in untold]
+
     def _change(self, quantities: Sequence[Quantity], sign: int) -> None:
         for item in quantities:
             row = self.rows[item.product_id]
-            self.rows[row.id] = replace(row, stock=row.stock + sign * item.quantity)
+            self.rows[row.id] = row.changed(stock=row.stock + sign * item.quantity)
+            self.untold.add(row.id)
 
 
 @dataclass

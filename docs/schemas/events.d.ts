@@ -127,16 +127,28 @@ export type Point = {
   revenue: number;
 };
 
-/** `price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered; `tax_rate` is in basis
-points: 1900 are 19 per cent. */
+/** A product as everybody sees it. `version` grows by one with each change and whenever orders take or give back
+pieces: keep what has the highest. */
 export type Product = {
   id: string;
   sku: string;
   name: string;
+  /** Of one piece, in minor units of the currency */
   price: number;
+  /** ISO 4217 */
   currency: string;
+  /** Pieces that can still be ordered */
   stock: number;
+  /** In basis points: 1900 are 19 per cent */
   tax_rate: number;
+  /** Whether it can be ordered */
+  for_sale: boolean;
+  version: number;
+};
+
+/** Products, each as it is now. */
+export type Products = {
+  items: Array<Product>;
 };
 
 /** What is given back of a payment. */
@@ -283,7 +295,7 @@ export type ProductEvent = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "stock.low";
+  type: "product.changed" | "stock.low";
   /** The id of the product; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -301,12 +313,42 @@ export type ProductPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "stock.low";
+  type: "product.changed" | "stock.low";
   /** The id of the product; events of one subject are in order */
   subject: string;
   /** When it happened */
   time: string;
   data: Product;
+};
+
+/** An event on the exchange */
+export type ProductsEvent = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "stock.changed";
+  subject: "products";
+  /** When it happened */
+  time: string;
+  data: Products;
+  /** The account that it concerns */
+  recipient?: string;
+  /** W3C trace context of what set the event off */
+  traceparent?: string;
+};
+
+/** An event as live clients get it */
+export type ProductsPublication = {
+  specversion: "1.0";
+  /** With source it identifies the event: drop what you have had; at most 255 bytes */
+  id: string;
+  source: "/orderwire";
+  type: "stock.changed";
+  subject: "products";
+  /** When it happened */
+  time: string;
+  data: Products;
 };
 
 /** An event on the exchange */

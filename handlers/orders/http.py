@@ -21,6 +21,7 @@ from handlers.http import (
     position_headers,
     read_body,
     read_query,
+    replayable,
     send_lines,
     signed_in,
     unless_known,
@@ -55,10 +56,7 @@ async def place(request: web.Request) -> web.Response:
     order = PlaceOrder(**dict(body), idempotency_key=idempotency_key(request))
     reply = await commands.place(caller_of(request, actor), order)
     placed = orjson.loads(reply.body)
-    headers = {"Location": f"{PATH}/{placed['id']}", "ETag": etag(placed["version"])}
-    if reply.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return json_reply(reply.body, status=reply.status, headers=headers)
+    return replayable(reply, {"Location": f"{PATH}/{placed['id']}", "ETag": etag(placed["version"])})
 
 
 async def get(request: web.Request) -> web.Response:

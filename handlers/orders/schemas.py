@@ -14,7 +14,7 @@ from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Order, Status
 from handlers.ports.domain import Quantity, Snapshot
-from handlers.pricing import WHOLE
+from handlers.products.schemas import TaxRate
 from handlers.schemas import (
     Body,
     ById,
@@ -33,7 +33,6 @@ MAX_LINES = 50
 MAX_QUANTITY = 1000
 
 Money = Annotated[int, Field(ge=0, description="Minor units of the order's currency")]
-TaxRate = Annotated[int, Field(ge=0, le=WHOLE, description="In basis points: 1900 are 19 per cent")]
 Amount = Annotated[int, Field(ge=0, le=2**53), Digits]
 
 

@@ -23,7 +23,7 @@ from handlers.payments import ledger
 from handlers.ports.domain import Quantity, Snapshot, UnitOfWork
 from handlers.pricing import spread
 from handlers.products.model import Product
-from handlers.products.schemas import ProductBody
+from handlers.products.service import tell_if_low
 from handlers.rules import Rules
 
 
@@ -52,8 +52,9 @@ async def place(
     are told of a product of which no more than a few are left with that. A draft takes nothing, and says what that
     would come to.
 
-    Raises Invalid for a product named twice, one that does not exist, products of several currencies, or a discount
-    that cannot be used, and OutOfStock; each with a fault for each. Also Invalid for a customer that is not there.
+    Raises Invalid for a product named twice, one that does not exist or is not for sale, products of several
+    currencies, or a discount that cannot be used, and OutOfStock; each with a fault for each. Also Invalid for a
+    customer that is not there.
     """
     if customer_id is not None:
         await _find_customer(uow, actor, customer_id)
@@ -273,6 +274,7 @@ async def _contents(
         products = await (uow.products.take(items) if is_placed else uow.products.find(items))
     except NotFound as missing:
         raise Invalid("An order names products that exist.", faults=missing.faults) from None
+    _refuse_off_sale(products)
     currency = _only_currency(products)
     lines = [_line(product, item.quantity) for product, item in zip(products, items, strict=True)]
     if discount_code is not None:
@@ -282,8 +284,7 @@ async def _contents(
         lines = [replace(line, discount=share) for line, share in zip(lines, shares, strict=True)]
     if is_placed:
         for product, item in zip(products, items, strict=True):
-            if product.stock <= rules.low_stock < product.stock + item.quantity:
-                await uow.outbox.add(_stock_event(product, cause))
+            await tell_if_low(uow, product, item.quantity, rules.low_stock, cause)
     return lines, currency
 
 
@@ -305,6 +306,16 @@ def _refuse_repetition(items: Iterable[Quantity]) -> None:
         raise Invalid("Each product stands once in an order.", faults=faults)
 
 
+def _refuse_off_sale(products: Iterable[Product]) -> None:
+    faults = [
+        Fault(f"/items/{index}/product_id", "not_for_sale", f"{product.sku} is not for sale")
+        for index, product in enumerate(products)
+        if not product.for_sale
+    ]
+    if faults:
+        raise Invalid("An order names products that are for sale.", faults=faults)
+
+
 def _only_currency(products: Sequence[Product]) -> str:
     currency = products[0].currency
     faults = [
@@ -319,10 +330,6 @@ def _only_currency(products: Sequence[Product]) -> str:
 
 def _line(product: Product, quantity: int) -> Line:
     return Line(product.id, product.sku, product.name, product.price, quantity, product.tax_rate)
-
-
-def _stock_event(product: Product, cause: Cause) -> Event:
-    return Event.own(OwnType.STOCK_LOW, str(product.id), ProductBody.of(product), cause)
 
 
 async def _tell(uow: UnitOfWork, kind: OwnType, order: Order, cause: Cause) -> OrderBody:

@@ -13,11 +13,11 @@ from handlers.http import (
     path_id,
     position_headers,
     read_body,
+    replayable,
     services,
     signed_in,
     work,
 )
-from handlers.idempotency import Reply
 from handlers.orders.http import PATH as ORDERS
 from handlers.payments import commands, notices
 from handlers.payments.schemas import (
@@ -43,7 +43,7 @@ async def pay(request: web.Request) -> web.Response:
     order = PayOrder(
         id=order_id, method=body.method, return_url=body.return_url, idempotency_key=idempotency_key(request)
     )
-    return _answer(await commands.pay(caller, order))
+    return replayable(await commands.pay(caller, order))
 
 
 async def get(request: web.Request) -> web.Response:
@@ -56,7 +56,7 @@ async def refund(request: web.Request) -> web.Response:
     order_id = path_id(request)
     body = await read_body(request, RefundOrderRequest)
     order = RefundOrder(id=order_id, amount=body.amount, idempotency_key=idempotency_key(request))
-    return _answer(await commands.refund(caller, order))
+    return replayable(await commands.refund(caller, order))
 
 
 async def notice(request: web.Request) -> web.Response:
@@ -70,11 +70,6 @@ async def notice(request: web.Request) -> web.Response:
     except ForgedNotice as forged:
         raise Forbidden(str(forged)) from None
     return json_reply(ReceivedBody().encode())
-
-
-def _answer(reply: Reply) -> web.Response:
-    headers = {"Idempotency-Replayed": "true"} if reply.replayed else None
-    return json_reply(reply.body, status=reply.status, headers=headers)
 
 
 ENDPOINTS = (

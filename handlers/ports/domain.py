@@ -65,11 +65,15 @@ class Accounts(Protocol):
 
 
 class Products(Protocol):
-    async def page(self, *, after_sku: str, limit: int) -> Sequence[Product]:
-        """Products in order of SKU."""
+    async def page(self, *, after_sku: str, limit: int, for_sale: bool | None = None) -> Sequence[Product]:
+        """In order of SKU; only those that are `for_sale`, or are not, unless that is None."""
         ...
 
     async def get(self, product_id: UUID) -> Product | None: ...
+
+    async def lock(self, product_id: UUID) -> Product | None:
+        """Like `get`, and no other transaction changes it until this one ends."""
+        ...
 
     async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         """The products, in the order asked for; nothing is taken. Raises NotFound as `take` does."""
@@ -79,8 +83,13 @@ class Products(Protocol):
         """Raises Conflict when there is a product with this SKU."""
         ...
 
+    async def save(self, product: Product) -> None:
+        """Write what can change of a locked product."""
+        ...
+
     async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
-        """Take pieces out of stock and return the products as they are afterwards, in the order asked for.
+        """Take pieces out of stock, each product's next version, and return them as they are afterwards, in the order
+        asked for.
 
         Product ids are distinct. Locks in order of product id, so that two buyers never wait for each other in a
         circle. Raises NotFound or OutOfStock (a fault per item, pointing at /items/<index>); the transaction is then
@@ -89,6 +98,10 @@ class Products(Protocol):
         ...
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None: ...
+
+    async def take_untold(self) -> Sequence[Product]:
+        """Those of which pieces were taken or given back since this was asked the last time, each as it is now."""
+        ...
 
 
 class Discounts(Protocol):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
-from handlers.errors import Fault, Invalid
+from handlers.errors import Fault, Invalid, OutOfStock
 
 MAX_SKU_LENGTH = 64
 MAX_NAME_LENGTH = 200  # so that the event of an order of 50 lines fits into what the broker carries
+MAX_STOCK = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered; `tax_rate` is in basis
-    points.
+    """`price` is in minor units of `currency` (ISO 4217); `stock` is what can still be ordered, while it is `for_sale`;
+    `tax_rate` is in basis points. `version` grows with each change, and whenever orders take or give back pieces.
 
     Raises Invalid for a SKU or a name that is empty or too long.
     """
@@ -26,6 +28,8 @@ class Product:
     currency: str
     stock: int
     tax_rate: int = 0
+    for_sale: bool = True
+    version: int = 1
 
     def __post_init__(self) -> None:
         if 0 < len(self.sku) <= MAX_SKU_LENGTH and 0 < len(self.name) <= MAX_NAME_LENGTH:
@@ -38,3 +42,19 @@ class Product:
         ]
         if faults:
             raise Invalid("There can be no such product.", faults=faults)
+
+    def changed(self, **values: Any) -> Product:
+        """As the next version; itself, if that changes nothing."""
+        after = replace(self, **values)
+        return self if after == self else replace(after, version=self.version + 1)
+
+    def with_pieces(self, pieces: int) -> Product:
+        """So many pieces more, or fewer. Raises OutOfStock when there are not so many, Invalid above MAX_STOCK."""
+        stock = self.stock + pieces
+        if stock < 0:
+            raise OutOfStock(faults=[Fault("/pieces", OutOfStock.code, f"{self.stock} are left.")])
+        if stock > MAX_STOCK:
+            raise Invalid(
+                "There can be no such stock.", faults=[Fault("/pieces", "out_of_range", f"At most {MAX_STOCK} in all")]
+            )
+        return self.changed(stock=stock)

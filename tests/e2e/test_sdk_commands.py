@@ -21,7 +21,7 @@ async def test_an_order_is_placed_over_the_socket_and_is_what_rest_shows(
         again = await one.call("orders.place", wanted)
 
     after = (await customer_there.products())[0]
-    assert after == {**before, "stock": before["stock"] - 2}
+    assert after == {**before, "stock": before["stock"] - 2, "version": before["version"] + 1}
     assert order == again == (await customer_there.orders())[0]
 
 

@@ -19,7 +19,8 @@ import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handlers.audience import discounts, order_channel, orders_feed, personal_channel
+from handlers.audience import discounts, order_channel, orders_feed, personal_channel, products
+from handlers.events import OwnType
 from handlers.orders.model import EDITABLE, REQUESTED, TRANSITIONS, UNPAID, Action, By, Status
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
@@ -28,7 +29,7 @@ ROLES = ("customer", "staff", "admin")
 PATIENCE = 10.0  # seconds for what is known to be in a stream
 
 Thing = dict[str, Any]
-"""An order, a payment or a discount."""
+"""An order, a payment, a discount or a product."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ class Mirror:
     def hear(self, publication: Mapping[str, Any]) -> None:
         assert publication["offset"] == self.offset + 1
         self.offset += 1
-        thing = publication["data"]["data"]
-        if thing["version"] > self.things.get(thing["id"], {"version": 0})["version"]:
-            self.things[thing["id"]] = thing
+        data = publication["data"]["data"]
+        for thing in data["items"] if publication["data"]["type"] == OwnType.STOCK_CHANGED else [data]:
+            if thing["version"] > self.things.get(thing["id"], {"version": 0})["version"]:
+                self.things[thing["id"]] = thing
 
 
 def without_secrets(thing: Thing) -> Thing:
@@ -170,6 +172,7 @@ class Shop:
     owners: list[str] = field(default_factory=list)
 
     async def take(self, step: Step) -> None:
+        await self._stock_up(step)
         drafts = [number for number, order in enumerate(self.orders) if order["status"] == Status.DRAFT]
         if step.action is Action.DRAFT or (step.action is Action.PLACE and not drafts):
             items = [{"product_id": self.product, "quantity": 1}]
@@ -200,6 +203,18 @@ class Shop:
             self.orders[which] = answer
             if step.action is Action.CANCEL and Status(order["status"]) in {Status.PAID, Status.PACKED}:
                 await self._see(which, lambda order: order["refunded"] == order["total"])
+
+    async def _stock_up(self, step: Step) -> None:
+        """Pieces come with each step, or the price changes."""
+        path = f"products/{self.product}"
+        if step.order % 2:
+            code, _ = await self._do(
+                step, "products.adjust_stock", f"{path}/stock", {"id": self.product, "pieces": step.order}
+            )
+        else:
+            changes = {"id": self.product, "price": 1000 + len(self.orders)}
+            code, _ = await self._do(step, "products.edit", path, changes, method="PATCH")
+        assert code == (403 if step.role == "customer" else 200)
 
     async def _edit(self, step: Step, which: int, named: Mapping[str, Any]) -> None:
         order = self.orders[which]
@@ -279,6 +294,7 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
             orders_feed(): (people["staff"], "orders"),
             personal_channel(UUID(people["customer"].id)): (people["customer"], "orders"),
             discounts(): (people["staff"], "discounts"),
+            products(): (people["customer"], "products"),
             order_channel(UUID(shop.orders[0]["id"])): (people["customer"], f"orders/{shop.orders[0]['id']}"),
         }
         mirrors = {channel: Mirror(channel) for channel in readers}
@@ -299,6 +315,7 @@ async def verify(node: Orderwire, parts: Sequence[Sequence[Step]]) -> None:
             ids = set(now.things)
             if channel in {orders_feed(), personal_channel(UUID(people["customer"].id))}:
                 ids &= {order["id"] for order in shop.orders}
+            assert ids
             assert {each: mirrors[channel].things[each] for each in ids} == {each: now.things[each] for each in ids}
         for order in shop.orders:
             history = (await people["staff"].call("GET", f"orders/{order['id']}/history"))["items"]

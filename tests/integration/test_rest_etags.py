@@ -9,7 +9,7 @@ import pytest
 
 from handlers.accounts.model import Account
 from handlers.actor import Role
-from handlers.audience import discounts, order_stats
+from handlers.audience import discounts, order_stats, products
 from handlers.orders.http import PATH as ORDERS
 from handlers.ports.streams import Entry
 from server.routes import REST
@@ -19,8 +19,8 @@ from tests.rest import Answered, PostgresRest, serving
 TAGGED = {endpoint.name: endpoint.path for endpoint in REST if endpoint.method == "GET" and endpoint.has_etag}
 CODE = "SPRING"
 QUERIES = {"stats.series": "?per=day"}
-STRONG = {"orders.get", "discounts.get"}
-LISTED_LIVE = {"orders.list", "discounts.list", "stats.orders"}
+STRONG = {"orders.get", "discounts.get", "products.get"}
+LISTED_LIVE = {"orders.list", "products.list", "discounts.list", "stats.orders"}
 TOLD_AGAIN = ("ETag", "Cache-Control", "Vary", "X-Stream-Offset", "X-Stream-Epoch")
 
 
@@ -86,7 +86,7 @@ async def test_a_list_changes_with_the_position_that_it_tells(shop: Shop, postgr
     before = await shop.tags()
 
     async with open_streams(StreamsOptions(postgres_url)) as streams:
-        channels = ("orders:feed", discounts(), order_stats())
+        channels = ("orders:feed", products(), discounts(), order_stats())
         await streams.append([Entry(channel, "/", "1", b"{}", 0) for channel in channels])
 
     after = await shop.tags()

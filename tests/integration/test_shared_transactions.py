@@ -127,11 +127,15 @@ async def rows(url: str, query: str) -> list[tuple[object, ...]]:
         await connection.close()
 
 
-async def stock_of(postgres: Postgres, product: Product) -> int:
+async def now(postgres: Postgres, product: Product) -> Product:
     async with postgres.read() as uow:
         found = await uow.products.get(product.id)
     assert found is not None
-    return found.stock
+    return found
+
+
+async def stock_of(postgres: Postgres, product: Product) -> int:
+    return (await now(postgres, product)).stock
 
 
 def numbers(outcomes: Sequence[Outcome]) -> list[int]:
@@ -170,6 +174,11 @@ async def test_all_of_each_order_is_written(postgres: Postgres, postgres_url: st
     of_orders = [("order.created", body["id"]) for body in bodies]
     assert [event for event in told if event[0] == "order.created"] == of_orders
     assert [event[0] for event in told] == ["order.created", "order.created", "discount.changed", "order.created"]
+    assert [(await now(postgres, each)).version for each in (mug, pot)] == [3, 2]
+    async with postgres.transaction() as uow:
+        untold = {each.id: each for each in await uow.products.take_untold()}
+        assert await uow.products.take_untold() == []
+    assert untold == {each.id: await now(postgres, each) for each in (mug, pot)}
 
 
 async def test_of_one_that_is_refused_nothing_is_left(
@@ -196,8 +205,12 @@ async def test_of_one_that_is_refused_nothing_is_left(
     assert (await stock_of(postgres, mug), await stock_of(postgres, pot)) == (2, 9)
     assert await rows(postgres_url, "SELECT uses FROM discounts") == [(1,)]
     assert await rows(postgres_url, "SELECT key FROM idempotency_answers ORDER BY key") == [("a",), ("d",), ("f",)]
-    told = await rows(postgres_url, "SELECT type, subject FROM outbox WHERE type = 'stock.low'")
-    assert told == [("stock.low", str(mug.id))]  # by the one that took it there
+    version = "(convert_from(body, 'utf8')::json #>> '{data,version}')::integer"
+    told = await rows(postgres_url, f"SELECT subject, {version} FROM outbox WHERE type = 'stock.low'")
+    assert told == [(str(mug.id), (await now(postgres, mug)).version)]  # by the one that took it there
+    assert await rows(postgres_url, "SELECT DISTINCT product_id FROM stock_changes ORDER BY 1") == [
+        (each,) for each in sorted([mug.id, pot.id])
+    ]
     assert await rows(postgres_url, "SELECT number FROM orders ORDER BY number") == [
         (number,) for number in sorted(numbers(outcomes))
     ]

@@ -124,7 +124,7 @@ async def test_taken_products_come_back_in_the_order_asked_for_with_what_is_left
     async with database.transaction() as unit:
         taken = await unit.products.take([Quantity(second.id, 3), Quantity(first.id, 1)])
 
-    assert list(taken) == [replace(second, stock=4), replace(first, stock=4)]
+    assert list(taken) == [replace(second, stock=4, version=2), replace(first, stock=4, version=2)]
     assert [await stock_of(database, product) for product in (first, second)] == [4, 4]
 
 

@@ -16,15 +16,25 @@ from tests.torture.chat_records import ROOM
 from tests.torture.conversation import publication_of
 from tests.torture.records import ORDERS_FEED, OrderRow, PaymentRow, Publication, StockRow, Stream
 
+_TOLD = """
+told AS (
+    SELECT each.id, each.version, each.stock
+    FROM publications
+    CROSS JOIN jsonb_to_recordset(convert_from(data, 'UTF8')::jsonb #> '{data,items}')
+        AS each (id text, version int, stock int)
+    WHERE channel = 'products:all'
+)
+"""
+
 # One statement, so one snapshot. Each committed change of an order or a payment raised its version by one and made one
 # event; of these, some wait in the outbox and some are in the order's stream (those in both will be published a second
 # time). The rest is with the broker alone: not acknowledged, for acknowledging comes after the append. What orders come
-# to has a stream of its own, and a version that tells how far it is.
-_CENSUS = """
-WITH waiting AS (
+# to and what they leave of the stock have streams of their own, and versions that tell how far they are.
+_CENSUS = f"""
+WITH {_TOLD}, waiting AS (
     SELECT count(*) AS all_rows, count(seen.id) AS appended
     FROM outbox LEFT JOIN seen ON seen.channel = 'order:' || outbox.subject AND seen.id = outbox.event_id
-    WHERE outbox.subject <> 'orders'
+    WHERE outbox.subject NOT IN ('orders', 'products')
 )
 SELECT all_rows AS unpublished, appended,
        ((SELECT coalesce(sum(version), 0) FROM orders)
@@ -35,9 +45,13 @@ SELECT all_rows AS unpublished, appended,
        (SELECT count(*) FROM order_deltas)
        + (SELECT version FROM order_stats_head)
        - coalesce((
-            SELECT (convert_from(data, 'UTF8')::jsonb #>> '{data,version}')::bigint
+            SELECT (convert_from(data, 'UTF8')::jsonb #>> '{{data,version}}')::bigint
             FROM publications WHERE channel = 'stats:orders' ORDER BY "offset" DESC LIMIT 1
-       ), 0) AS untold
+       ), 0)
+       + (
+            SELECT count(*) FROM products
+            WHERE version <> coalesce((SELECT max(version) FROM told WHERE told.id = products.id::text), 1)
+       ) AS untold
 FROM waiting
 """
 _COUNTED = """
@@ -52,14 +66,19 @@ SELECT id::text, customer_id::text, status, version,
 FROM orders ORDER BY number
 """
 _PAYMENTS = "SELECT id::text, order_id::text, status, version FROM payments ORDER BY number"
-_STOCK = "SELECT id::text, stock FROM products ORDER BY sku"
+_STOCK = f"""
+WITH {_TOLD}
+SELECT DISTINCT ON (sku) products.id::text, products.stock, told.stock AS told
+FROM products LEFT JOIN told ON told.id = products.id::text
+ORDER BY sku, told.version DESC
+"""
 _STREAMS = """
 SELECT channel, salt || '.' || (SELECT generation FROM deployment) AS epoch, top FROM streams
-WHERE channel NOT IN ($1, 'stats:orders')
+WHERE channel NOT IN ($1, 'stats:orders', 'products:all')
 """
 _PUBLICATIONS = """
 SELECT channel, "offset", data FROM publications
-WHERE channel NOT IN ($1, 'stats:orders') ORDER BY channel, "offset"
+WHERE channel NOT IN ($1, 'stats:orders', 'products:all') ORDER BY channel, "offset"
 """
 
 
@@ -69,7 +88,7 @@ class Census:
 
     `unpublished` outbox rows; `again` of them appended already, so that they will be published twice;
     `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply;
-    `untold` changes of what orders come to.
+    `untold` changes of what orders come to, and products of whose stock not all is told.
     """
 
     unpublished: int
@@ -127,8 +146,9 @@ class Ledger:
             check("OrderStatsPublication", told)
         return {count["status"]: count["orders"] for tally in told["data"]["totals"] for count in tally["by_status"]}
 
-    async def stock(self) -> Mapping[str, int]:
-        return {row["id"]: row["stock"] for row in await self._fetch(_STOCK)}
+    async def stock(self) -> Mapping[str, tuple[int, int | None]]:
+        """Of each product: the pieces that there are, and those that everybody was told last."""
+        return {row["id"]: (row["stock"], row["told"]) for row in await self._fetch(_STOCK)}
 
     async def streams(self) -> list[Stream]:
         """Those of the domain."""
@@ -153,8 +173,10 @@ class Ledger:
             await connection.close(timeout=5)
 
 
-def stock_rows(before: Mapping[str, int], after: Mapping[str, int]) -> list[StockRow]:
-    return [StockRow(product_id, pieces, after.get(product_id, 0)) for product_id, pieces in before.items()]
+def stock_rows(
+    before: Mapping[str, tuple[int, int | None]], after: Mapping[str, tuple[int, int | None]]
+) -> list[StockRow]:
+    return [StockRow(product_id, pieces, *after[product_id]) for product_id, (pieces, _) in before.items()]
 
 
 def _pairs(row: asyncpg.Record) -> tuple[tuple[str, int], ...]:

@@ -197,6 +197,11 @@ def _counted_twice(records: Records) -> Records:
     return replace(records, counted={**records.counted, status: records.counted[status] + 1})
 
 
+def _stock_not_told(records: Records) -> Records:
+    stock = _middle([stock for stock in records.stock if stock.told is not None])
+    return replace(records, stock=[replace(s, told=s.after + 1) if s is stock else s for s in records.stock])
+
+
 PLANTS = (
     Plant(Kind.LOST, "an answered order is not stored", _order_never_stored),
     Plant(Kind.LOST, "an answered change was rolled back", _answered_change_rolled_back),
@@ -223,6 +228,7 @@ PLANTS = (
     Plant(Kind.UNBALANCED, "a piece vanished from stock", _piece_vanished),
     Plant(Kind.UNBALANCED, "a cancelled order kept its pieces", _cancelled_without_giving_back),
     Plant(Kind.UNBALANCED, "an order was counted twice", _counted_twice),
+    Plant(Kind.UNBALANCED, "what an order took from the stock was not told", _stock_not_told),
 )
 
 

@@ -70,9 +70,12 @@ Row = OrderRow | PaymentRow
 
 @dataclass(frozen=True, slots=True)
 class StockRow:
+    """`told`: what of it everybody was told last; None: nothing."""
+
     product_id: str
     before: int
     after: int
+    told: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ class _Run:
                 return f"{census}, clients behind: {', '.join(behind) or 'none'}"
             await asyncio.sleep(0.1)
 
-    async def _gather(self, before: Mapping[str, int]) -> Records:
+    async def _gather(self, before: Mapping[str, tuple[int, int | None]]) -> Records:
         return Records(
             self._load.replies,
             self._load.unanswered,

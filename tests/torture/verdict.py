@@ -35,7 +35,8 @@ def judge(records: Records) -> list[Fault]:
     What has to hold: each 2xx stands in the orders; each committed change stands exactly once in each of its
     streams, versions ascending; a stream has nothing else; each client's log runs without a gap or a repetition from
     where it joined to the head, in one epoch, and its last word on each order is the order's row; pieces taken and
-    pieces left add up; what was counted of the orders is how many there are.
+    pieces left add up; what was counted of the orders is how many there are, and what was told of the stock is what is
+    left.
     """
     orders = {row.id: row for row in records.orders}
     rows: Mapping[str, Row] = {**orders, **{row.id: row for row in records.payments}}
@@ -235,3 +236,6 @@ def _stock_against_orders(records: Records) -> Iterator[Fault]:
         if stock.before - taken[stock.product_id] != stock.after:
             detail = f"product {stock.product_id}: {stock.before} - {taken[stock.product_id]} taken, {stock.after} left"
             yield Fault(Kind.UNBALANCED, "orders > stock", detail)
+        if stock.told not in {None, stock.after}:
+            detail = f"product {stock.product_id}: {stock.after} left, the last that was told is {stock.told}"
+            yield Fault(Kind.UNBALANCED, "stock > told", detail)

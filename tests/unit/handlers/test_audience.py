@@ -18,13 +18,14 @@ from handlers.audience import (
     orders_feed,
     parse_channel,
     personal_channel,
+    products,
 )
 from handlers.events import SOURCE, Event, OwnType
 from tests.doubles import NOW
 
 actors = st.builds(Actor, st.uuids(), st.sampled_from(Role))
 names = st.one_of(
-    st.sampled_from([orders_feed(), order_stats(), low_stock()]),
+    st.sampled_from([orders_feed(), order_stats(), low_stock(), products()]),
     st.uuids().map(order_channel),
     st.uuids().map(personal_channel),
     st.text(max_size=60),
@@ -54,6 +55,11 @@ def test_only_staff_hear_of_all_orders(actor: Actor, owner: UUID | None) -> None
         assert may_join(actor, parse_channel(name), owner=owner) == (actor.role in {Role.STAFF, Role.ADMIN})
 
 
+@given(actors)
+def test_whoever_is_signed_in_hears_of_products(actor: Actor) -> None:
+    assert may_join(actor, parse_channel(products()), owner=None)
+
+
 @given(actors, st.uuids(), st.one_of(st.none(), st.uuids()))
 def test_nobody_hears_the_personal_channel_of_another_account(actor: Actor, other: UUID, owner: UUID | None) -> None:
     assert may_join(actor, parse_channel(personal_channel(other)), owner=owner) == (other == actor.account_id)
@@ -73,6 +79,8 @@ def test_a_name_is_unknown_or_the_one_spelling_of_a_channel(name: str) -> None:
             assert name == order_stats()
         case Kind.LOW_STOCK:
             assert name == low_stock()
+        case Kind.PRODUCTS:
+            assert name == products()
         case Kind.ORDER:
             assert channel.id is not None
             assert name == order_channel(channel.id)
@@ -133,6 +141,12 @@ def test_what_happens_to_a_payment_reaches_who_hears_its_order_only(
 def test_a_low_stock_reaches_staff_only(customer: UUID, channel: str | None) -> None:
     event = an_event(OwnType.STOCK_LOW, str(customer), recipient=customer, channel=channel)
     assert channels_for(event, {OwnType.STOCK_LOW: orders_feed()}) == (low_stock(),)
+
+
+@given(st.sampled_from([OwnType.PRODUCT_CHANGED, OwnType.STOCK_CHANGED]), st.one_of(st.none(), names))
+def test_what_changes_of_products_reaches_who_hears_of_products(kind: OwnType, channel: str | None) -> None:
+    event = an_event(kind, str(uuid4()), channel=channel)
+    assert channels_for(event, {kind: orders_feed()}) == (products(),)
 
 
 @given(st.uuids(), st.one_of(st.none(), names))

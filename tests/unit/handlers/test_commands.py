@@ -79,7 +79,8 @@ async def test_what_a_command_changes_belongs_to_a_trace_of_its_own(table: Table
 
 @pytest.mark.parametrize("nothing", [b"", b"null", b"{}"])
 async def test_no_data_and_null_are_no_parameters(table: Table, nothing: bytes) -> None:
-    assert orjson.loads(await table.commands.call(an_actor(), "products.list", nothing)) == {"items": [], "next": None}
+    answer = orjson.loads(await table.commands.call(an_actor(), "products.list", nothing))
+    assert (answer["items"], answer["next"]) == ([], None)
 
 
 @pytest.mark.parametrize("method", ["", "orders", "orders.Place", "orders.place ", "auth.login", "accounts.login"])

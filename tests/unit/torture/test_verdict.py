@@ -63,7 +63,7 @@ def correct_records(seed: int, orders: int = 30) -> Records:
     taken = sum(2 for row in rows.values() if row.status != "cancelled")
     logs = [_log(rng, f"client-{n}", stream) for stream in kept for n in range(2)]
     counted = Counter(row.status for row in rows.values())
-    stock = [StockRow("tea", 1000, 1000 - taken)]
+    stock = [StockRow("tea", 1000, 1000 - taken, 1000 - taken)]
     return Records(replies, [], list(rows.values()), payments, counted, stock, kept, logs)
 
 

@@ -1,0 +1,169 @@
+"""Products over REST, on PostgreSQL: staff add and change them, everybody sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from handlers.actor import Role
+from handlers.stats.adding_up import AddingUp
+from handlers.work import Work
+from tests.rest import PostgresRest, serving
+
+PRODUCTS = "/api/v1/products"
+TOLD = ["product.changed", "stock.changed"]
+CUP = {"sku": "CUP-01", "name": "Cup", "price": 900, "currency": "EUR"}
+
+
+@pytest.fixture
+async def rest(postgres_url: str) -> AsyncIterator[PostgresRest]:
+    async with serving(postgres_url) as opened:
+        yield opened
+
+
+async def test_a_product_is_added_sold_repriced_and_taken_off_sale(rest: PostgresRest) -> None:
+    staff, customer = await rest.an_account(Role.STAFF), await rest.an_account()
+
+    made = await rest.call("POST", PRODUCTS, staff, json={**CUP, "stock": 10, "tax_rate": 1900})
+    path, items = made.headers["Location"], [{"product_id": made.body["id"], "quantity": 2}]
+    placed = await rest.call("POST", "/api/v1/orders", customer, json={"items": items})
+    dearer = await rest.call("PATCH", path, staff, json={"price": 1000, "name": None}, headers={"If-Match": '"2"'})
+    later = await rest.call("POST", "/api/v1/orders", customer, json={"items": items})
+    gone = await rest.call("PATCH", path, staff, json={"for_sale": False})
+    refused = await rest.call("POST", "/api/v1/orders", customer, json={"items": items})
+
+    assert (made.status, made.headers["ETag"], made.body["version"]) == (201, '"1"', 1)
+    assert made.body == {**CUP, "id": made.body["id"], "stock": 10, "tax_rate": 1900, "for_sale": True, "version": 1}
+    assert (placed.body["total"], later.body["total"]) == (1800, 2000)
+    assert dearer.body == {**made.body, "price": 1000, "stock": 8, "version": 3}
+    assert (refused.status, refused.faults) == (422, [("/items/0/product_id", "not_for_sale")])
+    assert gone.body == {**made.body, "price": 1000, "stock": 6, "for_sale": False, "version": 5}
+    assert (await rest.call("GET", path, customer)).body == gone.body
+    assert (await rest.call("GET", path, customer, headers={"If-None-Match": gone.headers["ETag"]})).status == 304
+    for query, found in (("", 1), ("?for_sale=false", 1), ("?for_sale=true", 0)):
+        listed = await rest.call("GET", f"{PRODUCTS}{query}", customer)
+        assert (len(listed.body["items"]), listed.body["stream"]["channel"]) == (found, "products:all")
+
+
+async def test_a_delivery_that_is_sent_twice_counts_once(rest: PostgresRest) -> None:
+    staff, product = await rest.an_account(Role.STAFF), await rest.a_product(stock=1)
+    path, key = f"{PRODUCTS}/{product.id}/stock", {"Idempotency-Key": "delivery-17"}
+
+    first = await rest.call("POST", path, staff, json={"pieces": 24}, headers=key)
+    again = await rest.call("POST", path, staff, json={"pieces": 24}, headers=key)
+    other = await rest.call("POST", path, staff, json={"pieces": 25}, headers=key)
+    broken = await rest.call("POST", path, staff, json={"pieces": -5}, headers={"If-Match": '"2"'})
+    stale = await rest.call("POST", path, staff, json={"pieces": -5}, headers={"If-Match": '"2"'})
+    too_many = await rest.call("POST", path, staff, json={"pieces": -21})
+
+    assert (first.status, first.body["stock"], first.headers["ETag"]) == (200, 25, '"2"')
+    assert (again.raw, again.headers["Idempotency-Replayed"]) == (first.raw, "true")
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    assert (broken.body["stock"], stale.status) == (20, 412)
+    assert (too_many.status, too_many.code, too_many.faults) == (409, "out_of_stock", [("/pieces", "out_of_stock")])
+    assert (await rest.call("GET", f"{PRODUCTS}/{product.id}", staff)).body["stock"] == 20
+
+
+async def test_a_product_that_is_added_twice_is_there_once(rest: PostgresRest) -> None:
+    staff, key = await rest.an_account(Role.STAFF), {"Idempotency-Key": "cup"}
+
+    made = await rest.call("POST", PRODUCTS, staff, json=CUP, headers=key)
+    again = await rest.call("POST", PRODUCTS, staff, json=CUP, headers=key)
+    same_sku = await rest.call("POST", PRODUCTS, staff, json={**CUP, "name": "Other"})
+
+    assert (again.status, again.raw, again.headers["Location"]) == (201, made.raw, made.headers["Location"])
+    assert (same_sku.status, same_sku.code) == (409, "conflict")
+    assert len((await rest.call("GET", PRODUCTS, staff)).body["items"]) == 1
+
+
+async def test_customers_and_strangers_change_nothing(rest: PostgresRest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product()
+    path = f"{PRODUCTS}/{product.id}"
+
+    for method, where, body in (
+        ("POST", PRODUCTS, CUP),
+        ("PATCH", path, {"price": 1}),
+        ("POST", f"{path}/stock", {"pieces": 1}),
+    ):
+        assert (await rest.call(method, where, customer, json=body)).status == 403
+        assert (await rest.call(method, where, json=body)).status == 401
+    assert (await rest.call("GET", path, customer)).body["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({"sku": "", "name": ""}, [("/sku", "wrong_length"), ("/name", "wrong_length")]),
+        ({"sku": "S" * 65, "name": "\0"}, [("/sku", "wrong_length"), ("/name", "nul_character")]),
+        ({"price": -1, "stock": 10**9 + 1}, [("/price", "out_of_range"), ("/stock", "out_of_range")]),
+        ({"price": 10**10 + 1, "tax_rate": 10_001}, [("/price", "out_of_range"), ("/tax_rate", "out_of_range")]),
+        ({"currency": "eur", "for_sale": "true"}, [("/currency", "wrong_type"), ("/for_sale", "wrong_type")]),
+        ({"colour": "red"}, [("/colour", "unknown_field")]),
+    ],
+)
+async def test_what_cannot_be_a_product_is_refused_with_every_fault(
+    rest: PostgresRest, changes: dict[str, object], faults: list[tuple[str, str]]
+) -> None:
+    refused = await rest.call("POST", PRODUCTS, await rest.an_account(Role.STAFF), json={**CUP, **changes})
+    assert (refused.status, refused.faults) == (422, faults)
+
+
+@pytest.mark.parametrize("given", ["yes", "1", "", "True", "null"])
+async def test_whether_for_sale_is_asked_with_true_or_false(rest: PostgresRest, given: str) -> None:
+    refused = await rest.call("GET", f"{PRODUCTS}?for_sale={given}", await rest.an_account())
+    assert (refused.status, refused.faults) == (400, [("/for_sale", "wrong_type")])
+
+
+async def test_orders_and_deliveries_at_the_same_time_lose_no_piece(rest: PostgresRest) -> None:
+    staff, customer, product = (
+        await rest.an_account(Role.STAFF),
+        await rest.an_account(),
+        await rest.a_product(stock=20),
+    )
+    path = f"{PRODUCTS}/{product.id}"
+
+    answers = await asyncio.gather(
+        *(rest.place(customer, product, 1) for _ in range(30)),
+        *(rest.call("POST", f"{path}/stock", staff, json={"pieces": 2}) for _ in range(10)),
+        *(rest.call("PATCH", path, staff, json={"price": 300 + number}) for number in range(10)),
+    )
+
+    placed = sum(answer.status == 201 for answer in answers)
+    now = (await rest.call("GET", path, staff)).body
+    assert {answer.status for answer in answers} <= {200, 201, 409}
+    assert (now["stock"], now["version"]) == (20 + 20 - placed, 1 + placed + 20)
+
+
+async def test_what_is_told_of_products_is_each_as_it_is_then(rest: PostgresRest) -> None:
+    staff, customer, product = (
+        await rest.an_account(Role.STAFF),
+        await rest.an_account(),
+        await rest.a_product(stock=20),
+    )
+    path = f"{PRODUCTS}/{product.id}"
+    async with Work(rest.database) as work:
+        adding_up = AddingUp(work)
+        placed = await rest.place(customer, product, 3)
+        await rest.place(customer, product, 1)
+        assert await adding_up.add_up(timedelta())
+        after_orders = (await rest.call("GET", path, staff)).body
+        await rest.call("POST", f"/api/v1/orders/{placed.body['id']}/cancel", customer)
+        assert await adding_up.add_up(timedelta())
+        after_cancelling = (await rest.call("GET", path, staff)).body
+        assert not await adding_up.add_up(timedelta())
+        edited = (await rest.call("PATCH", path, staff, json={"name": "Better"})).body
+
+    async with rest.postgres.pool.connection() as connection:
+        rows = await connection.fetch("SELECT body FROM outbox WHERE type = ANY ($1) ORDER BY id", TOLD)
+    told = [orjson.loads(row["body"]) for row in rows]
+    assert [(event["type"], event["subject"]) for event in told] == [
+        ("stock.changed", "products"),
+        ("stock.changed", "products"),
+        ("product.changed", str(product.id)),
+    ]
+    assert [event["data"] for event in told] == [{"items": [after_orders]}, {"items": [after_cancelling]}, edited]
+    assert (after_orders["stock"], after_cancelling["stock"]) == (16, 19)
