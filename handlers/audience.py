@@ -42,7 +42,7 @@ class UnknownChannel(ValueError):
 
 
 def is_channel_name(text: str) -> bool:
-    return 0 < len(text) <= MAX_CHANNEL_LENGTH and text.isascii()
+    return 0 < len(text) <= MAX_CHANNEL_LENGTH and text.isascii() and text.isprintable()
 
 
 def orders_feed() -> str:

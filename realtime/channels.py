@@ -221,7 +221,10 @@ class Channels:
                     if has_base is None
                     else encoding.compressed(channel.name, publication, base if has_base else None)
                 )
-            self._flusher.give(subscriber, frames[has_base])
+            frame = frames[has_base]
+            is_held = has_base is None and channel.is_conflated and subscriber.hold(channel.name, frame)
+            if not is_held:
+                self._flusher.give(subscriber, frame)
             if has_base is False:
                 deltas[subscriber] = True
 

@@ -27,6 +27,7 @@ from realtime.key_set import KeySet
 from realtime.tokens import TokenExpired, TokenInvalid
 
 _MAX_LENGTH: Final = 16_384
+_LONGEST: Final = 2**31 - 1  # seconds
 _LATEST: Final = 1e15  # Unix time; beyond it numbers that are no time, up to ones that are no float
 _SIZES: Final = ("256", "384", "512")
 _KINDS: Final = {"RS": RSAKey, "ES": ECKey}
@@ -87,8 +88,8 @@ class ConnectionToken:
 
 
 def whole_seconds(lifetime: float) -> int:
-    """For a client's timer; 0 when it needs none."""
-    return 0 if lifetime == math.inf else max(1, math.ceil(lifetime))
+    """For a client's timer, which counts with 32 bits at most; 0 when it needs none."""
+    return 0 if lifetime == math.inf else min(max(1, math.ceil(lifetime)), _LONGEST)
 
 
 class ClientTokens:
@@ -219,9 +220,13 @@ def _channel(name: object) -> str:
 def _moment(claims: Mapping[str, Any], name: str, default: float) -> float:
     """Unix time."""
     value = claims.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         raise TokenInvalid
-    return math.inf if value > _LATEST else float(value)
+    return math.inf if value > _LATEST else float(max(value, -_LATEST))
 
 
 def _lifetime(claims: Mapping[str, Any], now: datetime) -> float:

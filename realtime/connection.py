@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from functools import wraps
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -46,12 +47,29 @@ from realtime.wire import Wire
 
 log = structlog.get_logger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Bytes that the socket has not taken yet. Beyond asyncio's mark, so that waiting for it to drain waits.
 _BEHIND: Final = 64 * 1024
 # A client that is catching up and takes nothing for this long is slow.
 _CATCH_UP_PATIENCE: Final = 10.0
+
+
+def _guarded(
+    work: Callable[Concatenate[Connection, P], Awaitable[None]],
+) -> Callable[Concatenate[Connection, P], Coroutine[None, None, None]]:
+    """A connection's task that fails is one client's misfortune, not everybody's."""
+
+    @wraps(work)
+    async def guarded(connection: Connection, /, *arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            await work(connection, *arguments, **named)
+        except Exception:
+            log.exception("connection_failed", client=connection.client)
+            connection.close(Disconnect.SERVER_ERROR)
+
+    return guarded
 
 
 class ClientEncoding(Encoding, Protocol):
@@ -184,6 +202,7 @@ class Connection:
             return False
         return True
 
+    @_guarded
     async def _release(self) -> None:
         """When the client has taken most of what was sent to it, send what was held."""
         try:
@@ -289,6 +308,7 @@ class Connection:
     def _identify(self, token: str) -> Identified | Rejected:
         return self._shared.identities.identify(token, self._shared.utc_now())
 
+    @_guarded
     async def _identify_with_key(self, token: str) -> None:
         try:
             await self._shared.identities.fetch_key(token)
@@ -297,6 +317,7 @@ class Connection:
         else:
             self._answer(self._identify(token))
 
+    @_guarded
     async def _authorize(self, question: Authorize) -> None:
         now = self._shared.utc_now()
         result = await self._attempt(
@@ -322,6 +343,7 @@ class Connection:
             self._tasks.discard(task)
             self._tasks = self._tasks or None  # most connections are mostly idle
 
+    @_guarded
     async def _join(self, question: Join) -> None:
         has_replied = False
 
@@ -338,12 +360,14 @@ class Connection:
         elif error is not None:
             self._answer(Refused(error))
 
+    @_guarded
     async def _carry_out(self, question: Perform) -> None:
         work = self._shared.operations.perform(self, self._session.client, question)
         result = await self._attempt(question.command.channel, work)
         outcome = Refused(result) if isinstance(result, Error) else result
         self._perform(self._session.finished(question.command.id, outcome))
 
+    @_guarded
     async def _call(self, question: Call) -> None:
         result = await self._returned(question)
         self._perform(self._session.finished(question.id, result if isinstance(result, Returned) else Refused(result)))

@@ -13,7 +13,7 @@ import structlog
 from handlers.ports.domain import Position
 from handlers.ports.streams import Published, Streams, StreamsAway
 from realtime.bus import Bus, BusAway, Membership, Order
-from realtime.channel import Subscriber, Ticket
+from realtime.channel import Channel, Subscriber, Ticket
 from realtime.channels import Channels
 from realtime.flusher import Flusher
 from realtime.history import read_history
@@ -56,7 +56,7 @@ class Hub:
         self._streams = streams
         self._bus = bus
         self._channels = Channels(flusher, metrics, recent_bytes=options.recent_bytes)
-        self._pacing = Pacing(self._channels.hear)
+        self._pacing = Pacing(self._hear)
         self._repairs = Repairs(
             self._channels,
             self._pacing,
@@ -86,10 +86,13 @@ class Hub:
                 for item in run:
                     self._channels.tell(channel, cast("Membership", item))
             else:
-                hear = self._pacing.hear if channel.write_delay else self._channels.hear
+                hear = self._pacing.hear if channel.write_delay else self._hear
                 hear(channel, cast("Iterable[Published]", run))
-                if channel.is_behind:
-                    self._repairs.want(channel)
+
+    def _hear(self, channel: Channel, items: Iterable[Published]) -> None:
+        self._channels.hear(channel, items)
+        if channel.is_behind:
+            self._repairs.want(channel)
 
     async def join(
         self,

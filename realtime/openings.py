@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+import structlog
+
 from handlers.ports.streams import Streams, StreamsAway
 from realtime.channel import Channel
 from realtime.channels import Channels
 from realtime.repair import Repairs
+
+log = structlog.get_logger(__name__)
 
 _TOGETHER: Final = 500
 
@@ -57,6 +61,10 @@ class Openings:
         except StreamsAway:
             # Those who would be next learn it as well: each in its turn would wait for as long once more.
             self._settle(list(self._due), is_open=False)
+            return
+        except Exception:
+            log.exception("opening_failed", channels=len(wanted))  # the misfortune of who waits, not of the node
+            self._settle(due, is_open=False)
             return
         for channel in due:
             if not channel.is_gone:

@@ -12,12 +12,16 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
+import structlog
+
 from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.bus import Bus, BusAway
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
+
+log = structlog.get_logger(__name__)
 
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
@@ -80,7 +84,8 @@ class Publisher:
         """Where it is in its stream, durably; for a repeated identity, where the first is; for a version that is not
         new, where the stream is. None: it went to whoever hears the channel now, at most once. Nodes have been told.
 
-        Raises StreamsAway (then nobody knows whether it is there), BusAway and PublisherBusy.
+        Raises StreamsAway (then nobody knows whether it is there), BusAway (then it may be tried again) and
+        PublisherBusy.
         """
         now_ms = int(utc_now().timestamp() * 1000)
         if options.has_history and not draft.skip_history:
@@ -88,8 +93,15 @@ class Publisher:
                 draft.channel, draft.source, draft.id, draft.data, now_ms, draft.info, draft.tags, options.keep
             )
             return await self._append(entry, draft)
-        if not draft.id or await self._streams.remember(draft.channel, draft.source, draft.id):
-            await self._send(draft.channel, Publication(0, draft.data, now_ms, draft.info, draft.tags, draft.as_delta))
+        publication = Publication(0, draft.data, now_ms, draft.info, draft.tags, draft.as_delta)
+        if not draft.id:
+            await self._send(draft.channel, publication)
+        elif await self._streams.remember(draft.channel, draft.source, draft.id):
+            try:
+                await self._send(draft.channel, publication)
+            except BusAway:
+                await self._streams.forget(draft.channel, draft.source, draft.id)
+                raise
         return None
 
     async def _append(self, entry: Entry, draft: Draft) -> Position:
@@ -127,7 +139,9 @@ class Publisher:
             for together in [[one] for one in run] if has_version else [list(run)]:
                 try:
                     await self._append_together(together)
-                except StreamsAway as error:
+                except Exception as error:
+                    if not isinstance(error, StreamsAway):  # the misfortune of who waits, not of the node
+                        log.exception("append_failed", publications=len(together))
                     for waiting in together:
                         _settle(waiting, error)
 
@@ -164,7 +178,7 @@ def _position(item: Published) -> Position:
     return Position(item.publication.offset, item.epoch)
 
 
-def _settle(waiting: _Waiting, outcome: Position | StreamsAway) -> None:
+def _settle(waiting: _Waiting, outcome: Position | Exception) -> None:
     if waiting.outcome.done():
         return  # its caller is gone
     if isinstance(outcome, Position):

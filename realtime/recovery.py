@@ -39,12 +39,12 @@ class Recovery:
         Raises StreamsAway.
         """
         await self._openings.open(channel)
-        if ticket.wants_latest:
-            return await self._give_latest(channel, ticket)
         since = ticket.since
         if since is not None and not channel.knows(since):
             # A position from REST or from another node may be ahead of what this node has heard.
             await self._repairs.bring_up(channel)
+        if ticket.wants_latest:
+            return await self._give_latest(channel, ticket)
         if not channel.serves(ticket):
             return ticket.is_over
         if since is None:

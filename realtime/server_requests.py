@@ -12,6 +12,10 @@ from realtime.protocol.codes import Disconnect
 _KEY_LENGTH: Final = 255  # with a channel and a source it has to fit an entry of PostgreSQL's index
 
 
+Key = Annotated[str, Field(max_length=_KEY_LENGTH, pattern=r"^[^\x00]*$")]
+"""PostgreSQL keeps every character but this one."""
+
+
 class Request(BaseModel):
     """Fields of newer versions of the libraries are ignored."""
 
@@ -24,9 +28,9 @@ class Content(Request):
     skip_history: bool = False
     delta: bool = False
     tags: dict[str, str] = Field(default_factory=dict)
-    idempotency_key: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+    idempotency_key: Key = ""
     version: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    version_epoch: Annotated[str, Field(max_length=_KEY_LENGTH)] = ""
+    version_epoch: Key = ""
 
 
 class PublishRequest(Content):

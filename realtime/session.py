@@ -35,6 +35,7 @@ from realtime.protocol.messages import (
     Connected,
     Ended,
     Failure,
+    Garbled,
     History,
     Left,
     Listening,
@@ -136,8 +137,9 @@ class Session:
 
     __slots__ = (
         "_asked", "_channels", "_codec", "_expires_at", "_flying", "_grants", "_meter", "_meters", "_next_ping",
-        "_options", "_phase", "_pong_by", "_publishing", "_random", "_server_side", "_stale_at", "_subs_end",
-        "_user_meter", "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way", "route",
+        "_options", "_phase", "_pong_by", "_pongs_owed", "_publishing", "_random", "_server_side", "_stale_at",
+        "_subs_end", "_user_meter", "_version", "_waiting", "_waiting_bytes", "_who", "app", "client", "is_one_way",
+        "route",
     )  # fmt: skip
 
     def __init__(
@@ -183,6 +185,7 @@ class Session:
         self._expires_at = math.inf
         self._next_ping = math.inf
         self._pong_by = math.inf
+        self._pongs_owed = 0
 
     @property
     def user(self) -> str | None:
@@ -228,8 +231,9 @@ class Session:
             return self.close(Disconnect.BAD_REQUEST)
         for command in commands:
             if isinstance(command, Pong):
-                if self._pong_by == math.inf:
+                if not self._pongs_owed:
                     return self.close(Disconnect.BAD_REQUEST)
+                self._pongs_owed -= 1
                 self._pong_by = math.inf
         counted = [self._counted(command, now) for command in commands if not isinstance(command, Pong)]
         if None in counted:
@@ -321,6 +325,7 @@ class Session:
         # Also on a busy connection: the SDKs (all but one) count pings only as a sign of life.
         self._next_ping = now + self._options.ping_interval
         if not self.is_one_way:
+            self._pongs_owed += 1
             self._pong_by = now + self._patience
         return [Say(Ping())]
 
@@ -442,6 +447,8 @@ class Session:
                 return self._sub_refresh(command)
             case Unspoken(id):
                 return [Say(Reply(id, Error.NOT_AVAILABLE))]
+            case Garbled(id):
+                return [Say(Reply(id, Error.BAD_REQUEST))]
             case _:
                 return self.close(Disconnect.NOT_AVAILABLE)
 
@@ -623,6 +630,7 @@ class Session:
 
     def _forget(self, channel: str) -> None:
         self._channels.discard(channel)
+        self._server_side.pop(channel, None)
         if self._subs_end is not None:
             self._subs_end.pop(channel, None)
 

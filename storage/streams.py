@@ -72,6 +72,11 @@ class PostgresStreams:
             async with self._writers.connection() as connection:
                 return await connection.fetchval(SQL["remember"], channel, source, entry_id) is True
 
+    async def forget(self, channel: str, source: str, entry_id: str) -> None:
+        with raising(StreamsAway):
+            async with self._writers.connection() as connection:
+                await connection.execute(SQL["forget"], channel, source, entry_id)
+
     async def _write(self, write: Callable[[Connection], Awaitable[T]]) -> T:
         """What is written once, on a connection for that."""
         with raising(StreamsAway):

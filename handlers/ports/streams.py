@@ -97,6 +97,10 @@ class Streams(Protocol):
         """Note an identity of something that is in no stream. False if the channel has had it."""
         ...
 
+    async def forget(self, channel: str, source: str, entry_id: str) -> None:
+        """What was remembered, and did not come about."""
+        ...
+
     async def find(self, channel: str, source: str, entry_id: str) -> Position | None:
         """Where the entry of this identity was appended; None if that is not known (any more)."""
         ...

@@ -7,6 +7,7 @@ left out. Payloads are copied in as they are: a stream's `data` is one JSON valu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -29,6 +30,7 @@ from realtime.protocol.messages import (
     Connected,
     Ended,
     Failure,
+    Garbled,
     Goodbye,
     History,
     HistoryPage,
@@ -74,7 +76,7 @@ class JsonCodec:
 
     def decode(self, frame: bytes) -> list[Command]:
         lines = frame.removesuffix(b"\n").split(b"\n")
-        return [_command(_parse(line)) for line in lines]
+        return [_read(line) for line in lines]
 
     def encode(self, message: Message) -> bytes:
         match message:
@@ -134,11 +136,25 @@ class JsonPushCodec(JsonCodec):
 # Reading.
 
 
-def _parse(line: bytes) -> Object:
+class _HalfCharacter(ProtocolError):
+    """JavaScript cuts a text between the halves of a character, and escapes what is left of it."""
+
+
+def _read(line: bytes) -> Command:
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        raise ProtocolError("not JSON") from None
+        return _command(_parse(line))
+    except _HalfCharacter:
+        id_ = _unsigned(_parse(line, json.loads), "id")
+        if id_ == 0:
+            raise
+        return Garbled(id_)
+
+
+def _parse(line: bytes, loads: Callable[[bytes], object] = orjson.loads) -> Object:
+    try:
+        value = loads(line)
+    except (ValueError, RecursionError) as error:
+        raise (_HalfCharacter if "surrogate" in str(error) else ProtocolError)("not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError("not an object")
     return value

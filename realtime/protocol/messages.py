@@ -150,6 +150,13 @@ class Unspoken:
 
 
 @dataclass(frozen=True, slots=True)
+class Garbled:
+    """A command with half a character in its text, which no JSON in UTF-8 can say; always answered with error 107."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """A message without a reply; nothing here takes one."""
 
@@ -171,6 +178,7 @@ Command = (
     | Rpc
     | SubRefresh
     | Unspoken
+    | Garbled
     | Send
     | Pong
 )
@@ -188,6 +196,7 @@ COMMAND_NAMES: Final[Mapping[type[Command], str]] = {
     Rpc: "rpc",
     SubRefresh: "sub_refresh",
     Unspoken: "ping",
+    Garbled: "publish",  # most likely
     Send: "send",
 }
 """Of those that are counted: a pong answers to something."""

@@ -104,7 +104,10 @@ class SocketWire:
             self._transport.write(data)
 
     async def drain(self) -> None:
-        await self._writer.drain()
+        # All who wait share one future of aiohttp's: whoever is cancelled would cancel the others, and who comes next.
+        draining = asyncio.ensure_future(self._writer.drain())
+        draining.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(draining)
 
 
 def goodbye_patience(why: Disconnect | Closing | None) -> float:

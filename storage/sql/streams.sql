@@ -90,6 +90,10 @@ INSERT INTO seen (channel, source, id) VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
+-- name: forget
+-- Forget an identity that has no publication.
+DELETE FROM seen WHERE channel = $1 AND source = $2 AND id = $3 AND "offset" IS NULL;
+
 -- name: find
 -- Where an entry went that its channel has had.
 SELECT seen."offset", s.salt || '.' || d.generation AS epoch

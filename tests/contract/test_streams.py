@@ -142,6 +142,18 @@ async def test_an_identity_is_remembered_once(streams: Streams) -> None:
     assert await streams.find("c", "/s", "1") is None
 
 
+async def test_what_is_forgotten_can_be_remembered_anew_unless_it_is_in_the_stream(streams: Streams) -> None:
+    await streams.append([entry("1")])
+    await streams.remember("orders:feed", "/s", "2")
+
+    for name in ("1", "2"):
+        await streams.forget("orders:feed", entry(name).source, name)
+    await streams.forget("orders:feed", "/s", "2")
+
+    assert await streams.remember("orders:feed", "/s", "2")
+    assert await streams.append([entry("1")]) == {}
+
+
 async def test_publisher_and_tags_come_back_as_they_were(streams: Streams) -> None:
     info, tags = b'{"user":"42","client":"c"}', b'{"lang":"en"}'
     [published] = (await streams.append([replace(entry("1"), info=info, tags=tags)])).values()

@@ -28,7 +28,7 @@ from realtime.connections import Connections
 from realtime.control import Control
 from realtime.emulation import Emulation
 from realtime.flusher import Flusher
-from realtime.hub import Hub
+from realtime.hub import Hub, HubOptions
 from realtime.identities import Identities
 from realtime.inbox import Inbox
 from realtime.life_cycle import LifeCycle
@@ -54,6 +54,7 @@ VERSION = "0.1.0"
 STAFF = Account(UUID(int=42), "staff@example.com", "Staff", Role.STAFF, "hash")
 MINE = personal_channel(STAFF.id)
 FEED = "orders:feed"
+QUICK_HUB = replace(HUB, head_check_interval=0.2)
 CLIENT_TOKEN_KEY = b"the key of a backend that makes tokens of its own"
 DOMAIN_ONLY = Namespaces(retention=86_400)
 
@@ -182,12 +183,13 @@ async def running(
     life_cycle: LifeCycle | None = None,
     limits: RateLimits = UNLIMITED,
     tokens: ClientTokens | None = None,
+    hub_options: HubOptions = QUICK_HUB,
 ) -> AsyncIterator[Node]:
     """A node that serves on a free port of the loopback."""
     registry = CollectorRegistry()
     metrics = RealtimeMetrics(registry)
     flusher = Flusher(metrics, batch_of, fewest=2)
-    hub = Hub(streams, bus, flusher, metrics, replace(HUB, head_check_interval=0.2))
+    hub = Hub(streams, bus, flusher, metrics, hub_options)
     authority = TokenAuthority(b"a secret of at least 32 bytes.....", "orderwire", 900)
     publisher = Publisher(streams, bus, metrics)
     presence = presence or MemoryPresence()

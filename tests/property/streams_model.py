@@ -46,7 +46,7 @@ class ModelStreams:
         if stream is not None:
             self.streams[channel] = Stream(self._new_epoch(), stream.top)
 
-    def forget(self, channel: str) -> None:
+    def drop(self, channel: str) -> None:
         self.streams.pop(channel, None)
 
     def position(self, channel: str) -> Position:
@@ -66,6 +66,9 @@ class ModelStreams:
         raise NotImplementedError(entry, version, version_epoch)
 
     async def remember(self, channel: str, source: str, entry_id: str) -> bool:
+        raise NotImplementedError(channel, source, entry_id)
+
+    async def forget(self, channel: str, source: str, entry_id: str) -> None:
         raise NotImplementedError(channel, source, entry_id)
 
     async def find(self, channel: str, source: str, entry_id: str) -> Position | None:

@@ -375,7 +375,7 @@ class LossyPath(RuleBasedStateMachine):
             case "epoch":
                 self.streams.change_epoch(channel)
             case "stream":
-                self.streams.forget(channel)
+                self.streams.drop(channel)
             case "redis":
                 self.redis_is_wiped()
             case "node":

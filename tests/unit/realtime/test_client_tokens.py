@@ -89,6 +89,7 @@ def test_without_a_key_nothing_is_a_token() -> None:
         ({"exp": T + 60}, 60.0),
         ({"exp": T + 60, "expire_at": T + 900}, 900.0),
         ({"exp": T + 60, "expire_at": 0}, math.inf),
+        ({"exp": 10**400}, math.inf),
         ({"expire_at": T + 5}, 5.0),
     ],
 )
@@ -109,6 +110,7 @@ def test_a_token_whose_time_is_over_has_expired() -> None:
         {"sub": None},
         {"sub": "a\n"},
         {"exp": "soon"},
+        {"nbf": 10**400},
         {"exp": True},
         {"channel": "news:a"},
         {"channels": "news:a"},

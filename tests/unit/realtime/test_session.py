@@ -357,6 +357,31 @@ def test_a_pong_that_may_stand_behind_what_is_not_read_yet_is_waited_for(client:
     assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
 
 
+def test_each_ping_that_was_not_answered_meanwhile_may_still_be(client: Client) -> None:
+    while not client.session.is_behind:
+        client.says(b'{"id":5,"publish":{"channel":"c","data":"%b"}}' % (b"x" * 60_000))
+    pings = sum(effect == Say(Ping()) for _ in range(400) for effect in client.after(0.25))
+    while client.session.is_behind:
+        client.finishes(Accepted())
+
+    assert pings > 1
+    assert [client.says(b"{}") for _ in range(pings)] == [[]] * pings
+    assert client.says(b"{}") == [Close(Disconnect.BAD_REQUEST)]
+
+
+def test_a_channel_that_was_left_is_the_clients_own_from_then_on(client: Client) -> None:
+    client.says(b'{"id":7,"unsubscribe":{"channel":"%b"}}' % MINE.encode())
+    client.says(b'{"id":8,"subscribe":{"channel":"%b"}}' % MINE.encode())
+    client.answer(HEAD)
+
+    assert client.session.dropped(MINE) == [Say(Ended(MINE, Unsubscribed.INSUFFICIENT_STATE))]
+
+
+def test_half_a_character_is_an_error_and_no_end(client: Client) -> None:
+    said = client.says(rb'{"id":5,"publish":{"channel":"c","data":"\ud83d"}}')
+    assert said == [Say(Reply(5, Error.BAD_REQUEST))]
+
+
 def test_an_unsolicited_pong_closes(client: Client) -> None:
     client.after(OPTIONS.ping_interval)
     assert client.says(b"{}\n{}") == [Close(Disconnect.BAD_REQUEST)]

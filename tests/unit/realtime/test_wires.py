@@ -11,6 +11,8 @@ from typing import cast
 
 import pytest
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_writer import StreamWriter
 
 from realtime.transports.batches import SocketBatch, batch_of
 from realtime.transports.wires import SocketWire
@@ -182,6 +184,36 @@ async def test_what_keeps_one_of_a_batch_keeps_no_other(how: str) -> None:
             assert await each.read(len(news)) == news
         if how == "full":
             assert (await kept.read(filling + len(news)))[filling:] == news
+
+
+async def test_who_waits_no_longer_takes_nobody_else_along() -> None:
+    async with line() as it:
+        protocol = BaseProtocol(asyncio.get_running_loop())
+        protocol.connection_made(it.transport)
+        wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
+        protocol.pause_writing()
+        waiting = asyncio.create_task(wire.drain())
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(wire.drain(), 0.01)
+        assert not waiting.done()
+        protocol.resume_writing()
+        await waiting
+        await wire.drain()
+
+
+async def test_who_waits_is_told_when_the_client_goes() -> None:
+    async with line() as it:
+        protocol = BaseProtocol(asyncio.get_running_loop())
+        protocol.connection_made(it.transport)
+        wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
+        protocol.pause_writing()
+        waiting = asyncio.create_task(wire.drain())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        protocol.connection_lost(ConnectionResetError())
+        with pytest.raises(ConnectionError):
+            await waiting
 
 
 def fill_up(number: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.protocol.json_codec import JsonCodec
-from realtime.protocol.messages import Connect, HistoryPage, Pong, ProtocolError, Reply, Subscribe, Subscribed
+from realtime.protocol.messages import Connect, Garbled, HistoryPage, Pong, ProtocolError, Reply, Subscribe, Subscribed
 
 codec = JsonCodec()
 DEEP = b"[" * 300 + b"]" * 300  # can be read, but not written again
@@ -52,6 +52,22 @@ def test_a_frame_may_hold_several_commands_and_end_in_a_newline() -> None:
     ],
 )
 def test_what_no_client_sends_is_a_protocol_error(frame: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        codec.decode(frame)
+
+
+@pytest.mark.parametrize("text", [rb"\ud83d", rb"\ude00 behind", rb"\ud83d\ud83d", rb"\ud83dx"])
+def test_half_a_character_garbles_one_command(text: bytes) -> None:
+    other = b'{"id":6,"publish":{"channel":"c","data":1}}'
+    frame = b'{"id":5,"publish":{"channel":"c","data":{"text":"%b"}}}\n%b' % (text, other)
+
+    assert codec.decode(frame) == [Garbled(5), *codec.decode(other)]
+
+
+@pytest.mark.parametrize(
+    "frame", [rb'{"send":{"data":"\ud83d"}}', rb'["\ud83d"]', rb'{"id":-1,"a":"\ud83d"}', rb'{"id":1,"\ud83d']
+)
+def test_half_a_character_in_what_has_no_id_is_a_protocol_error(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         codec.decode(frame)
 
