@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from aiohttp import ClientPayloadError, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
@@ -220,6 +220,8 @@ async def send_lines(
     """As fast as they are read. When there are no more because a part is away, the answer stops before its end."""
     response = web.StreamResponse(headers={"Content-Type": ndjson.MEDIA_TYPE, **headers})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     try:
         async for some in lines:
             await response.write(some)
@@ -248,7 +250,7 @@ async def answer_lines(
 
     try:
         await ndjson.answer_in_order(numbered(), answer, response.write, at_once=at_once)
-    except* (TimeoutError, ConnectionError, ClientPayloadError) as errors:
+    except* (TimeoutError, ConnectionError, web.RequestPayloadError) as errors:
         _cut(request, errors.exceptions[0])
     return response
 

@@ -15,7 +15,8 @@ log = structlog.get_logger(__name__)
 
 async def keep_looking(look: Callable[[], Awaitable[object]], shortest: float, longest: float, postponed: str) -> None:
     """`look` after so many seconds, drawn anew each time, so that nodes do not look at once. While PostgreSQL is away
-    there is nothing to do, and `postponed` is logged.
+    there is nothing to do, and `postponed` is logged. Whatever else is raised does not end the node, for it would come
+    again after each restart.
     """
     while True:
         await asyncio.sleep(random.uniform(shortest, longest))  # noqa: S311 jitter
@@ -23,3 +24,5 @@ async def keep_looking(look: Callable[[], Awaitable[object]], shortest: float, l
             await look()
         except Unavailable:
             log.warning(postponed)
+        except Exception:
+            log.exception(postponed)

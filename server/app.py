@@ -101,8 +101,8 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         _open_client_tokens(settings.client.token) as connecting,
         _open_client_tokens(_subscription_token(settings)) as subscribing,
         Argon2Passwords() as passwords,
-        Work(postgres) as work,
         _open_provider(settings, postgres) as provider,
+        Work(postgres) as work,
     ):
         rules = options.rules(settings)
         outbox = PostgresOutbox(places.database_url, postgres.reserve, postgres.bell)

@@ -20,7 +20,7 @@ from handlers.http import BODY_TIMEOUT, REQUEST_ID, TRACEPARENT
 from handlers.traceparent import continue_trace
 from server.compressing import compressed
 from server.problems import problem_of
-from server.sharing import share
+from server.sharing import SHARED, share
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _PROBES = ("/health/", "/metrics")
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 _RESPONSE_BEGUN = web.RequestKey("response_begun", bool)
+_SPENT = web.RequestKey("spent", tuple[float, timing.Timing])
+"""When it began, and what it has spent since."""
 
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -92,15 +94,14 @@ def observe(metrics: HttpMetrics) -> Middleware:
         is_call = request.path.startswith(API_PREFIX)
         started = time.perf_counter()
         spent, token = timing.begin() if is_call else (None, None)
+        if spent is not None:
+            request[_SPENT] = (started, spent)
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR
         # Not structlog's context manager: it would live, and take memory, as long as a client is connected.
         bound = structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
         try:
             response = await handler(request)
             status = response.status
-            if spent is not None:
-                total = time.perf_counter() - started
-                response.headers["Server-Timing"] = f"db;dur={1000 * spent.database:.1f}, total;dur={1000 * total:.1f}"
         except asyncio.CancelledError:
             status = _CLIENT_GONE
             raise
@@ -177,6 +178,8 @@ def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware
                 await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout from None
+        except web.RequestPayloadError:
+            raise web.HTTPBadRequest from None
         return await handler(request)
 
     return middleware
@@ -193,6 +196,11 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault(name, value)
     if request.path.startswith(API_PREFIX):
         response.headers.setdefault("Cache-Control", "no-store")
+    if _SPENT in request:
+        started, spent = request[_SPENT]
+        total = time.perf_counter() - started
+        response.headers["Server-Timing"] = f"db;dur={1000 * spent.database:.1f}, total;dur={1000 * total:.1f}"
+    response.headers.extend(request.get(SHARED, ()))
 
 
 def _given_id(request: web.Request) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -10,6 +10,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 PREFIX: Final = "/api/v1/"
+SHARED: Final = web.RequestKey("shared", list[tuple[str, str]])
+"""Headers for the answer."""
 
 _MAY_SEND: Final = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent"
 _MAY_READ: Final = (
@@ -20,7 +22,8 @@ _PREFLIGHT_SECONDS: Final = "7200"  # the longest that browsers keep one
 
 
 def share(origins: Iterable[str]) -> Middleware:
-    """With pages of these origins; in a pattern, * stands for anything. OPTIONS tells what a path takes.
+    """With pages of these origins; in a pattern, * stands for anything. OPTIONS tells what a path takes. What lets them
+    read an answer is in SHARED before there is one: that of a stream has left when its handler returns.
 
     Nothing is shared with credentials: who calls says in each request whose token it has, and no cookie counts.
     """
@@ -32,13 +35,15 @@ def share(origins: Iterable[str]) -> Middleware:
 
     async def shared(request: web.Request, handler: Handler) -> web.StreamResponse:
         methods = _methods(request) if request.method == hdrs.METH_OPTIONS else None
-        response = await handler(request) if methods is None else _told(methods)
+        request[SHARED] = list(_headers(request, methods))
+        return await handler(request) if methods is None else _told(methods)
+
+    def _headers(request: web.Request, methods: str | None) -> Iterator[tuple[str, str]]:
         if patterns:
-            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+            yield hdrs.VARY, hdrs.ORIGIN
         origin = request.headers.get(hdrs.ORIGIN, "")
         if origin and any(fnmatchcase(origin.lower(), pattern) for pattern in patterns):
-            _let(response, origin, methods)
-        return response
+            yield from _letting(origin, methods)
 
     return middleware
 
@@ -55,12 +60,12 @@ def _told(methods: str) -> web.Response:
     return web.Response(status=204, headers={hdrs.ALLOW: methods})
 
 
-def _let(response: web.StreamResponse, origin: str, methods: str | None) -> None:
-    response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+def _letting(origin: str, methods: str | None) -> Iterator[tuple[str, str]]:
+    yield hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, origin
     if methods is None:
-        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _MAY_READ
-        response.headers["Timing-Allow-Origin"] = origin
+        yield hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _MAY_READ
+        yield "Timing-Allow-Origin", origin
         return
-    response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = methods
-    response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _MAY_SEND
-    response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = _PREFLIGHT_SECONDS
+    yield hdrs.ACCESS_CONTROL_ALLOW_METHODS, methods
+    yield hdrs.ACCESS_CONTROL_ALLOW_HEADERS, _MAY_SEND
+    yield hdrs.ACCESS_CONTROL_MAX_AGE, _PREFLIGHT_SECONDS

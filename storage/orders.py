@@ -101,8 +101,8 @@ class PostgresOrders:
     async def redraft(self, order: Order, change: Change) -> None:
         await self.connection.execute(SQL["redraft"], *_values(order, change))
 
-    async def changes(self, order_id: UUID) -> Sequence[Change]:
-        return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id)]
+    async def changes(self, order_id: UUID, *, after: int, limit: int) -> Sequence[Change]:
+        return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id, after, limit)]
 
     async def page_with(
         self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int

@@ -167,8 +167,8 @@ class MemoryOrders:
     async def redraft(self, order: Order, change: Change) -> None:
         await self.save(order, change)
 
-    async def changes(self, order_id: UUID) -> Sequence[Change]:
-        return self.history[order_id]
+    async def changes(self, order_id: UUID, *, after: int, limit: int) -> Sequence[Change]:
+        return [change for change in self.history[order_id] if change.version > after][:limit]
 
     async def page_with(
         self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int

@@ -83,6 +83,10 @@ class Rest:
         return await self.call("POST", "/api/v1/orders", account, json=body, headers=headers)
 
 
+ORIGIN = "https://shop.example"
+"""Whose pages may read the answers."""
+
+
 @dataclass(frozen=True)
 class Answered:
     status: int
@@ -146,7 +150,11 @@ async def serving_on(database: Database, provider: PaymentProvider | None = None
     async with Argon2Passwords(time_cost=1, memory_kib=64) as passwords, Work(database) as work:
         app = web.Application(
             middlewares=middlewares(
-                HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=5.0, streamed=STREAMED
+                HttpMetrics(CollectorRegistry()),
+                allowed_hosts=(),
+                body_timeout=5.0,
+                allowed_origins=(ORIGIN,),
+                streamed=STREAMED,
             ),
             client_max_size=MAX_BODY_BYTES,
         )

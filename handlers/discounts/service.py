@@ -91,9 +91,10 @@ async def usable(uow: UnitOfWork, code: str, cause: Cause, *, is_used: bool) -> 
 
 
 async def give_back(uow: UnitOfWork, code: str, cause: Cause) -> None:
-    """One use of it."""
-    discount = _existing(await uow.discounts.lock_code(code))
-    await _save(uow, replace(discount, uses=discount.uses - 1), cause)
+    """One use of it, if there still is such a discount."""
+    discount = await uow.discounts.lock_code(code)
+    if discount is not None:
+        await _save(uow, replace(discount, uses=discount.uses - 1), cause)
 
 
 async def _save(uow: UnitOfWork, after: Discount, cause: Cause) -> Discount:

@@ -17,6 +17,7 @@ from handlers.orders.schemas import (
     AdvanceOrder,
     ChangeBody,
     EditOrder,
+    HistoryOf,
     LiveOrderBody,
     LiveOrderList,
     OrderBody,
@@ -25,7 +26,7 @@ from handlers.orders.schemas import (
     PlaceOrderRequest,
 )
 from handlers.ports.domain import UnitOfWork, Wants
-from handlers.reading import read_cursor
+from handlers.reading import parse_natural, read_cursor
 from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
 
 _PATH = "/api/v1/orders"
@@ -84,9 +85,15 @@ async def page(caller: Caller, query: OrderQuery) -> Selected[LiveOrderList]:
     return Selected(listing, None if fields is None else {"items": {"__all__": fields}, "next": True, "stream": True})
 
 
-async def history(caller: Caller, which: ById) -> Listing[ChangeBody]:
-    changes = await caller.work.read(lambda uow: service.history(uow, caller.actor, which.id))
-    return Listing[ChangeBody](items=[ChangeBody.of(change) for change in changes], next=None)
+async def history(caller: Caller, which: HistoryOf) -> Listing[ChangeBody]:
+    after = read_cursor(which.cursor, parse_natural) or 0
+    found = await caller.work.read(
+        lambda uow: service.history(uow, caller.actor, which.id, after=after, limit=which.limit)
+    )
+    return Listing[ChangeBody](
+        items=[ChangeBody.of(change) for change in found.changes],
+        next=None if found.next is None else encode_cursor(str(found.next)),
+    )
 
 
 async def edit(caller: Caller, order: EditOrder) -> OrderBody:
@@ -119,7 +126,7 @@ COMMANDS = (
     command("orders.place", PlaceOrder, place),
     command("orders.list", OrderQuery, page),
     command("orders.get", ById, get),
-    command("orders.history", ById, history),
+    command("orders.history", HistoryOf, history),
     command("orders.edit", EditOrder, edit),
     command("orders.place_draft", AdvanceOrder, place_draft),
     *(command(f"orders.{action}", AdvanceOrder, advance(action)) for action in REQUESTED),

@@ -23,7 +23,7 @@ class Expiry:
     def __init__(self, work: Work, rules: Rules) -> None:
         self._work = work
         parts = [time.total_seconds() / PART for time in (rules.unpaid_for, rules.draft_for) if time is not None]
-        self._pause = max(SHORTEST_PAUSE, min(LONGEST_PAUSE, *parts))
+        self._pause = max(SHORTEST_PAUSE, min([LONGEST_PAUSE, *parts]))
 
     async def run(self) -> None:
         await keep_looking(self.expire, 0.8 * self._pause, self._pause, "expiry_postponed")

@@ -35,6 +35,7 @@ from handlers.orders.schemas import (
     EditOrder,
     EditOrderRequest,
     ExportQuery,
+    HistoryOf,
     ImportedBody,
     ImportLine,
     LiveOrderBody,
@@ -44,7 +45,7 @@ from handlers.orders.schemas import (
     PlaceOrder,
     PlaceOrderRequest,
 )
-from handlers.schemas import ById, Listing
+from handlers.schemas import ById, Listing, PageQuery
 
 PATH = "/api/v1/orders"
 EXPORT_PATH = "/api/v1/exports/orders"
@@ -87,7 +88,9 @@ async def import_(request: web.Request) -> web.StreamResponse:
 
 
 async def history(request: web.Request) -> web.Response:
-    found = await commands.history(caller_of(request, signed_in(request)), ById(id=path_id(request)))
+    caller = caller_of(request, signed_in(request))
+    page = read_query(request, PageQuery)
+    found = await commands.history(caller, HistoryOf(id=path_id(request), **dict(page)))
     return unless_known(request, found.encode())
 
 
@@ -162,6 +165,7 @@ ENDPOINTS = (
         path=f"{PATH}/{{id}}/history",
         handler=history,
         summary="Who did what to an order and when, oldest first",
+        query=PageQuery,
         reply=Listing[ChangeBody],
         has_digest=True,
     ),

@@ -152,6 +152,10 @@ class EditOrder(EditOrderRequest, AdvanceOrder):
     """An order to edit, of this version where one is given."""
 
 
+class HistoryOf(ById, PageQuery):
+    """Which page of the history of an order."""
+
+
 class ChangeBody(Body):
     """What made a version of an order. Of what staff did, only staff are told whose `account_id` it was."""
 

@@ -35,6 +35,14 @@ class OrderPage:
     next: Mark | None
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """`next` is the version to continue after, None at the end."""
+
+    changes: Sequence[Change]
+    next: int | None
+
+
 async def place(
     uow: UnitOfWork,
     actor: Actor,
@@ -128,13 +136,15 @@ async def count(uow: UnitOfWork, actor: Actor, which: OrderFilter) -> int:
     return 0 if visible_ones is None else await uow.orders.count(visible_ones)
 
 
-async def history(uow: UnitOfWork, actor: Actor, order_id: UUID) -> Sequence[Change]:
+async def history(uow: UnitOfWork, actor: Actor, order_id: UUID, *, after: int, limit: int) -> HistoryPage:
     """Who did what when, oldest first. Customers learn what staff did, but not which of them. Raises NotFound."""
     visible(await uow.orders.get(order_id), actor)
-    changes = await uow.orders.changes(order_id)
-    if actor.is_staff:
-        return changes
-    return [each if each.account_id == actor.account_id else replace(each, account_id=None) for each in changes]
+    found = await uow.orders.changes(order_id, after=after, limit=limit + 1)
+    shown = found[:limit]
+    following = shown[-1].version if len(found) > limit else None
+    if not actor.is_staff:
+        shown = [each if each.account_id == actor.account_id else replace(each, account_id=None) for each in shown]
+    return HistoryPage(shown, following)
 
 
 async def advance(

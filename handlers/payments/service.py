@@ -47,9 +47,11 @@ async def begin(
     """
     order = orders.visible(await uow.orders.lock(order_id), actor)
     current = await uow.payments.current(order.id)
-    if current is not None and key is not None and current.attempt_key == key:
+    is_wanted = order.status in UNPAID
+    is_same = current is not None and key is not None and current.attempt_key == key
+    if current is not None and is_same and _goes_on(current, is_wanted=is_wanted):
         return current
-    if order.status not in UNPAID:
+    if not is_wanted:
         raise NotPayable(f"An order that is {order.status} is not to be paid for.")
     if order.total == 0:
         await orders.change(uow, order, Action.PAY, By.PROVIDER, cause)
@@ -154,6 +156,14 @@ async def refund(
     if asked.status is RefundStatus.SUCCEEDED:
         await orders.note_refund(uow, order, asked.amount, actor, cause)
     return asked
+
+
+def _goes_on(payment: Payment, *, is_wanted: bool) -> bool:
+    """Does the same request go on with it? With what is collected in any case, with what is under way while the order
+    waits for it, and not with what will never be collected."""
+    if payment.status.is_settled:
+        return payment.status is PaymentStatus.SUCCEEDED
+    return is_wanted
 
 
 async def _is_wanted(uow: UnitOfWork, payment: Payment, order: Order | None) -> bool:

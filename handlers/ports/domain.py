@@ -163,8 +163,8 @@ class Orders(Protocol):
         then on."""
         ...
 
-    async def changes(self, order_id: UUID) -> Sequence[Change]:
-        """An order's history, oldest first."""
+    async def changes(self, order_id: UUID, *, after: int, limit: int) -> Sequence[Change]:
+        """An order's history behind a version, oldest first."""
         ...
 
     async def page_with(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from handlers.actor import Actor
 from handlers.audience import order_stats
 from handlers.errors import Fault, Malformed
-from handlers.events import ORDERS, Cause, Event, OwnType
+from handlers.events import MAX_EVENT_BYTES, ORDERS, Cause, Event, OwnType
 from handlers.ports.domain import Snapshot, UnitOfWork
 from handlers.stats.model import Span, Tally, Window, tallies
 from handlers.stats.schemas import OrderStatsBody
@@ -46,8 +47,19 @@ async def add_up(uow: UnitOfWork, cause: Cause, interval: timedelta) -> bool:
         return False
     await uow.stats.add_up(Window.kept(cause.now))
     told = await _summary(uow, version, cause.now)
-    await uow.outbox.add(Event.own(OwnType.ORDERS_COUNTED, ORDERS, told, cause))
+    await uow.outbox.add(_event(told, cause))
     return True
+
+
+def _event(told: OrderStatsBody, cause: Cause) -> Event:
+    """That fits into what the broker carries: with very many currencies without minutes, then hours, then days."""
+    event = Event.own(OwnType.ORDERS_COUNTED, ORDERS, told, cause)
+    for spans in ("minutes", "hours", "days"):
+        if len(event.encode()) <= MAX_EVENT_BYTES:
+            break
+        told = told.model_copy(update={spans: []})
+        event = replace(event, data=told)
+    return event
 
 
 async def _summary(uow: UnitOfWork, version: int, now: datetime) -> OrderStatsBody:

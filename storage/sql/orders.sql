@@ -129,11 +129,12 @@ INSERT INTO order_changes (order_id, version, action, status, changed_at, change
 VALUES ($1, $2, $6, $7, $3, $8, $9);
 
 -- name: changes
--- The history of an order, oldest first.
+-- The next changes of an order after a version, oldest first.
 SELECT version, action, status, changed_at, changed_by, account_id
 FROM order_changes
-WHERE order_id = $1
-ORDER BY version;
+WHERE order_id = $1 AND version > $2
+ORDER BY version
+LIMIT $3;
 
 -- name: page
 -- The first orders behind a place in the order of {column}, a row for each and one if there is none, otherwise as `get` has them.

@@ -20,7 +20,7 @@ from handlers.orders.schemas import ExportQuery
 from handlers.products.model import Product
 from handlers.rules import Rules
 from handlers.work import Work
-from tests.rest import PostgresRest, serving
+from tests.rest import ORIGIN, PostgresRest, serving
 
 EXPORT, IMPORT = "/api/v1/exports/orders", "/api/v1/imports/orders"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -165,6 +165,33 @@ async def test_all_orders_come_out_oldest_first_and_with_where_to_go_on_from(res
     assert set(own[0]) == {"id", "version", "total", "status"}
     assert {order["total"] for order in large} == {750}
     assert (none, none_headers["X-Total-Count"]) == ([], "0")
+
+
+async def test_of_an_export_head_tells_the_headers_alone(rest: PostgresRest) -> None:
+    customer = await rest.an_account()
+    await rest.place(customer, await rest.a_product())
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.client.port)
+    headers = f"Host: x\r\nAuthorization: {rest.bearer(customer)['Authorization']}\r\n\r\n"
+
+    writer.write(f"HEAD /api/v1/exports/orders HTTP/1.1\r\n{headers}".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.write(f"GET /api/v1/auth/me HTTP/1.1\r\n{headers}".encode())
+    following = await reader.readline()
+    writer.close()
+
+    assert b"X-Total-Count: 1\r\n" in head
+    assert following == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_pages_of_other_origins_may_read_lines_too(rest: PostgresRest) -> None:
+    staff = await rest.an_account(Role.STAFF)
+    headers = {**rest.bearer(staff), "Origin": ORIGIN, "Content-Type": "application/x-ndjson"}
+
+    for method, path in (("GET", "/api/v1/exports/orders"), ("POST", IMPORT)):
+        async with rest.client.request(method, path, data=b"{}\n", headers=headers) as reply:
+            await reply.read()
+            assert reply.headers["Access-Control-Allow-Origin"] == ORIGIN
+            assert reply.headers["Server-Timing"].startswith("db;dur=")
 
 
 async def test_what_is_placed_while_it_is_read_is_the_last(rest: PostgresRest) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from handlers.accounts.model import Account
 from handlers.actor import Actor, Role
 from handlers.clock import utc_now
+from handlers.discounts.model import Discount
 from handlers.errors import Unavailable
 from handlers.events import Cause
 from handlers.orders import service
@@ -26,6 +28,7 @@ from tests.database_options import postgres_options
 from tests.doubles import a_product, an_actor
 
 STOCK, ORDERS = 1000, 40
+LONG_AGO, RULES = datetime(2026, 1, 31, 9, 30, tzinfo=UTC), Rules(timedelta(hours=1))
 
 
 @pytest.fixture
@@ -83,6 +86,28 @@ async def test_nodes_that_look_at_once_let_each_order_expire_once(
     events = [orjson.loads(body) for (body,) in await found(postgres, "SELECT body FROM outbox")]  # type: ignore[arg-type]
     assert Counter(event["type"] for event in events) == {"order.created": ORDERS + 1, "order.expired": ORDERS}
     assert {event["recipient"] for event in events} == {str(customer.account_id)}
+
+
+async def test_an_order_whose_discount_is_gone_expires_and_keeps_no_other_waiting(
+    postgres: Postgres, product: Product, customer: Actor
+) -> None:
+    async with postgres.transaction() as uow:
+        await uow.discounts.add(Discount(uuid4(), "GONE", 1000, LONG_AGO, None, None, 0, 1, LONG_AGO, LONG_AGO))
+        for code in ("GONE", None):
+            items = [Quantity(product.id, 1)]
+            await service.place(uow, customer, items, Cause(LONG_AGO), RULES, discount_code=code)
+    async with postgres.pool.connection() as connection:
+        await connection.execute("DELETE FROM discounts")
+
+    async with Work(postgres) as work:
+        assert await Expiry(work, RULES).expire() == 2
+
+
+@pytest.mark.parametrize(("unpaid_for", "draft_for"), [(None, None), (timedelta(1), None), (None, timedelta(1))])
+def test_what_never_expires_is_looked_for_all_the_same(
+    postgres: Postgres, unpaid_for: timedelta | None, draft_for: timedelta | None
+) -> None:
+    Expiry(Work(postgres), Rules(unpaid_for, draft_for))
 
 
 async def test_what_a_dying_node_had_begun_is_done_by_the_next(

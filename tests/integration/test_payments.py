@@ -22,7 +22,7 @@ from handlers.orders import service as orders
 from handlers.payments import notices
 from handlers.payments.model import Payment, Standing
 from handlers.payments.settling import Settling
-from handlers.ports.payments import ForgedNotice
+from handlers.ports.payments import ForgedNotice, ProviderAway, Refused
 from handlers.products.model import Product
 from handlers.work import Work
 from storage import sandbox
@@ -338,6 +338,40 @@ async def test_whoever_dies_in_between_the_same_key_goes_on_with_the_same_try(
     assert (paid.status, paid.body["status"]) == (200, "succeeded")
     assert await shop.balance() == 2 * PRICE
     assert (await shop.pay(order, "pm_card_visa", key="a")).raw == paid.raw
+
+
+async def test_what_was_not_collected_for_an_order_that_is_over_by_now_never_is(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> Standing:
+        raise ProviderAway
+
+    order = await shop.order()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sandbox, "open", away)
+        assert (await shop.pay(order, "pm_card_visa", "key")).status == 503
+    await shop.act(order, "cancel", shop.customer)
+
+    again = await shop.pay(order, "pm_card_visa", "key")
+
+    assert (again.status, again.code) == (409, "not_payable")
+    assert await shop.balance() == 0
+
+
+async def test_a_key_whose_payment_the_provider_refused_may_be_used_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> Standing:
+        raise Refused("Too little.")
+
+    order = await shop.order()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sandbox, "open", refuse)
+        refused = [await shop.pay(order, "pm_card_visa", "key") for _ in range(2)]
+    paid = await shop.pay(order, "pm_card_visa", "key")
+
+    assert [answer.status for answer in refused] == [409, 409]
+    assert (paid.status, paid.body["status"]) == (200, "succeeded")
 
 
 async def test_only_what_the_provider_has_signed_is_looked_into(shop: Shop) -> None:

@@ -246,6 +246,24 @@ async def test_the_history_tells_who_did_what_when(rest: PostgresRest) -> None:
     assert (await rest.call("GET", f"{path}/history", stranger)).code == "not_found"
 
 
+async def test_a_long_history_comes_in_pages(rest: PostgresRest) -> None:
+    customer = await rest.an_account()
+    path = (await rest.place(customer, await rest.a_product())).headers["Location"]
+    for number in range(4):
+        await rest.call("PATCH", path, customer, json={"note": f"note {number}"})
+
+    versions, query = [], "limit=2"
+    while query:
+        page = (await rest.call("GET", f"{path}/history?{query}", customer)).body
+        versions.append([change["version"] for change in page["items"]])
+        query = "" if page["next"] is None else f"limit=2&cursor={page['next']}"
+
+    assert versions == [[1, 2], [3, 4], [5]]
+    for cursor in ("MQ==", "LTE", "MWE", "OTk5OTk5OTk5OTk"):  # padded; -1, 1a and 99999999999
+        refused = await rest.call("GET", f"{path}/history?cursor={cursor}", customer)
+        assert (refused.status, refused.code) == (400, "malformed")
+
+
 HOME = {"name": "Ada", "line1": "Hafenstr. 1", "postal_code": "20457", "city": "Hamburg", "country": "DE"}
 ABSENT = {"line2": None, "region": None}
 

@@ -191,7 +191,7 @@ async def test_a_saved_order_has_its_new_status_version_and_time(database: Datab
 
     async with database.read() as unit:
         assert await unit.orders.get(placed.id) == paid
-        assert list(await unit.orders.changes(placed.id)) == [
+        assert list(await unit.orders.changes(placed.id, after=0, limit=100)) == [
             Change(1, Action.PLACE, Status.PLACED, NOW, By.CUSTOMER, customer.id),
             Change(2, Action.PAY, Status.PAID, later, By.STAFF, customer.id),
         ]

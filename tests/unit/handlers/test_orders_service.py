@@ -171,8 +171,8 @@ async def test_the_history_tells_who_did_what_and_customers_not_who_of_the_staff
     await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
     await service.advance(uow, ADMIN, order.id, Action.CANCEL, CAUSE)
 
-    for_staff = await service.history(uow, STAFF, order.id)
-    for_customer = await service.history(uow, CUSTOMER, order.id)
+    for_staff = (await service.history(uow, STAFF, order.id, after=0, limit=9)).changes
+    for_customer = (await service.history(uow, CUSTOMER, order.id, after=0, limit=9)).changes
 
     assert list(for_staff) == [
         Change(1, Action.PLACE, Status.PLACED, NOW, By.CUSTOMER, CUSTOMER.account_id),
@@ -184,7 +184,7 @@ async def test_the_history_tells_who_did_what_and_customers_not_who_of_the_staff
         replace(each, account_id=None) for each in for_customer
     ]
     with pytest.raises(NotFound):
-        await service.history(uow, STRANGER, order.id)
+        await service.history(uow, STRANGER, order.id, after=0, limit=9)
 
 
 async def test_who_names_an_older_version_changes_nothing(uow: MemoryUnitOfWork) -> None:

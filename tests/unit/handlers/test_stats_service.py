@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import islice, product
+from string import ascii_uppercase
 
 import pytest
 
 from handlers.actor import Role
 from handlers.errors import Forbidden, Malformed
-from handlers.events import OwnType
+from handlers.events import MAX_EVENT_BYTES, OwnType
 from handlers.orders.model import Status
 from handlers.stats import service
 from handlers.stats.model import Count, Span
@@ -40,6 +42,29 @@ async def test_what_was_added_up_is_told_with_the_version_that_it_made(uow: Memo
     assert [(tally.orders, tally.revenue) for tally in event.data.totals] == [(7, 700)]
     assert [(point.orders, point.revenue) for point in event.data.minutes] == [(1, 0)]
     assert (event.data.hours, event.data.days) == ([], [])
+
+
+@pytest.mark.parametrize(("currencies", "empty"), [(2, set()), (40, {"minutes"}), (600, {"minutes", "hours", "days"})])
+async def test_what_is_told_of_very_many_currencies_can_be_delivered(
+    uow: MemoryUnitOfWork, currencies: int, empty: set[str]
+) -> None:
+    begin = MINUTE.begins_at
+    names = ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=3), currencies)]
+    spans = {Span.EVER: 1, Span.MINUTE: 60, Span.HOUR: 24, Span.DAY: 30}
+    counts = [
+        Count(span, begin - number * SECOND, name, Status.PAID, 12, 10**6)
+        for span, many in spans.items()
+        for number in range(many)
+        for name in names
+    ]
+    uow.stats.counts, uow.stats.has_changed = counts, True
+
+    await service.add_up(uow, CAUSE, SECOND)
+
+    (event,) = uow.outbox.events
+    assert len(event.encode()) <= MAX_EVENT_BYTES
+    assert {spans for spans in ("minutes", "hours", "days") if not getattr(event.data, spans)} == empty
+    assert len(event.data.totals) == currencies
 
 
 async def test_of_nothing_new_nothing_is_told(uow: MemoryUnitOfWork) -> None:

@@ -241,6 +241,7 @@ async def test_an_answer_tells_how_long_it_took_and_how_long_the_database() -> N
         return web.Response()
 
     app = web.Application(middlewares=middlewares(HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=1.0))
+    app.on_response_prepare.append(add_headers)
     app.router.add_get("/api/v1/thing", work)
     app.router.add_get("/page", work)
     async with TestClient(TestServer(app)) as client:
