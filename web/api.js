@@ -5,7 +5,8 @@ import { fullJitter, pause } from "./timing.js";
 /**
  * @typedef {{id: string, email: string, name: string, role: "customer" | "staff" | "admin"}} Account
  * @typedef {{access_token: string, expires_in: number, account: Account}} SignIn
- * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number}} Product
+ * @typedef {{id: string, sku: string, name: string, price: number, currency: string, stock: number,
+ *   for_sale: boolean, version: number}} Product
  * @typedef {{product_id: string, sku: string, name: string, unit_price: number, quantity: number}} Item
  * @typedef {"draft" | "placed" | "paid" | "packed" | "shipped" | "delivered" | "cancelled" | "expired"
  *   | "payment_failed" | "returned" | "refunded"} Status
@@ -104,17 +105,15 @@ export class Api {
     return (await this.#send("GET", "/orders?limit=1")).stream;
   }
 
-  /** @returns {Promise<Product[]>} */
+  /** With the stream's position from before they were read. @returns {Promise<{products: Product[], stream: Stream}>} */
   async products() {
-    const products = [];
-    let cursor = "";
-    do {
-      const query = cursor && `&cursor=${encodeURIComponent(cursor)}`;
-      const page = await this.#send("GET", `/products?limit=100${query}`);
+    let page = await this.#send("GET", "/products?limit=100");
+    const { items: products, stream } = page;
+    while (page.next) {
+      page = await this.#send("GET", `/products?limit=100&cursor=${encodeURIComponent(page.next)}`);
       products.push(...page.items);
-      cursor = page.next ?? "";
-    } while (cursor);
-    return products;
+    }
+    return { products, stream };
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import { ActivityView } from "./activity-view.js";
 import { Api } from "./api.js";
+import { Catalogue } from "./catalogue.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { OrderForm } from "./order-form.js";
@@ -67,10 +68,12 @@ function run(session) {
       if (store.position) status.at(store.position);
     },
   });
-  const form = new OrderForm(api, (order) => store.put(order));
+  const form = new OrderForm(api, () => catalogue.load(), (order) => store.put(order));
+  const catalogue = new Catalogue(api, (products) => form.show(products));
   const feed = new Feed({
     api,
     store,
+    catalogue,
     token: session.token,
     isPersonal: session.account.role === "customer",
     listener: {

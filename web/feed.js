@@ -3,6 +3,7 @@
  * from where we are. It says what is true: `live` only while connected, subscribed and caught up.
  *
  * @typedef {import("./api.js").Api} Api
+ * @typedef {import("./catalogue.js").Catalogue} Catalogue
  * @typedef {import("./connection.js").Loss} Loss
  * @typedef {import("./connection.js").Publication} Publication
  * @typedef {import("./connection.js").SubscribeResult} SubscribeResult
@@ -15,6 +16,7 @@
  */
 
 import { Problem, isWorthRetrying } from "./api.js";
+import { CHANNEL as PRODUCTS } from "./catalogue.js";
 import { Connection, Refused } from "./connection.js";
 import { Gap } from "./store.js";
 import { fullJitter, pause } from "./timing.js";
@@ -27,6 +29,7 @@ const NOWHERE = Infinity;
 export class Feed {
   #api;
   #store;
+  #catalogue;
   #token;
   #isPersonal;
   #listener;
@@ -43,13 +46,14 @@ export class Feed {
 
   /**
    * @param {{
-   *   api: Api, store: Store, token: string, isPersonal: boolean,
+   *   api: Api, store: Store, catalogue: Catalogue, token: string, isPersonal: boolean,
    *   listener: {status: (status: Status) => void, reloaded: () => void, signedOut: () => void}
    * }} parts `isPersonal`: our stream is our own channel, to which the server subscribes us by itself
    */
-  constructor({ api, store, token, isPersonal, listener }) {
+  constructor({ api, store, catalogue, token, isPersonal, listener }) {
     this.#api = api;
     this.#store = store;
+    this.#catalogue = catalogue;
     this.#token = token;
     this.#isPersonal = isPersonal;
     this.#listener = listener;
@@ -120,9 +124,18 @@ export class Feed {
     const { channel } = this.#here();
     const connection = new Connection(socketUrl(), {
       connected: (subscriptions) => this.#isPersonal && this.#subscribed(connection, subscriptions[channel] ?? {}),
-      subscribed: (name, result) => name === channel && this.#subscribed(connection, result),
-      published: (name, publication) => name === channel && this.#accept(connection, publication),
-      unsubscribed: (name, code, reason) => name === channel && void this.#unsubscribed(connection, code, reason),
+      subscribed: (name, result) => {
+        if (name === channel) this.#subscribed(connection, result);
+        else if (name === PRODUCTS) void this.#catalogue.resumed(result).catch((error) => refused(connection, error));
+      },
+      published: (name, publication) => {
+        if (name === channel) this.#accept(connection, publication);
+        else if (name === PRODUCTS) this.#catalogue.hear(publication);
+      },
+      unsubscribed: (name, code, reason) => {
+        if (name === channel) void this.#unsubscribed(connection, code, reason);
+        else if (name === PRODUCTS) connection.drop(reason);
+      },
     });
     this.#connection = connection;
     this.#goal = NOWHERE;
@@ -136,6 +149,8 @@ export class Feed {
     try {
       await connection.connect(this.#token, this.#isPersonal ? { [channel]: { offset, epoch } } : {});
       if (!this.#isPersonal) await connection.subscribe(channel, { offset, epoch });
+      if (this.#catalogue.position === null) await this.#catalogue.load();
+      await connection.subscribe(PRODUCTS, this.#catalogue.position ?? { offset: 0, epoch: "" });
     } catch (error) {
       refused(connection, error);
     }
@@ -247,7 +262,7 @@ export class Feed {
 /** @param {Connection | null} connection @param {unknown} error */
 function refused(connection, error) {
   if (error instanceof Refused) connection?.drop(error.message, { code: error.code, isFinal: !error.isTemporary });
-  else connection?.drop(error instanceof Error ? error.message : String(error), { isFinal: true });
+  else connection?.drop(error instanceof Error ? error.message : String(error), { isFinal: !isWorthRetrying(error) });
 }
 
 function socketUrl() {

@@ -4,7 +4,9 @@
  * @typedef {import("./api.js").Api} Api
  * @typedef {import("./api.js").Order} Order
  * @typedef {import("./api.js").Product} Product
- * @typedef {{product: Product, row: HTMLElement, input: HTMLInputElement, note: HTMLElement}} Choice
+ * @typedef {{
+ *   product: Product, row: HTMLElement, name: HTMLElement, price: HTMLElement, input: HTMLInputElement, note: HTMLElement
+ * }} Choice
  */
 
 import { NoReply, Problem, newKey } from "./api.js";
@@ -26,11 +28,13 @@ export class OrderForm {
   #choices = [];
   #key = newKey();
   #api;
+  #reload;
   #onPlaced;
 
-  /** @param {Api} api @param {(order: Order) => void} onPlaced */
-  constructor(api, onPlaced) {
+  /** @param {Api} api @param {() => Promise<void>} reload the products @param {(order: Order) => void} onPlaced */
+  constructor(api, reload, onPlaced) {
     this.#api = api;
+    this.#reload = reload;
     this.#onPlaced = onPlaced;
     this.#list.replaceChildren();
     this.#form.reset();
@@ -46,36 +50,53 @@ export class OrderForm {
 
   async load() {
     try {
-      this.#fill(await this.#api.products());
+      await this.#reload();
       showProblem(this.#problem, null);
     } catch (error) {
       showProblem(this.#problem, error);
     }
   }
 
-  /** Prices and stock as they are now; what was picked stays picked. @param {Product[]} products */
-  #fill(products) {
-    const picked = new Map(this.#choices.map(({ product, input }) => [product.id, input.value]));
-    this.#choices = products.map((product) => this.#choice(product, picked.get(product.id) ?? ""));
-    this.#list.replaceChildren(...this.#choices.map(({ row }) => row));
+  /** Those for sale, with prices and stock as they are now; what was picked stays picked. @param {Product[]} products */
+  show(products) {
+    const known = new Map(this.#choices.map((choice) => [choice.product.id, choice]));
+    this.#choices = products
+      .filter((product) => product.for_sale)
+      .map((product) => this.#update(known.get(product.id) ?? this.#choice(product), product));
+    const rows = this.#choices.map(({ row }) => row);
+    // Who is typing goes on typing: rows that are there already stay where they are.
+    if (rows.some((row, index) => this.#list.children[index] !== row) || rows.length !== this.#list.children.length)
+      this.#list.replaceChildren(...rows);
     this.#filter();
-    this.#changed();
+    this.#summarize();
   }
 
-  /** @param {Product} product @param {string} value @returns {Choice} */
-  #choice(product, value) {
+  /** @param {Product} product @returns {Choice} */
+  #choice(product) {
     const id = `quantity-${product.sku}`;
     const noteId = `note-${product.sku}`;
-    const most = String(Math.min(MOST_PIECES, product.stock));
-    const limits = { type: "number", min: "0", max: most, step: "1", inputmode: "numeric", placeholder: "0" };
+    const limits = { type: "number", min: "0", step: "1", inputmode: "numeric", placeholder: "0" };
     const oninput = () => this.#changed();
     const data = { "data-sku": product.sku, "aria-describedby": noteId };
-    const input = element("input", { id, value, oninput, disabled: product.stock === 0, ...limits, ...data });
-    const note = element("small", { id: noteId }, stockNote(product));
-    const label = element("label", { for: id }, element("span", { class: "name" }, product.name), note);
-    const price = element("span", { class: "price" }, money(product.price, product.currency));
-    const row = element("li", { class: product.stock === 0 ? "sold-out" : "" }, label, price, input);
-    return { product, row, input, note };
+    const input = element("input", { id, oninput, ...limits, ...data });
+    const note = element("small", { id: noteId });
+    const name = element("span", { class: "name" });
+    const price = element("span", { class: "price" });
+    const row = element("li", {}, element("label", { for: id }, name, note), price, input);
+    return { product, row, name, price, input, note };
+  }
+
+  /** @param {Choice} choice @param {Product} product as it is now @returns {Choice} */
+  #update(choice, product) {
+    const { row, name, price, input, note } = choice;
+    choice.product = product;
+    name.textContent = product.name;
+    price.textContent = money(product.price, product.currency);
+    if (!row.classList.contains("faulty")) note.textContent = stockNote(product);
+    row.classList.toggle("sold-out", product.stock === 0);
+    input.max = String(Math.min(MOST_PIECES, product.stock));
+    input.disabled = product.stock === 0;
+    return choice;
   }
 
   #filter() {
@@ -89,11 +110,15 @@ export class OrderForm {
   /** What is picked differs now from what the key was made for. */
   #changed() {
     this.#key = newKey();
-    const picked = this.#picked();
     for (const { product, row, note } of this.#choices) {
       row.classList.remove("faulty");
       note.textContent = stockNote(product);
     }
+    this.#summarize();
+  }
+
+  #summarize() {
+    const picked = this.#picked();
     const currency = picked[0]?.product.currency;
     const sum = picked.reduce((total, { product, input }) => total + product.price * Number(input.value), 0);
     this.#total.textContent = currency ? money(sum, currency) : "Nothing picked";

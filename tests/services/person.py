@@ -32,7 +32,7 @@ class Person:
         return cls(session, base_url, body["account"]["id"], body["access_token"])
 
     async def products(self) -> Sequence[dict[str, Any]]:
-        listing: Sequence[dict[str, Any]] = (await self.call("GET", "products"))["items"]
+        listing: Sequence[dict[str, Any]] = (await self.call("GET", "products?for_sale=true"))["items"]
         return listing
 
     async def place(self, product_id: str, quantity: int = 1) -> dict[str, Any]:
