@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from handlers.errors import Fault, Invalid, Malformed
 from handlers.schemas import Body, decode_cursor
@@ -74,8 +75,17 @@ SHAPE_CODES = frozenset(_CODES.values()) | {_OTHER_CODE}
 
 
 def faults_of(error: ValidationError) -> list[Fault]:
-    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
-    return [Fault(pointer(fault["loc"]), _CODES.get(fault["type"], _OTHER_CODE), fault["msg"]) for fault in found]
+    found = error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
+    return [Fault(pointer(fault["loc"]), _CODES.get(fault["type"], _OTHER_CODE), _message(fault)) for fault in found]
+
+
+def _message(fault: ErrorDetails) -> str:
+    """Of a text whose length is looked at after other things of it, pydantic speaks as of a list."""
+    context = fault.get("ctx", {})
+    if context.get("field_type") != "Value":
+        return fault["msg"]
+    bound, length = ("least", context["min_length"]) if "min_length" in context else ("most", context["max_length"])
+    return f"String should have at {bound} {length} character{'' if length == 1 else 's'}"
 
 
 def pointer(path: Iterable[str | int]) -> str:

@@ -12,9 +12,9 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from joserfc import jwt
@@ -58,7 +58,8 @@ class ClientTokenOptions:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token gives its bearer in one channel. `info` is one JSON value or empty; `lifetime` is seconds.
+    """What a token gives its bearer in one channel. `info` and `data` are one JSON value or empty: what others are told
+    of the client there, and what it is told when the server subscribes it. `lifetime` is seconds.
 
     `allow` are the operations that it opens there beside hearing.
     """
@@ -67,6 +68,7 @@ class Grant:
     lifetime: float = math.inf
     overrides: Mapping[str, bool] = field(default_factory=dict)
     allow: frozenset[Operation] = frozenset()
+    data: bytes = b""
 
     @property
     def ttl(self) -> int:
@@ -130,9 +132,11 @@ class ClientTokens:
         names = _typed(claims, "channels", list, [])
         subs = _typed(claims, "subs", dict, {})
         channels = {_channel(name): Grant() for name in names}
-        channels |= {_channel(name): _grant(sub, math.inf) for name, sub in subs.items()}
+        channels |= {_channel(name): _server_side(sub) for name, sub in subs.items()}
         capabilities = tuple(_capability(each) for each in _typed(claims, "caps", list, []))
-        return ConnectionToken(self._user(claims), _lifetime(claims, now), _info(claims), channels, capabilities)
+        return ConnectionToken(
+            self._user(claims), _lifetime(claims, now), _payload(claims, "info"), channels, capabilities
+        )
 
     def subscription(self, token: str, now: datetime, *, channel: str, user: str, client: str) -> Grant:
         """Raises TokenExpired, TokenMismatch when it is for another channel, user or client, and TokenInvalid."""
@@ -246,7 +250,12 @@ def _grant(claims: object, lifetime: float) -> Grant:
         if not isinstance(value, bool):
             raise TokenInvalid
         overrides[name] = value
-    return Grant(_info(claims), lifetime, overrides, _allowed(claims))
+    return Grant(_payload(claims, "info"), lifetime, overrides, _allowed(claims))
+
+
+def _server_side(claims: object) -> Grant:
+    grant = _grant(claims, math.inf)
+    return replace(grant, data=_payload(cast("Mapping[str, Any]", claims), "data"))
 
 
 def _capability(claims: object) -> Capability:
@@ -266,11 +275,11 @@ def _allowed(claims: Mapping[str, Any]) -> frozenset[Operation]:
         raise TokenInvalid from None
 
 
-def _info(claims: Mapping[str, Any]) -> bytes:
+def _payload(claims: Mapping[str, Any], name: str) -> bytes:
     """One JSON value on one line, from either of two claims; empty without them."""
     try:
-        if encoded := _typed(claims, "b64info", str, ""):
+        if encoded := _typed(claims, f"b64{name}", str, ""):
             return orjson.dumps(orjson.loads(base64.b64decode(encoded, validate=True)))
-        return orjson.dumps(claims["info"]) if claims.get("info") is not None else b""
+        return orjson.dumps(claims[name]) if claims.get(name) is not None else b""
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise TokenInvalid from None

@@ -36,7 +36,7 @@ class Kick:
 
 @dataclass(frozen=True, slots=True)
 class Enroll:
-    """Subscribe them to a channel. `info` is one JSON value or empty."""
+    """Subscribe them to a channel. `info` and `data` are one JSON value or empty."""
 
     whose: Whose
     channel: str
@@ -44,6 +44,7 @@ class Enroll:
     overrides: Mapping[str, bool] = field(default_factory=dict)
     offset: int = 0
     epoch: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def _carry_out(command: Command, subject: Subject) -> None:
             subject.close(Closing(code, reason))
         case Enroll():
             since = Position(command.offset, command.epoch) if command.epoch else None
-            subject.enroll(command.channel, Grant(command.info.encode(), overrides=command.overrides), since)
+            grant = Grant(command.info.encode(), overrides=command.overrides, data=command.data.encode())
+            subject.enroll(command.channel, grant, since)
         case Expel():
             subject.expel(command.channel, Unsubscribed.BY_SERVER)
         case Renew():

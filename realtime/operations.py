@@ -129,7 +129,7 @@ class Operations:
                 self._hub.conflate(channel)
             if options.write_delay:
                 self._hub.pace(channel, options.write_delay)
-            joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl))
+            joined = self._compressed(subscriber, question, options, replace(joined, ttl=grant.ttl, data=grant.data))
             reply(self._narrowed(subscriber, question, joined))
 
         if not options.has_history:

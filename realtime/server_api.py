@@ -175,9 +175,10 @@ class ServerApi:
         self._namespaces.of(request.channel)
         since = request.recover_since or SinceRequest()
         overrides = {name: given.value for name, given in request.override.items() if given and name in OVERRIDES}
-        info = _json_of(request.b64info) if request.b64info else orjson.dumps(request.info)
-        shown = "" if info == b"null" else info.decode()
-        await self._control.tell(Enroll(request.whose, request.channel, shown, overrides, since.offset, since.epoch))
+        info, data = _given(request.info, request.b64info), _given(request.data, request.b64data)
+        await self._control.tell(
+            Enroll(request.whose, request.channel, info, overrides, since.offset, since.epoch, data)
+        )
         return {}
 
     async def _unsubscribe(self, request: UnsubscribeRequest) -> Result:
@@ -251,6 +252,12 @@ async def _some_at_a_time(work: Sequence[Awaitable[Result]]) -> list[Result]:
             return await each
 
     return await asyncio.gather(*map(one, work))
+
+
+def _given(value: JsonValue, encoded: str) -> str:
+    """As one JSON value, empty for null."""
+    found = _json_of(encoded) if encoded else orjson.dumps(value)
+    return "" if found == b"null" else found.decode()
 
 
 def _read(model: type[M], body: object) -> M:

@@ -98,6 +98,8 @@ class SubscribeRequest(WhoseRequest):
     channel: str
     info: JsonValue = None
     b64info: str = ""
+    data: JsonValue = None
+    b64data: str = ""
     recover_since: SinceRequest | None = None
     override: dict[str, Switch | None] = Field(default_factory=dict)
 

@@ -105,7 +105,10 @@ def new_epoch(config_file: ConfigFile = None) -> None:
     """Make every client reload: for after a snapshot of the database's files was put back."""
 
     async def change(settings: Settings) -> None:
-        async with open_streams(StreamsOptions(_database_url(settings))) as opened:
+        async with (
+            open_places(settings, os.environ) as places,
+            open_streams(StreamsOptions(places.database_url)) as opened,
+        ):
             typer.echo(f"generation {await opened.new_epoch()}")
 
     _run(change, config_file)

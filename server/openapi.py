@@ -37,7 +37,8 @@ Node: TypeAlias = dict[str, Any]
 
 _PROBLEM: Final = "Problem"
 _JSON, _PROBLEM_JSON = "application/json", "application/problem+json"
-_OF_BODIES: Final = (408, 413, 415)  # what HTTP itself says of a body that does not come as it should
+_OF_BODIES: Final = (408, 413)  # what HTTP says of a body that does not come as it should, even where none is read
+_OTHER_BODY: Final = 415
 _LISTING: Final = re.compile(r"\b(Live)?Listing_(\w+?)Body_")
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 
@@ -192,8 +193,10 @@ def _names(endpoint: Endpoint) -> list[str]:
 def _refusals(endpoint: Endpoint) -> Node:
     """By status; of each the codes that it may have."""
     problems = [problem_of(kind()) for kind in _kinds(endpoint)]
-    if endpoint.body is not None:
+    if endpoint.method != "GET":
         problems += [Problem(status, *HTTP_CODES[status]) for status in _OF_BODIES]
+    if endpoint.body is not None:
+        problems.append(Problem(_OTHER_BODY, *HTTP_CODES[_OTHER_BODY]))
     problems.sort(key=lambda problem: problem.status)
     by_status = groupby(problems, key=lambda problem: problem.status)
     return {str(status): _problem(status, list(some)) for status, some in by_status}

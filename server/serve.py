@@ -102,6 +102,7 @@ async def _listen(
         node.app,
         handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
         access_log=None,
+        auto_decompress=False,  # compressed bodies are refused, and not looked into before
         keepalive_timeout=settings.server.keepalive_timeout,
         shutdown_timeout=_LAST_REPLIES,
     )

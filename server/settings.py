@@ -127,11 +127,19 @@ Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535"
 Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
 # PostgreSQL counts its timeouts in int32 milliseconds.
 Seconds = Annotated[
-    float, Field(gt=0, le=2_000_000, allow_inf_nan=False, description="seconds, more than 0 and at most 2000000")
+    Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m"'),
 ]
-Pause = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, description="seconds from 0 to 3600")]
+Pause = Annotated[
+    Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 3600, or a duration like "2s"'),
+]
 Age = Annotated[
-    float, Field(ge=1, le=315_360_000, allow_inf_nan=False, description="seconds from 1 to 315360000 (ten years)")
+    Annotated[float, Field(ge=1, le=315_360_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 1 to 315360000 (ten years), or a duration like "24h"'),
 ]
 Size = Annotated[int, Field(ge=1024, le=2**31 - 1, description="bytes from 1024 to 2147483647")]
 AmqpShort = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
@@ -145,6 +153,11 @@ Patterns = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
     BeforeValidator(_as_tuple),
     Field(description="a list of strings without blanks or commas"),
+]
+Origins = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(\*|[^\s,/]+://[^\s,/]+)$")], ...],
+    BeforeValidator(_as_tuple),
+    Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
 ]
 Switch = Annotated[bool, Field(description="true or false")]
 Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
@@ -174,7 +187,7 @@ class Server(Section):
     host: Host = "127.0.0.1"
     port: Port = 8000
     allowed_hosts: Patterns = ()
-    allowed_origins: Patterns = ()
+    allowed_origins: Origins = ()
     max_body_bytes: Size = 262_144
     body_timeout: Seconds = 30.0
     keepalive_timeout: Seconds = 75.0

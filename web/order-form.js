@@ -119,10 +119,12 @@ export class OrderForm {
 
   #summarize() {
     const picked = this.#picked();
-    const currency = picked[0]?.product.currency;
+    const currencies = new Set(picked.map(({ product }) => product.currency));
     const sum = picked.reduce((total, { product, input }) => total + product.price * Number(input.value), 0);
-    this.#total.textContent = currency ? money(sum, currency) : "Nothing picked";
-    this.#submit.disabled = picked.length === 0;
+    const [currency] = currencies;
+    this.#submit.disabled = currencies.size !== 1;
+    if (currency === undefined) this.#total.textContent = "Nothing picked";
+    else this.#total.textContent = currencies.size === 1 ? money(sum, currency) : "Pick products of one currency";
   }
 
   #picked() {

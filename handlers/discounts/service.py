@@ -26,13 +26,17 @@ class DiscountPage:
 
 
 async def create(uow: UnitOfWork, actor: Actor, wanted: NewDiscount, cause: Cause) -> Discount:
-    """Raises Forbidden, and Conflict when there is one with this code."""
+    """Raises Forbidden, Conflict when there is one with this code, Invalid when it would be over before it begins."""
     actor.require_staff()
+    starts_at = wanted.starts_at or cause.now
+    if wanted.ends_at is not None and wanted.ends_at <= starts_at:
+        fault = Fault("/ends_at", "out_of_range", "It begins at or after that")
+        raise Invalid("There can be no such discount.", faults=[fault])
     discount = Discount(
         id=new_id(cause.now),
         code=wanted.code,
         rate=wanted.rate,
-        starts_at=wanted.starts_at or cause.now,
+        starts_at=starts_at,
         ends_at=wanted.ends_at,
         max_uses=wanted.max_uses,
         uses=0,

@@ -336,10 +336,10 @@ def _connected(result: Connected) -> list[bytes]:
 
 
 def _subscribed(result: Subscribed | Listening) -> list[bytes]:
-    expiry = _expiry(result.ttl)
+    common = _expiry(result.ttl) + ([b'"data":' + result.data] if result.data else [])
     if isinstance(result, Listening):
-        return expiry
-    fields = [*expiry, b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
+        return common
+    fields = [*common, b'"positioned":true,"epoch":' + _quoted(result.position.epoch)]
     if result.is_recoverable:
         # An SDK that misses it never asks for recovery again.
         fields.append(b'"recoverable":true')

@@ -207,7 +207,7 @@ class Subscribed:
     """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.
 
     `is_delta`: publications come as differences, these ones as whole documents to begin with. `ttl`: whole seconds
-    until the subscription needs another token, 0 if it does not.
+    until the subscription needs another token, 0 if it does not. `data` is what the backend says with it, or empty.
     """
 
     position: Position
@@ -217,6 +217,7 @@ class Subscribed:
     is_recoverable: bool = True
     is_delta: bool = False
     ttl: int = 0
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ class Listening:
     """Subscribed without a position: the client hears what comes, and cannot resume."""
 
     ttl: int = 0
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,10 +268,11 @@ def _connected(result: Connected) -> pb.ConnectResult:
 
 def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
     if isinstance(result, Listening):
-        return pb.SubscribeResult(expires=result.ttl > 0, ttl=result.ttl)
+        return pb.SubscribeResult(expires=result.ttl > 0, ttl=result.ttl, data=result.data)
     return pb.SubscribeResult(
         expires=result.ttl > 0,
         ttl=result.ttl,
+        data=result.data,
         recoverable=result.is_recoverable,
         positioned=True,
         epoch=result.position.epoch,
@@ -285,9 +286,11 @@ def _subscribed(result: Subscribed | Listening) -> pb.SubscribeResult:
 
 def _begun(joined: Subscribed | Listening) -> pb.Subscribe:
     if isinstance(joined, Listening):
-        return pb.Subscribe()
+        return pb.Subscribe(data=joined.data)
     where = joined.position
-    return pb.Subscribe(recoverable=joined.is_recoverable, positioned=True, epoch=where.epoch, offset=where.offset)
+    return pb.Subscribe(
+        recoverable=joined.is_recoverable, positioned=True, epoch=where.epoch, offset=where.offset, data=joined.data
+    )
 
 
 def _publication(publication: Publication) -> pb.Publication:

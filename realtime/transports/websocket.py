@@ -10,7 +10,7 @@ import asyncio
 import struct
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from realtime.connection import Connection
@@ -107,6 +107,8 @@ class WebSocketEndpoint:
         refusal = self._entrance.refusal(request)
         if refusal is not None:
             return refusal
+        if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+            raise web.HTTPUpgradeRequired(headers={hdrs.UPGRADE: "websocket"})
         spoken = {_JSON} if self._is_one_way else {_JSON, _PROTOBUF}
         ws = _Response(
             protocols=[name for name in _offered(request) if name in spoken],

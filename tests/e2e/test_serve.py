@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -95,6 +96,31 @@ def test_a_killed_server_leaves_no_child_and_the_next_start_recovers() -> None:
             time.sleep(0.02)
         assert alive(family) == set()
         node.start()
+
+
+def test_after_a_restore_clients_can_be_made_to_reload() -> None:
+    with orderwire() as node:
+        node.kill()
+        told = run("streams", "new-epoch", environment={"ORDERWIRE_DATA_DIR": str(node.folder / "data")})
+        assert (told.returncode, told.stdout.splitlines()[-1]) == (0, "generation 2")
+        node.start()
+
+
+async def test_a_body_that_cannot_be_unpacked_is_refused_and_no_error_of_the_server(node: Orderwire) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with aiohttp.ClientSession() as session:
+        for path in ("/api/v1/auth/login", "/api/v1/orders"):
+            async with session.post(f"{node.base_url}{path}", data=b"no gzip", headers=headers) as answer:
+                assert answer.status in {401, 415}
+    assert "Unhandled exception" not in node.log()
+
+
+async def test_a_websocket_address_that_is_opened_plainly_says_what_is_missing(node: Orderwire) -> None:
+    """As behind a proxy that does not pass Upgrade on."""
+    url = f"{node.base_url}/connection/websocket"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert answer.status == 426
+        assert (await answer.json(content_type="application/problem+json"))["code"] == "upgrade_required"
 
 
 def test_of_two_starts_on_one_data_folder_the_second_says_so_and_exits(node: Orderwire) -> None:

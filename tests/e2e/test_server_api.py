@@ -144,7 +144,7 @@ async def test_cent_subscribes_unsubscribes_and_disconnects_a_user(
     async with session.ws_connect(channels.websocket_url) as socket:
         await socket.send_json({"id": 1, "connect": {"token": backend_token(sub=room)}})
         await socket.receive_json()
-        await cent.subscribe(SubscribeRequest(user=room, channel=room, info={"seat": 7}))
+        await cent.subscribe(SubscribeRequest(user=room, channel=room, info={"seat": 7}, data={"hello": 1}))
         begun = (await socket.receive_json())["push"]
         joined = (await socket.receive_json())["push"]
         await cent.unsubscribe(UnsubscribeRequest(user=room, channel=room))
@@ -153,6 +153,7 @@ async def test_cent_subscribes_unsubscribes_and_disconnects_a_user(
         closed = await socket.receive()
 
     assert begun["subscribe"]["recoverable"] is True
+    assert begun["subscribe"]["data"] == {"hello": 1}
     assert joined["join"]["info"]["chan_info"] == {"seat": 7}
     assert ended["unsubscribe"]["code"] == 2000
     assert (closed.data, closed.extra) == (4321, "enough")

@@ -119,6 +119,13 @@ async def test_a_discount_is_made_shown_changed_and_told(rest: PostgresRest) -> 
     assert (await rest.call("PATCH", path, customer, json={})).code == "forbidden"
 
 
+@pytest.mark.parametrize("starts_at", [None, "2030-01-01T00:00:00Z"])
+async def test_a_discount_is_not_over_before_it_begins(rest: PostgresRest, starts_at: str | None) -> None:
+    body = {"code": "LATE", "rate": 100, "starts_at": starts_at, "ends_at": starts_at or "2020-01-01T00:00:00Z"}
+    refused = await rest.call("POST", DISCOUNTS, await rest.an_account(Role.STAFF), json=body)
+    assert (refused.status, refused.faults) == (422, [("/ends_at", "out_of_range")])
+
+
 async def test_discount_and_taxes_of_an_order_are_kept_and_given_back_with_it(rest: PostgresRest) -> None:
     staff, customer = await rest.an_account(Role.STAFF), await rest.an_account()
     mug, book = await rest.a_product(price=1190, tax_rate=1900), await rest.a_product(price=535, tax_rate=700)

@@ -112,6 +112,15 @@ async def test_what_cannot_be_a_product_is_refused_with_every_fault(
     assert (refused.status, refused.faults) == (422, faults)
 
 
+async def test_a_text_that_is_too_long_is_told_so_in_characters(rest: PostgresRest) -> None:
+    body = {**CUP, "sku": "", "name": "N" * 201}
+    refused = await rest.call("POST", PRODUCTS, await rest.an_account(Role.STAFF), json=body)
+    assert [fault["detail"] for fault in refused.body["errors"]] == [
+        "String should have at least 1 character",
+        "String should have at most 200 characters",
+    ]
+
+
 @pytest.mark.parametrize("given", ["yes", "1", "", "True", "null"])
 async def test_whether_for_sale_is_asked_with_true_or_false(rest: PostgresRest, given: str) -> None:
     refused = await rest.call("GET", f"{PRODUCTS}?for_sale={given}", await rest.an_account())

@@ -55,7 +55,7 @@ async def connected(node: Node) -> AsyncIterator[tuple[Client, str]]:
 async def test_all_of_a_users_connections_are_subscribed_and_unsubscribed(nodes: list[Node], control: Control) -> None:
     one, other = nodes
     async with connected(one) as (first, _), connected(other) as (second, _):
-        await control.tell(Enroll(Whose(USER), "kept:a"))
+        await control.tell(Enroll(Whose(USER), "kept:a", data='{"hello":1}'))
         begun = [(await client.hear())["push"] for client in (first, second)]
         await one.publish("kept:a", b'"news"')
         heard = [(await client.hear())["push"]["pub"]["data"] for client in (first, second)]
@@ -64,6 +64,7 @@ async def test_all_of_a_users_connections_are_subscribed_and_unsubscribed(nodes:
 
     assert [push["channel"] for push in begun] == ["kept:a"] * 2
     assert all(push["subscribe"]["recoverable"] for push in begun)
+    assert [push["subscribe"]["data"] for push in begun] == [{"hello": 1}] * 2
     assert heard == ["news"] * 2
     assert ended == [{"channel": "kept:a", "unsubscribe": {"code": 2000, "reason": "server unsubscribe"}}] * 2
 
@@ -71,8 +72,9 @@ async def test_all_of_a_users_connections_are_subscribed_and_unsubscribed(nodes:
 async def test_one_connection_alone_may_be_meant(nodes: list[Node], control: Control) -> None:
     one, other = nodes
     async with connected(one) as (first, _), connected(other) as (second, second_id):
-        await control.tell(Enroll(Whose(USER, client=second_id), "plain:a"))
-        assert (await second.hear())["push"]["channel"] == "plain:a"
+        await control.tell(Enroll(Whose(USER, client=second_id), "plain:a", data="[7]"))
+        begun = (await second.hear())["push"]
+        assert (begun["channel"], begun["subscribe"]["data"]) == ("plain:a", [7])
         assert "error" in await first.ask({"id": 2, "ping": {}})  # and no push before it
 
 

@@ -130,9 +130,18 @@ def test_a_token_that_says_what_cannot_be_is_invalid(claims: dict[str, Any]) -> 
 
 
 def test_a_token_may_name_the_channels_that_the_server_subscribes_to() -> None:
-    subs = {"news:b": {"info": 7, "override": {"force_recovery": {"value": True}, "unheard_of": {"value": 1}}}}
+    subs = {
+        "news:b": {
+            "info": 7,
+            "data": {"a": 1},
+            "override": {"force_recovery": {"value": True}, "unheard_of": {"value": 1}},
+        }
+    }
     token = BY_HMAC.connection(signed({"sub": "42", "channels": ["news:a"], "subs": subs}), NOW)
-    assert token.channels == {"news:a": Grant(), "news:b": Grant(b"7", math.inf, {"force_recovery": True})}
+    assert token.channels == {
+        "news:a": Grant(),
+        "news:b": Grant(b"7", math.inf, {"force_recovery": True}, data=b'{"a":1}'),
+    }
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,23 @@ def test_other_variables_are_left_alone() -> None:
     load(None, {"ORDERWIRE_DATA_DIR": "/x", "ORDERWIRE_TEST_REDIS_URL": "redis://x", "PATH": "/bin", "ORDERWIRER": ""})
 
 
+SECONDS = 'expected seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m"'
+
+
+def test_times_may_be_durations() -> None:
+    variables = {"CLIENT__PING_INTERVAL": "1m30s", "STREAMS__RETENTION": "24h", "SERVER__SHUTDOWN_PAUSE": "500ms"}
+    settings = load(None, {f"ORDERWIRE_{name}": value for name, value in variables.items()})
+    assert (settings.client.ping_interval, settings.streams.retention) == (90.0, 86_400.0)
+    assert settings.server.shutdown_pause == 0.5
+
+
+@pytest.mark.parametrize("origins", ["https://shop.example", "*", "https://*.example,http://localhost:3000", "*://a"])
+def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
+    assert load(None, {"ORDERWIRE_SERVER__ALLOWED_ORIGINS": origins}).server.allowed_origins == tuple(
+        origins.split(",")
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -168,9 +185,21 @@ def test_other_variables_are_left_alone() -> None:
         ("SERVER__PORT", "", 'expected a port from 0 to 65535, not ""'),
         ("SERVER__HOST", "", 'expected a host name or an IP address, not ""'),
         ("SERVER__MAX_BODY_BYTES", "1", 'expected bytes from 1024 to 2147483647, not "1"'),
-        ("SERVER__SHUTDOWN_GRACE", "0", 'expected seconds, more than 0 and at most 2000000, not "0"'),
-        ("SERVER__SHUTDOWN_GRACE", "nan", 'expected seconds, more than 0 and at most 2000000, not "nan"'),
-        ("SERVER__SHUTDOWN_GRACE", "inf", 'expected seconds, more than 0 and at most 2000000, not "inf"'),
+        (
+            "SERVER__SHUTDOWN_GRACE",
+            "0",
+            'expected seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m", not "0"',
+        ),
+        (
+            "SERVER__SHUTDOWN_GRACE",
+            "nan",
+            'expected seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m", not "nan"',
+        ),
+        (
+            "SERVER__SHUTDOWN_GRACE",
+            "inf",
+            'expected seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m", not "inf"',
+        ),
         ("DATABASE__POOL_SIZE", "-1", 'expected a whole number from 1 to 1000, not "-1"'),
         ("DATABASE__POOL_SIZE", "1.5", 'expected a whole number from 1 to 1000, not "1.5"'),
         ("DATABASE__URL", "", "expected a URL like postgresql://user@host/database"),
@@ -188,7 +217,18 @@ def test_other_variables_are_left_alone() -> None:
         ),
         ("BROKER__PREFETCH", "65536", 'expected a whole number from 1 to 65535, not "65536"'),
         ("AUTH__TOKEN_SECRET", "short", "expected at least 32 bytes"),
-        ("STREAMS__RETENTION", "0", 'expected seconds from 1 to 315360000 (ten years), not "0"'),
+        (
+            "STREAMS__RETENTION",
+            "0",
+            'expected seconds from 1 to 315360000 (ten years), or a duration like "24h", not "0"',
+        ),
+        ("CLIENT__PING_INTERVAL", "1 m", f'{SECONDS}, not "1 m"'),
+        (
+            "SERVER__ALLOWED_ORIGINS",
+            "shop.example",
+            'expected a list of origins like "https://shop.example", in which * stands for anything, '
+            'not ["shop.example"]',
+        ),
         (
             "EVENTS__CHANNELS",
             "{",
