@@ -81,7 +81,7 @@ class RabbitMQ:
     async def is_reachable(self) -> bool:
         try:
             async with asyncio.timeout(REACHABLE_TIMEOUT):
-                await self._publishing.connect()
+                await self._ready_channel()  # a connection alone is not enough: the topology may be refused
         except (BrokerAway, TimeoutError):
             return False
         return True

@@ -10,9 +10,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 import orjson
+import structlog
 
 from realtime.bus import Bus, Order
 from realtime.nodes import Nodes
+
+log = structlog.get_logger(__name__)
 
 QUESTION: Final = "question"
 ANSWER: Final = "answer"
@@ -83,14 +86,15 @@ class Survey:
                 await self._reply(self._asked.popleft())
 
     async def _reply(self, asked: dict[str, str]) -> None:
-        answer = self._answers.get(asked["question"])
-        if answer is None:
-            return  # a newer version's
-        said = {"number": asked["number"], "from": self._uid, "answer": answer(asked["about"])}
         try:
-            await self._send(ANSWER, said)
+            answer = self._answers.get(asked["question"])
+            if answer is None:
+                return  # a newer version's
+            await self._send(ANSWER, {"number": asked["number"], "from": self._uid, "answer": answer(asked["about"])})
         except NodesSilent:
             return  # so is the one who asked
+        except Exception:
+            log.exception("question_failed")  # one is lost, as any may be; the node goes on
 
     async def _send(self, kind: str, body: Mapping[str, object]) -> None:
         if not await self._bus.publish([Order(kind, orjson.dumps(body))]):

@@ -7,6 +7,7 @@ The value of a secret is never part of such a line, nor of a repr.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from server.settings import NAMES, PREFIX, SECRET_FILE_SUFFIX, SECTIONS, Namespa
 # Read elsewhere, before or beside the settings.
 OTHER_VARIABLES = frozenset({"ORDERWIRE_DATA_DIR", "ORDERWIRE_POSTGRES_BIN", "ORDERWIRE_VALKEY_BIN"})
 IGNORED_PREFIX = "ORDERWIRE_TEST_"
+
+# What Kubernetes, and Docker for links, put into each container's environment about every service near it: one that is
+# called orderwire, or orderwire-redis, must not keep us from starting.
+_OF_A_SERVICE = re.compile(r"\w+(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)")
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 class ConfigError(Exception):
@@ -151,6 +157,8 @@ def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator
     for name, raw in sorted(environ.items()):
         if not name.upper().startswith(PREFIX) or name.startswith(IGNORED_PREFIX) or name in OTHER_VARIABLES:
             continue
+        if _is_of_a_service(name, raw):
+            continue
         if name in _SECRET_FILES:
             direct = name.removesuffix(SECRET_FILE_SUFFIX)
             if direct in environ:
@@ -168,6 +176,13 @@ def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Iterator
         else:
             known = [known.removeprefix(PREFIX) for known in (*_VARIABLES, *_SECRET_FILES, *OTHER_VARIABLES)]
             faults.append(f"{name}: no such setting{_suggestion(name.upper().removeprefix(PREFIX), known, PREFIX)}")
+
+
+def _is_of_a_service(name: str, raw: str) -> bool:
+    """None of ours is: between section and key stand two underscores."""
+    if "__" in name:
+        return False
+    return bool(_OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _ADDRESS.match(raw)))
 
 
 def _decoded(section: str, key: str, raw: str) -> object:

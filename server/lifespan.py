@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,9 @@ from server.settings import Settings
 from storage.migrate import check, migrate
 
 log = structlog.get_logger(__name__)
+
+
+_Start = Callable[[Path], AbstractAsyncContextManager[Server]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,11 @@ async def open_places(settings: Settings, environ: Mapping[str, str]) -> AsyncIt
         urls = (settings.database.url, settings.redis.url)
         if None in urls:
             await stack.enter_async_context(claimed(folder))
+        postgres: _Start = partial(embedded_postgres, connections=_connections(settings))
+        starts: tuple[_Start, _Start] = (postgres, embedded_valkey)
         children: list[Server] = []
         resolved: list[str] = []
-        for given, start in zip(urls, (embedded_postgres, embedded_valkey), strict=True):
+        for given, start in zip(urls, starts, strict=True):
             if given is None:
                 children.append(await stack.enter_async_context(start(folder)))
                 resolved.append(children[-1].url)
@@ -47,6 +53,12 @@ async def open_places(settings: Settings, environ: Mapping[str, str]) -> AsyncIt
         await _prepare_schema(resolved[0], is_ours=settings.database.url is None)
         token_secret = await _token_secret(settings.auth.token_secret, folder)
         yield Places(resolved[0], resolved[1], token_secret, tuple(children))
+
+
+def _connections(settings: Settings) -> int:
+    """To PostgreSQL, of all workers when they use all they may, and some for whoever looks into it by hand."""
+    database, others = settings.database, 10 + settings.broker.fanout_partitions
+    return 100 + settings.server.workers * (database.pool_size + database.read_pool_size + others)
 
 
 async def _prepare_schema(url: str, *, is_ours: bool) -> None:

@@ -12,6 +12,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
 
 from handlers.ports.broker import MOST_PARTITIONS
 from realtime.protocol.messages import COMMAND_NAMES
@@ -35,6 +37,18 @@ def _url(*schemes: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _is_of_redis(value: SecretStr) -> SecretStr:
+    """Whatever redis-py finds wrong with it only when it is used."""
+    url = value.get_secret_value()
+    try:
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisError):
+        raise ValueError from None
+    if not url.startswith("unix:") and not re.fullmatch(r"/?|/\d+", urlsplit(url).path):
+        raise ValueError  # it would be taken for database 0
+    return value
 
 
 def _is_long_enough(value: SecretStr) -> SecretStr:
@@ -209,7 +223,7 @@ class Database(Section):
 
 class Redis(Section):
     url: Annotated[
-        Annotated[SecretStr, _url("redis", "rediss", "unix")] | None,
+        Annotated[SecretStr, _url("redis", "rediss", "unix"), AfterValidator(_is_of_redis)] | None,
         Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
     ] = None
     bus_channel: Name = "orderwire.bus"

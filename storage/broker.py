@@ -54,7 +54,7 @@ class PostgresBroker:
         self._pool = pool
         self._reserve = reserve
         self._options = options
-        self._arrivals: set[asyncio.Event] = set()  # of the active consumers in this process
+        self._arrivals: dict[str, asyncio.Event] = {}  # of the active consumers in this process, by their queues
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """All or none."""
@@ -65,9 +65,9 @@ class PostgresBroker:
         with raising(BrokerAway):
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute(SQL["publish"], queues, bodies, CONTENT_TYPE)
-                if not self._arrivals:  # the active consumer is in another process; here it is told for nothing
+                if not self._arrivals.keys() >= set(queues):  # a consumer is elsewhere; here it is told for nothing
                     await connection.execute(SQL["tell"], NOTIFY_CHANNEL)
-        for arrival in self._arrivals:
+        for arrival in self._arrivals.values():
             arrival.set()
         return len(messages)
 
@@ -104,7 +104,7 @@ class PostgresBroker:
 class PostgresDeliveries:
     """Variant of `handlers.ports.broker.Deliveries`: active while its session holds the queue's lock."""
 
-    def __init__(self, url: str, queue: str, prefetch: int, arrivals: set[asyncio.Event]) -> None:
+    def __init__(self, url: str, queue: str, prefetch: int, arrivals: dict[str, asyncio.Event]) -> None:
         self._url = url
         self._queue = queue
         self._prefetch = prefetch
@@ -137,7 +137,8 @@ class PostgresDeliveries:
 
     async def close(self) -> None:
         """Give back what is not acknowledged, and the lock, by closing the connection."""
-        self._arrivals.discard(self._arrival)
+        if self._arrivals.get(self._queue) is self._arrival:
+            del self._arrivals[self._queue]
         self._connection = None
         self._outstanding.clear()
         await self._closing.aclose()
@@ -157,7 +158,7 @@ class PostgresDeliveries:
             await asyncio.sleep(random.uniform(*TAKEOVER_INTERVAL))  # noqa: S311 jitter
         await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._arrival.set())
         connection.add_termination_listener(lambda _: self._arrival.set())
-        self._arrivals.add(self._arrival)
+        self._arrivals[self._queue] = self._arrival
         self._connection = connection
         log.info("broker_consumes", queue=self._queue)
         return connection

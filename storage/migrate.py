@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from storage.queries import load
 from storage.sqlstates import is_away, raising
 
 if TYPE_CHECKING:
-    from storage.pool import Connection
+    from storage.pool import Connection, DirectConnection
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ async def migrate(url: str, folder: Path = FOLDER) -> list[int]:
     """
     migrations = await asyncio.to_thread(read, folder)
     with raising(Unavailable):
-        async with connect(url, name="orderwire migrate", timeout=5.0) as connection:
+        async with _connected(url, name="orderwire migrate", timeout=5.0) as connection:
             await connection.execute(SQL["lock"])
             await connection.execute(SQL["create_record"])
             pending = compare(migrations, await _applied(connection))
@@ -80,8 +81,18 @@ async def migrate(url: str, folder: Path = FOLDER) -> list[int]:
 async def check(url: str, folder: Path = FOLDER) -> None:
     """Raise SchemaError unless this code can run on the schema, and Unavailable when PostgreSQL is away."""
     with raising(Unavailable):
-        async with connect(url, name="orderwire check") as connection:
+        async with _connected(url, name="orderwire check", timeout=2.0) as connection:
             await check_on(connection, folder)
+
+
+@asynccontextmanager
+async def _connected(url: str, *, name: str, timeout: float) -> AsyncIterator[DirectConnection]:
+    """Raises SchemaError for a URL that asks for what there is not, which is found only now."""
+    try:
+        async with connect(url, name=name, timeout=timeout) as connection:
+            yield connection
+    except asyncpg.ClientConfigurationError as error:
+        raise SchemaError(f"The database's URL cannot be used: {error}") from error
 
 
 async def check_on(connection: Connection, folder: Path = FOLDER) -> None:

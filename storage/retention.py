@@ -3,8 +3,6 @@ that nobody uses."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from handlers.errors import Unavailable
+from handlers.looking import keep_looking
 from storage.pool import connect
 from storage.queries import load
 from storage.sqlstates import raising
@@ -58,12 +57,13 @@ class Retention:
 
     async def run(self) -> None:
         """Clean up every now and then; while PostgreSQL is away there is nothing to do."""
-        for number in count():
-            await asyncio.sleep(self._options.interval * random.uniform(0.9, 1.1))  # noqa: S311 jitter
-            try:
-                await self.clean(with_streams=number % ROUNDS_PER_LOOK_AT_STREAMS == 0)
-            except Unavailable:
-                log.warning("retention_postponed")
+        rounds, interval = count(), self._options.interval
+        await keep_looking(
+            lambda: self.clean(with_streams=next(rounds) % ROUNDS_PER_LOOK_AT_STREAMS == 0),
+            0.9 * interval,
+            1.1 * interval,
+            "retention_postponed",
+        )
 
     async def clean(self, *, with_streams: bool = True) -> Mapping[str, int]:
         """Delete what is too old now and return how many rows of what; nothing while another node is at it.

@@ -29,6 +29,7 @@ _AWAY_CLASSES = frozenset(
 )
 _AWAY_STATES = frozenset(
     {
+        "42P01",  # no such table: the schema does not fit (yet), and readiness says so
         "25006",  # read only: we were led to a standby
         "25P03",  # idle in a transaction for too long
         "55000",  # asked for its write position, a standby says that recovery is in progress

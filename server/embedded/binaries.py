@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,17 +142,26 @@ def _copied(program: Program, path: Path, cache: Path) -> Path:
     parts = [part.resolve() for part in program.parts]
     base = Path(os.path.commonpath([part.parent for part in parts]))
     if not target.is_dir():
-        cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = cache / f"{target.name}.{os.getpid()}"
-        for part in parts:
-            copy = temporary / part.relative_to(base)
-            shutil.copytree(part, copy, symlinks=True, ignore=NOT_NEEDED, copy_function=_link_or_copy)
-        _open_to_all(temporary)
         try:
-            temporary.rename(target)
-        except OSError:  # another start was faster
-            shutil.rmtree(temporary)
+            _copy(parts, base, target)
+        except OSError as error:
+            where = error.filename or cache
+            raise EmbeddedError(f"{where}: {error.strerror or error}; start as an ordinary user") from error
     return target / path.relative_to(base)
+
+
+def _copy(parts: Iterable[Path], base: Path, target: Path) -> None:
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Not named after this process: in a container the next start, after one that was killed here, has the same number.
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
+    for part in parts:
+        copy = temporary / part.relative_to(base)
+        shutil.copytree(part, copy, symlinks=True, ignore=NOT_NEEDED, copy_function=_link_or_copy)
+    _open_to_all(temporary)
+    try:
+        temporary.rename(target)
+    except OSError:  # another start was faster
+        shutil.rmtree(temporary)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -32,8 +32,9 @@ OPTIONS = {
 
 
 @asynccontextmanager
-async def embedded_postgres(data_dir: Path) -> AsyncIterator[Server]:
-    """PostgreSQL with a database for us, in `data_dir`/postgres-<major>, until the block ends.
+async def embedded_postgres(data_dir: Path, *, connections: int = 100) -> AsyncIterator[Server]:
+    """PostgreSQL with a database for us, in `data_dir`/postgres-<major>, until the block ends; it takes so many
+    `connections`.
 
     `Server.url` is for asyncpg. The data folder has to be `claimed`. Raises EmbeddedError.
     """
@@ -44,7 +45,7 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[Server]:
         if not await asyncio.to_thread(cluster.exists):
             await _make_cluster(cluster, postgres, major, home, password)
         with opened_door(cluster, account) as door:
-            server = Server(_plan(postgres, home, cluster, door), _url(password, home.sockets))
+            server = Server(_plan(postgres, home, cluster, door, connections), _url(password, home.sockets))
             await server.start()
             try:
                 yield server
@@ -97,9 +98,10 @@ def _put_in_place(temporary: Path, cluster: Path, home: Home) -> None:
     os.close(fd)
 
 
-def _plan(postgres: Path, home: Home, cluster: Path, door: Door) -> Plan:
+def _plan(postgres: Path, home: Home, cluster: Path, door: Door, connections: int) -> Plan:
     pid_file = cluster / "postmaster.pid"
-    options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
+    given = OPTIONS | {"max_connections": str(connections)}
+    options = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
 
     async def is_ready() -> bool:
         return await asyncio.to_thread(_says_ready, pid_file)

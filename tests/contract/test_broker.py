@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -233,3 +233,31 @@ async def waits(broker: Broker, queue: str, *, seconds: float = 0.6) -> bool:
                 return bool(await deliveries.receive())
         except TimeoutError:
             return False
+
+
+async def test_the_consumer_of_another_partition_elsewhere_is_woken_as_soon(
+    deploy: Callable[[int], Deployment],
+) -> None:
+    """Also by a node that has a partition itself. Looking every now and then would take some 200 ms each time."""
+    deployment, arrived = deploy(2), asyncio.Queue[str]()
+    one, other = partitions(deployment.queue, 2)
+
+    async def pass_on(deliveries: Deliveries) -> None:
+        while True:
+            got = await deliveries.receive()
+            await deliveries.acknowledge(got)
+            for delivery in got:
+                arrived.put_nowait(delivery.body.decode())
+
+    async with deployment.connect() as here, deployment.connect() as there, AsyncExitStack() as stack:
+        for node, queue in ((here, one), (there, other)):
+            deliveries = await stack.enter_async_context(node.consume(queue, prefetch=10))
+            consuming = asyncio.create_task(pass_on(deliveries))
+            stack.callback(consuming.cancel)
+        await here.publish([Message(f"first {n}", "t", f"{n}", b"first") for n in range(40)])
+        for _ in range(40):
+            await arrived.get()
+        async with asyncio.timeout(3):
+            for number in range(40):
+                await here.publish([Message(f"{number}", "t", f"{number}", b"%d" % number)])
+                assert await arrived.get() == f"{number}"

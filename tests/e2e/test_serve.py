@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import asyncpg
 import pytest
 
+from storage.migrate import migrate
 from tests.services.orderwire import CHECKOUT, Orderwire, orderwire, reachable_folder
 
 TERMINAL_PATIENCE = 5.0  # seconds from Ctrl-C to the prompt
@@ -203,3 +206,42 @@ def test_migrate_with_the_database_away_is_one_clear_line() -> None:
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert ended.stderr.startswith("orderwire: ")
+
+
+def test_a_node_waits_for_a_schema_that_comes_after_it(postgres_url: str, redis_url: str) -> None:
+    """Of a database that was not there at its start, as when all of a deployment starts at once."""
+    name = f"late_{secrets.token_hex(4)}"
+    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+
+    async def execute(statement: str) -> None:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    environment = {
+        "ORDERWIRE_DATABASE__URL": url,
+        "ORDERWIRE_REDIS__URL": redis_url,
+        "ORDERWIRE_AUTH__TOKEN_SECRET": "x" * 32,
+    }
+    with reachable_folder() as folder:
+        node = Orderwire(folder, environment=environment)
+        node.spawn()
+        wait_for(node, "relay_lost_outbox")
+        asyncio.run(execute(f"CREATE DATABASE {name}"))
+        try:
+            wait_for(node, "relay_lost_outbox", node.log().count("relay_lost_outbox") + 2)
+            asyncio.run(migrate(url))
+            node.wait_ready(20)
+        finally:
+            node.stop()
+            asyncio.run(execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def wait_for(node: Orderwire, said: str, times: int = 1) -> None:
+    deadline = time.monotonic() + 20
+    while node.log().count(said) < times:
+        assert node.is_running, node.log()[-3000:]
+        assert time.monotonic() < deadline, node.log()[-3000:]
+        time.sleep(0.05)

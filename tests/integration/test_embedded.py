@@ -24,6 +24,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from server.config import load
 from server.embedded import (
     AlreadyRunning,
     EmbeddedError,
@@ -34,6 +35,9 @@ from server.embedded import (
     embedded_valkey,
     secret,
 )
+from server.embedded.binaries import Program, reachable
+from server.embedded.process import Account
+from server.lifespan import open_places
 from tests.services.orderwire import reachable_folder
 
 ROOT = Path(__file__).parents[2]
@@ -365,3 +369,40 @@ def test_data_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     assert data_dir({}) == tmp_path / ".orderwire"
     assert data_dir({"ORDERWIRE_DATA_DIR": "/srv/data"}) == Path("/srv/data")
+
+
+async def test_postgres_has_room_for_what_the_workers_may_open(used: Path) -> None:
+    variables = {"ORDERWIRE_SERVER__WORKERS": "8", "ORDERWIRE_DATABASE__READ_POOL_SIZE": "60"}
+    settings = await asyncio.to_thread(load, None, variables)
+    async with open_places(settings, {"ORDERWIRE_DATA_DIR": str(used)}) as places:
+        connection = await asyncpg.connect(places.database_url)
+        most = int(await connection.fetchval("SHOW max_connections"))
+        await connection.close()
+    assert most > 8 * (settings.database.pool_size + 60)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="others need no copy")
+def test_a_copy_that_was_cut_short_is_made_again(folder: Path) -> None:
+    binary = folder / "closed" / "pg" / "bin" / "postgres"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    (folder / "closed").chmod(0o700)
+    program, nobody, cache = Program(binary, (folder / "closed" / "pg",)), Account("nobody", 65534, 65534), folder / "c"
+    done = reachable(program, nobody, cache)
+    target = done.parents[len(done.relative_to(cache).parts) - 2]
+    target.rename(cache / f"{target.name}.{os.getpid()}")  # a process in a container has this number each time
+
+    assert reachable(program, nobody, cache) == done
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="others need no copy")
+def test_a_copy_that_cannot_be_written_is_explained(folder: Path) -> None:
+    binary = folder / "closed" / "pg" / "bin" / "postgres"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("#!/bin/sh\n")
+    (folder / "closed").chmod(0o700)
+    (folder / "c").write_text("in the way")
+
+    with pytest.raises(EmbeddedError, match="start as an ordinary user"):
+        reachable(Program(binary, (folder / "closed" / "pg",)), Account("nobody", 65534, 65534), folder / "c")

@@ -15,7 +15,7 @@ from pamqp.common import FieldTable
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from handlers.ports.broker import Delivery, Message, partitions
+from handlers.ports.broker import BrokerAway, Delivery, Message, partitions
 from realtime.broker_rabbitmq import RabbitMQ, open_rabbitmq
 from realtime.metrics import RealtimeMetrics
 from realtime.rabbitmq_topology import RabbitMQOptions
@@ -195,3 +195,13 @@ async def test_dead_letters_with_headers_too_big_for_a_frame_are_kept_without_th
 
 async def test_the_password_is_not_shown(options: RabbitMQOptions) -> None:
     assert options.url not in repr(options)
+
+
+async def test_a_broker_that_refuses_the_topology_is_not_reachable(options: RabbitMQOptions) -> None:
+    async with await aio_pika.connect(options.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange(options.exchange, aio_pika.ExchangeType.DIRECT, durable=True)
+    async with open_rabbitmq(options, RealtimeMetrics(CollectorRegistry())) as broker:
+        with pytest.raises(BrokerAway):
+            await broker.publish([Message("1", "order.created", "s", b"{}")])
+        assert not await broker.is_reachable()

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.ports.streams import Entry, Keep
 from storage.retention import SQL as RETENTION
@@ -233,3 +235,25 @@ async def _is_waiting(url: str) -> bool:
         )
     finally:
         await connection.close()
+
+
+async def test_what_may_not_be_deleted_does_not_end_it(postgres_url: str, unique_name: str) -> None:
+    role = unique_name.replace("-", "_")
+    parts = urlsplit(postgres_url)
+    url = urlunsplit(parts._replace(netloc=f"{role}:p@{parts.netloc.rpartition('@')[2]}"))
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    await admin.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+    try:
+        with capture_logs() as logs:
+            running = asyncio.create_task(Retention(RetentionOptions(url, seen=3600, interval=0.02)).run())
+            async with asyncio.timeout(10):
+                while len(logs) < 2 and not running.done():  # noqa: ASYNC110 - it tells nobody but the log
+                    await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+    finally:
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await admin.close()
+
+    assert {log["event"] for log in logs} == {"retention_postponed"}

@@ -208,6 +208,10 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
         ("DATABASE__URL", "mysql://db/x", "expected a URL like postgresql://user@host/database"),
         ("REDIS__URL", "http://x", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
         ("REDIS__URL", "unix://", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+        *(
+            ("REDIS__URL", url, "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket")
+            for url in ("redis://h?db=abc", "redis://h?foo=bar", "rediss://h?ssl_cert_reqs=foo", "redis://h/abc")
+        ),
         ("BROKER__URL", "mq.example", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         ("BROKER__URL", "amqp://a b/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         (
@@ -505,3 +509,24 @@ def test_token_options_that_cannot_be_are_explained(variables: dict[str, str], e
         load(None, {f"ORDERWIRE_CLIENT__{name}": value for name, value in variables.items()})
     [fault] = caught.value.faults
     assert fault.startswith(f"ORDERWIRE_CLIENT__{expected}")
+
+
+def test_what_kubernetes_says_of_services_is_no_setting() -> None:
+    said = {
+        "ORDERWIRE_SERVICE_HOST": "10.0.0.1",
+        "ORDERWIRE_SERVICE_PORT": "80",
+        "ORDERWIRE_SERVICE_PORT_HTTP": "80",
+        "ORDERWIRE_PORT": "tcp://10.0.0.1:80",
+        "ORDERWIRE_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "ORDERWIRE_PORT_80_TCP_PROTO": "tcp",
+        "ORDERWIRE_PORT_80_TCP_PORT": "80",
+        "ORDERWIRE_PORT_80_TCP_ADDR": "10.0.0.1",
+        "ORDERWIRE_REDIS_SERVICE_HOST": "10.0.0.2",
+        "ORDERWIRE_REDIS_PORT": "tcp://10.0.0.2:6379",
+    }
+    assert load(None, said) == load(None, {})
+
+
+def test_a_setting_with_one_underscore_too_few_is_still_explained() -> None:
+    with pytest.raises(ConfigError, match="did you mean ORDERWIRE_SERVER__PORT"):
+        load(None, {"ORDERWIRE_SERVER_PORT": "8000"})
