@@ -165,7 +165,7 @@ def _asked_for(which: OrderFilter) -> Sequence[object]:
         which.created_before,
         which.total_from,
         which.total_to,
-        which.text,
+        which.words,
         which.number,
     )
 

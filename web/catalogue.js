@@ -36,7 +36,8 @@ export class Catalogue {
   async resumed(result) {
     if (result.recovered) for (const publication of result.publications ?? []) this.hear(publication);
     else if (result.epoch !== this.position?.epoch) this.#products.clear(); // in another history versions count anew
-    this.position = { channel: CHANNEL, offset: result.offset ?? 0, epoch: result.epoch ?? "" };
+    // Where that fails, there is nothing to go on from: whoever connects next loads again.
+    this.position = result.recovered ? { channel: CHANNEL, offset: result.offset ?? 0, epoch: result.epoch ?? "" } : null;
     if (!result.recovered) await this.load();
   }
 

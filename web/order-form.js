@@ -27,6 +27,7 @@ export class OrderForm {
   /** @type {Choice[]} */
   #choices = [];
   #key = newKey();
+  #isPlacing = false;
   #api;
   #reload;
   #onPlaced;
@@ -65,8 +66,11 @@ export class OrderForm {
       .map((product) => this.#update(known.get(product.id) ?? this.#choice(product), product));
     const rows = this.#choices.map(({ row }) => row);
     // Who is typing goes on typing: rows that are there already stay where they are.
-    if (rows.some((row, index) => this.#list.children[index] !== row) || rows.length !== this.#list.children.length)
-      this.#list.replaceChildren(...rows);
+    for (const child of [...this.#list.children]) if (!rows.some((row) => row === child)) child.remove();
+    for (const [index, row] of rows.entries()) {
+      const present = this.#list.children[index] ?? null;
+      if (present !== row) this.#list.insertBefore(row, present);
+    }
     this.#filter();
     this.#summarize();
   }
@@ -88,15 +92,20 @@ export class OrderForm {
 
   /** @param {Choice} choice @param {Product} product as it is now @returns {Choice} */
   #update(choice, product) {
-    const { row, name, price, input, note } = choice;
+    const { row, name, price, input } = choice;
     choice.product = product;
     name.textContent = product.name;
     price.textContent = money(product.price, product.currency);
-    if (!row.classList.contains("faulty")) note.textContent = stockNote(product);
+    if (!row.classList.contains("faulty")) this.#note(choice);
     row.classList.toggle("sold-out", product.stock === 0);
     input.max = String(Math.min(MOST_PIECES, product.stock));
-    input.disabled = product.stock === 0;
     return choice;
+  }
+
+  /** What is sold out is not to be picked, but what was picked of it can be taken back. @param {Choice} choice */
+  #note({ product, input, note }) {
+    note.textContent = stockNote(product);
+    input.disabled = product.stock === 0 && !(Number(input.value) > 0);
   }
 
   #filter() {
@@ -110,9 +119,9 @@ export class OrderForm {
   /** What is picked differs now from what the key was made for. */
   #changed() {
     this.#key = newKey();
-    for (const { product, row, note } of this.#choices) {
-      row.classList.remove("faulty");
-      note.textContent = stockNote(product);
+    for (const choice of this.#choices) {
+      choice.row.classList.remove("faulty");
+      this.#note(choice);
     }
     this.#summarize();
   }
@@ -122,7 +131,7 @@ export class OrderForm {
     const currencies = new Set(picked.map(({ product }) => product.currency));
     const sum = picked.reduce((total, { product, input }) => total + product.price * Number(input.value), 0);
     const [currency] = currencies;
-    this.#submit.disabled = currencies.size !== 1;
+    this.#submit.disabled = this.#isPlacing || currencies.size !== 1;
     if (currency === undefined) this.#total.textContent = "Nothing picked";
     else this.#total.textContent = currencies.size === 1 ? money(sum, currency) : "Pick products of one currency";
   }
@@ -134,17 +143,20 @@ export class OrderForm {
   async #place() {
     const picked = this.#picked();
     const items = picked.map(({ product, input }) => ({ product_id: product.id, quantity: Number(input.value) }));
-    this.#submit.disabled = true;
+    this.#isPlacing = true;
+    this.#summarize();
     this.#say(null);
     try {
       const order = await this.#api.place(items, this.#key);
       for (const { input } of this.#choices) input.value = "";
+      this.#changed();
       this.#onPlaced(order);
       this.#say(null, `Order #${order.number} is placed: ${money(order.total, order.currency)}.`);
     } catch (error) {
       return this.#failed(error, picked);
     } finally {
-      this.#submit.disabled = false;
+      this.#isPlacing = false;
+      this.#summarize();
     }
     await this.load();
   }

@@ -95,9 +95,9 @@ async def usable(uow: UnitOfWork, code: str, cause: Cause, *, is_used: bool) -> 
 
 
 async def give_back(uow: UnitOfWork, code: str, cause: Cause) -> None:
-    """One use of it, if there still is such a discount."""
+    """One use of it, if there still is such a discount: one that was made anew with this code does not know of it."""
     discount = await uow.discounts.lock_code(code)
-    if discount is not None:
+    if discount is not None and discount.uses > 0:
         await _save(uow, replace(discount, uses=discount.uses - 1), cause)
 
 

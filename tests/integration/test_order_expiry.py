@@ -132,3 +132,24 @@ async def test_what_a_dying_node_had_begun_is_done_by_the_next(
         ("order.created", 1),
         ("order.expired", 1),
     ]
+
+
+async def test_a_discount_that_was_made_anew_holds_up_no_order(
+    postgres: Postgres, customer: Actor, product: Product
+) -> None:
+    now, items = utc_now(), [Quantity(product.id, 1)]
+    discount = Discount(uuid4(), "SPRING", 1000, now, None, None, 0, 1, now, now)
+    async with postgres.transaction() as uow:
+        await uow.discounts.add(discount)
+        await service.place(
+            uow, customer, items, Cause(now), Rules(unpaid_for=timedelta(seconds=-2)), discount_code="SPRING"
+        )
+    await place(postgres, customer, product, overdue=timedelta(seconds=1))
+    async with postgres.pool.connection() as connection:  # as an operator would, for the code of last year
+        await connection.execute("DELETE FROM discounts")
+    async with postgres.transaction() as uow:
+        await uow.discounts.add(Discount(uuid4(), "SPRING", 500, now, None, None, 0, 1, now, now))
+
+    async with Work(postgres) as work:
+        assert await Expiry(work, Rules()).expire() == 2
+    assert await found(postgres, "SELECT uses FROM discounts") == [(0,)]

@@ -320,3 +320,20 @@ def _looked_at(step: Mapping[str, Any]) -> int:
         return 0  # it marks places, and looks at none
     own = sum(step.get(kind, 0) for kind in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"))
     return int(own * step["Actual Loops"]) + sum(_looked_at(part) for part in step.get("Plans", ()))
+
+
+@pytest.mark.parametrize("text", ["-" * 40, "mug " + "- " * 90, "-!" * 90, '-""' * 60, "- -" * 60, "-_" * 90])
+async def test_a_line_of_dashes_is_looked_for_as_everything_else(rest: PostgresRest, text: str) -> None:
+    staff = await rest.an_account(Role.STAFF)
+    for path in ("orders", "exports/orders"):
+        async with rest.client.get(f"/api/v1/{path}?{urlencode({'q': text})}", headers=rest.bearer(staff)) as found:
+            assert found.status == 200
+
+
+async def test_an_order_is_found_by_all_of_its_address(rest: PostgresRest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product()
+    address = {"name": "Ada", "line1": "1 Main St", "city": "Springfield", "region": "Illinois", "country": "US"}
+    body = {"items": [{"product_id": str(product.id), "quantity": 1}], "address": address}
+    assert (await rest.call("POST", "/api/v1/orders", customer, json=body)).status == 201
+    for word in ("ada", "main", "springfield", "illinois"):
+        assert len((await rest.call("GET", f"/api/v1/orders?q={word}", customer)).body["items"]) == 1, word
