@@ -58,8 +58,9 @@ class Subscriber(Protocol):
         is not, and the frame is to be sent."""
         ...
 
-    async def writable(self) -> None:
-        """Write what is pending and return when the client has taken most of it; one that takes nothing is closed."""
+    async def writable(self, *, is_more: bool) -> None:
+        """Write what is pending and return when the client has taken most of it; one that takes nothing is closed.
+        `is_more` follows a reply: the client has to have that first."""
         ...
 
     def dropped(self, channel: str) -> None:

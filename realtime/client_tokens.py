@@ -68,7 +68,7 @@ class Grant:
     lifetime: float = math.inf
     overrides: Mapping[str, bool] = field(default_factory=dict)
     allow: frozenset[Operation] = frozenset()
-    data: bytes = b""
+    data: bytes = field(default=b"", compare=False)  # news for the client, and no other grant
 
     @property
     def ttl(self) -> int:
@@ -206,13 +206,14 @@ def _typed(claims: Mapping[str, Any], name: str, kind: type, default: Any) -> An
 
 
 def _key_id(token: str) -> str | None:
-    """Of the key that the token says it is signed with."""
+    """Of the public key that the token says it is signed with."""
     head, _, _ = token[:_MAX_LENGTH].partition(".")
     try:
-        key_id = orjson.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))).get("kid")
+        headers = orjson.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        key_id, is_secret = headers.get("kid"), str(headers.get("alg")).startswith("HS")
     except (binascii.Error, ValueError, AttributeError):
         return None
-    return key_id if isinstance(key_id, str) else None
+    return key_id if isinstance(key_id, str) and not is_secret else None
 
 
 def _channel(name: object) -> str:

@@ -25,7 +25,18 @@ from realtime.life_cycle import LifeCycle
 from realtime.metrics import RealtimeMetrics
 from realtime.operations import Operations
 from realtime.protocol.codes import Closing, Disconnect, Error, Unsubscribed
-from realtime.protocol.messages import App, Connected, Failure, Listening, Message, Refusal, Reply, Returned, Subscribed
+from realtime.protocol.messages import (
+    App,
+    Begun,
+    Connected,
+    Failure,
+    Listening,
+    Message,
+    Refusal,
+    Reply,
+    Returned,
+    Subscribed,
+)
 from realtime.session import Session
 from realtime.session_effects import (
     Answer,
@@ -103,6 +114,7 @@ class Connection:
         "_session",
         "_shared",
         "_tasks",
+        "_welcoming",
         "bucket",
         "encoding",
         "pending",
@@ -126,6 +138,8 @@ class Connection:
         self.pending: list[bytes] = []
         self.bucket: int | None = None
         self._is_welcomed = False
+        # While its first channels are joined.
+        self._welcoming: asyncio.Future[None] | None = None
 
     @property
     def due(self) -> float:
@@ -214,7 +228,9 @@ class Connection:
         for frame in (held or {}).values():
             self._shared.flusher.give(self, frame)
 
-    async def writable(self) -> None:
+    async def writable(self, *, is_more: bool) -> None:
+        if is_more and self._welcoming is not None:
+            await asyncio.shield(self._welcoming)
         self._shared.flusher.flush(self)
         while True:
             buffered = self.wire.buffered
@@ -254,6 +270,10 @@ class Connection:
                 case Authorize():
                     self._start(self._authorize(effect))
                 case Join():
+                    if not self._is_welcomed and self._welcoming is None:
+                        # What its first channels bring comes after the reply to its connect.
+                        self._welcoming = asyncio.get_running_loop().create_future()
+                        self.wire.hold()
                     self._start(self._join(effect))
                 case Perform():
                     self._start(self._carry_out(effect))
@@ -270,6 +290,7 @@ class Connection:
             self._caught_up = None
 
     def _say(self, message: Message) -> None:
+        early = self._released()
         match message:
             case Reply(_, (Error() | Refusal()) as error):
                 self._shared.metrics.errors.labels(str(error.code)).inc()
@@ -277,6 +298,20 @@ class Connection:
                 self._is_welcomed = True
                 self._tell(LifeCycleType.CLIENT_CONNECTED, {"transport": self.transport, "protocol": self.form})
         self._shared.flusher.answer(self, self.encoding.message(message))
+        if early and self._is_welcomed:  # who is turned away has left its channels
+            self._shared.flusher.answer(self, early)
+        if isinstance(message, Begun) and isinstance(message.joined, Subscribed):
+            for publication in message.joined.publications:  # SDKs look for none in that push
+                self._shared.flusher.answer(self, self.encoding.publication(message.channel, publication))
+
+    def _released(self) -> bytes:
+        """What was written too early; from now on it is on time."""
+        welcoming, self._welcoming = self._welcoming, None
+        if welcoming is None:
+            return b""
+        welcoming.set_result(None)
+        self._shared.flusher.flush(self)
+        return self.wire.release()
 
     def _close(self, why: Disconnect | Closing) -> None:
         self._shared.metrics.closes.labels(str(why.code)).inc()
@@ -285,6 +320,7 @@ class Connection:
             self._shared.flusher.flush(self)
         self._part(why)
         self.detach()
+        self._released()
         self.wire.end(why)
 
     def gone(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-from handlers.audience import personal_channel
+from handlers.audience import is_channel_name, personal_channel
 from realtime.client_tokens import NOTHING, ClientTokens
 from realtime.credentials import ANONYMOUS, Credentials, credentials_of
 from realtime.session_effects import Identified, Rejected
@@ -53,8 +53,9 @@ class Identities:
         except TokenInvalid:
             return Rejected.INVALID
         channels = dict(shown.channels)
-        if self._has_personal and shown.user:
-            channels.setdefault(f"#{shown.user}", NOTHING)
+        own = f"#{shown.user}"
+        if self._has_personal and shown.user and is_channel_name(own):
+            channels.setdefault(own, NOTHING)
         return Identified(
             Credentials(shown.user, info=shown.info, capabilities=shown.capabilities), shown.lifetime, channels
         )

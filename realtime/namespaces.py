@@ -126,10 +126,11 @@ def permits(
 ) -> bool:
     """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
     is_limited = options.allow_user_limited_channels and USER_BOUNDARY in channel
-    is_meant = is_limited and not who.is_anonymous and who.user in _limited_to(channel)
+    is_private = channel.startswith(PRIVATE_PREFIX)
+    is_meant = is_limited and not is_private and not who.is_anonymous and who.user in _limited_to(channel)
     if operation is Operation.SUBSCRIBE and is_meant:
         return True
-    if not is_subscriber and not is_meant and (is_limited or channel.startswith(PRIVATE_PREFIX)):
+    if not is_subscriber and not is_meant and (is_limited or is_private):
         # Who may not hear it may not read it, see who is there or speak in it either.
         return False
     if allows(who.capabilities, operation, channel):

@@ -72,7 +72,7 @@ class Recovery:
     async def _catch_up(self, channel: Channel, ticket: Ticket, at: int) -> bool:
         while True:
             # Before the reply too: a hundred large ones in a row would else look like a slow client.
-            await ticket.subscriber.writable()
+            await ticket.subscriber.writable(is_more=ticket.has_replied)
             if not channel.serves(ticket):
                 return ticket.is_over
             missed = channel.after(at)

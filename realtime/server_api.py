@@ -256,7 +256,7 @@ async def _some_at_a_time(work: Sequence[Awaitable[Result]]) -> list[Result]:
 
 def _given(value: JsonValue, encoded: str) -> str:
     """As one JSON value, empty for null."""
-    found = _json_of(encoded) if encoded else orjson.dumps(value)
+    found = _json_of(encoded) if encoded else _written(value)
     return "" if found == b"null" else found.decode()
 
 
@@ -287,15 +287,22 @@ def _data(content: Content) -> bytes:
     if content.b64data is None:
         if "data" not in content.model_fields_set:
             raise ApiError(Error.BAD_REQUEST)
-        return orjson.dumps(content.data)
+        return _written(content.data)
     return _json_of(content.b64data)
 
 
 def _json_of(encoded: str) -> bytes:
     try:
-        return orjson.dumps(orjson.loads(base64.b64decode(encoded, validate=True)))
+        return _written(orjson.loads(base64.b64decode(encoded, validate=True)))
     except (binascii.Error, ValueError):
         raise ApiError(Error.BAD_REQUEST) from None
+
+
+def _written(value: JsonValue) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        raise ApiError(Error.BAD_REQUEST) from None  # nests deeper than can be written again
 
 
 def _shown(publication: Publication) -> Result:

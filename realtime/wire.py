@@ -30,6 +30,14 @@ class Wire(Sink, Protocol):
         """Return when the socket has taken most of it. Raises ConnectionError when the connection is gone."""
         ...
 
+    def hold(self) -> None:
+        """Keep from now on what is written, at most as much as a client may be behind by."""
+        ...
+
+    def release(self) -> bytes:
+        """Write again, unless it is over. What was kept, which is not written."""
+        ...
+
     def end(self, why: Disconnect | Closing) -> None:
         """Say goodbye and close. Nothing is written after it."""
         ...

@@ -129,7 +129,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-RATE = re.compile(r"^([1-9]\d{0,6})/(\d{0,6})(ms|s|m|h)$")
+RATE = re.compile(r"^([1-9]\d{0,6})/([1-9]\d{0,5})?(ms|s|m|h)$")
 """So many, in so many units of time; one if the number is missing."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -40,7 +40,7 @@ class BareSubscriber:
     def hold(self, channel: str, frame: bytes) -> bool:
         raise NotImplementedError(channel, frame)
 
-    async def writable(self) -> None:
+    async def writable(self, *, is_more: bool) -> None:
         raise NotImplementedError
 
     def dropped(self, channel: str) -> None:

@@ -88,7 +88,7 @@ class JsonCodec:
             case Ended(channel, why):
                 return self._push(b'{"channel":%b,"unsubscribe":%b}' % (_quoted(channel), _reason(why)))
             case Begun(channel, joined):
-                began = _object(_subscribed(joined))
+                began = _object(_begun(joined))
                 return self._push(b'{"channel":%b,"subscribe":%b}' % (_quoted(channel), began))
             case Renewed(ttl):
                 return self._push(b'{"refresh":%b}' % _object(_expiry(ttl)))
@@ -354,6 +354,13 @@ def _subscribed(result: Subscribed | Listening) -> list[bytes]:
     if result.publications:
         fields.append(b'"publications":[%b]' % _missed.encoded(result.publications, is_delta=result.is_delta))
     return fields
+
+
+def _begun(joined: Subscribed | Listening) -> list[bytes]:
+    """The push has no place for what was missed."""
+    if isinstance(joined, Subscribed):
+        joined = replace(joined, was_recovering=False, recovered=False, publications=())
+    return _subscribed(joined)
 
 
 class _Missed:

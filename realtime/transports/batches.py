@@ -11,7 +11,7 @@ from operator import attrgetter, call
 from realtime.transports.wires import SocketWire
 from realtime.wire import Batch, OneByOne, Sink
 
-_is_over = attrgetter("is_over")
+_is_shut = attrgetter("is_shut")
 
 
 def batch_of(sinks: Sequence[Sink]) -> Batch:
@@ -30,7 +30,7 @@ class SocketBatch:
         self._obstacles = [obstacle for wire in wires for obstacle in wire.obstacles]
 
     def write(self, data: bytes) -> Sequence[int]:
-        if any(map(call, self._obstacles)) or any(map(_is_over, self._wires)):
+        if any(map(call, self._obstacles)) or any(map(_is_shut, self._wires)):
             return self._write_apart(0, data)
         taken: list[int] = []
         with suppress(OSError):  # one that takes nothing, or is gone, is asked again by itself

@@ -85,7 +85,7 @@ class _Body(SocketWire):
     def end(self, why: Disconnect | Closing) -> None:
         self.write(self._chunks.message(Goodbye(why)))
         self.why = why
-        self.is_over = True
+        self.shut()
         self._ended.set()
 
     async def ended(self) -> None:

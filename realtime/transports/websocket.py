@@ -52,7 +52,7 @@ class _Response(web.WebSocketResponse[bool]):
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         if self.wire is not None:
-            self.wire.is_over = True
+            self.wire.shut()
         return await super().close(code=code, message=message, drain=drain)
 
 
@@ -80,7 +80,7 @@ class _Socket(SocketWire):
         if isinstance(self._frames.codec, JsonPushCodec):
             self.write(self._frames.message(Goodbye(why)))  # its listeners may know no close codes
         self.why = why
-        self.is_over = True
+        self.shut()
         self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def say_goodbye(self) -> None:

@@ -50,7 +50,7 @@ class SocketWire:
     the event loop's way there would be the most.
     """
 
-    __slots__ = ("_most", "_transport", "_writer", "is_over", "number", "why")
+    __slots__ = ("_kept", "_most", "_transport", "_writer", "is_shut", "number", "why")
 
     def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter, most: int) -> None:
         """`most`: bytes by which the client may be behind."""
@@ -59,7 +59,8 @@ class SocketWire:
         self._most = most
         self.number = -1 if transport.get_extra_info("ssl_object") else transport.get_extra_info("socket").fileno()
         self.why: Disconnect | Closing | None = None
-        self.is_over = False  # nothing may be written any more
+        self.is_shut = False  # nothing may be written, any more or yet
+        self._kept: bytearray | None = None  # until it may
 
     @property
     def buffered(self) -> int:
@@ -72,13 +73,18 @@ class SocketWire:
 
     @property
     def obstacles(self) -> Sequence[Callable[[], int]]:
-        """What, beside `is_over`, keeps the socket from being written to now, while it says anything but 0."""
+        """What, beside `is_shut`, keeps the socket from being written to now, while it says anything but 0."""
         return self._transport.is_closing, self._transport.get_write_buffer_size
 
     def write(self, data: bytes) -> bool:
         transport = self._transport
         # A transport that is closing may have given its socket's number back, to a stranger.
-        if self.is_over or transport.is_closing():
+        if self.is_shut or transport.is_closing():
+            if self._kept is None:
+                return True
+            if len(self._kept) + len(data) > self._most:
+                return False
+            self._kept += data
             return True
         buffered = transport.get_write_buffer_size()
         if buffered:
@@ -96,6 +102,19 @@ class SocketWire:
             data = data[sent:]
         self.leave_to_transport(data)
         return True
+
+    def hold(self) -> None:
+        self.is_shut, self._kept = True, bytearray()
+
+    def release(self) -> bytes:
+        if self._kept is None:
+            return b""
+        kept, self._kept, self.is_shut = bytes(self._kept), None, False
+        return kept
+
+    def shut(self) -> None:
+        """Nothing is written any more."""
+        self.is_shut, self._kept = True, None
 
     def leave_to_transport(self, data: bytes) -> None:
         """The socket has not taken this."""

@@ -281,6 +281,18 @@ async def test_a_users_connections_are_listed(
             {"error": {"code": 107, "message": "bad request"}},
         ),
         (
+            "publish",
+            b'{"channel":"room:a","data":' + b"[" * 255 + b"]" * 255 + b"}",
+            200,
+            {"error": {"code": 107, "message": "bad request"}},
+        ),
+        (
+            "publish",
+            b'{"channel":"room:a","b64data":"' + base64.b64encode(b"[" * 300 + b"]" * 300) + b'"}',
+            200,
+            {"error": {"code": 107, "message": "bad request"}},
+        ),
+        (
             "batch",
             b'{"commands":[{"nothing":{}},{"publish":3}]}',
             200,

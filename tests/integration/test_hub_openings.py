@@ -28,7 +28,7 @@ ONE_DEADLINE = 4.5  # seconds; a query is given up after 2.5, so two in a row ta
 class Joiner(BareSubscriber):
     joined: list[Subscribed] = field(default_factory=list)
 
-    async def writable(self) -> None:
+    async def writable(self, *, is_more: bool) -> None:  # noqa: ARG002 - the protocol's
         return
 
     async def join(self, hub: Hub, channel: str) -> None:

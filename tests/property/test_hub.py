@@ -93,7 +93,7 @@ class Client(BareSubscriber):
     encoding: Encoding = field(default=ENCODING, kw_only=True)
     heard: int = 0
 
-    async def writable(self) -> None:
+    async def writable(self, *, is_more: bool) -> None:  # noqa: ARG002 - the protocol's
         self.node.flusher.flush(self)
         await self.flow.wait()
 

@@ -107,6 +107,12 @@ def test_a_private_channel_needs_a_token_whatever_the_options() -> None:
     assert not permits(options, Operation.SUBSCRIBE, "$news:a", USER)
 
 
+@pytest.mark.parametrize("operation", Operation)
+def test_a_private_channel_needs_a_token_though_it_is_for_this_user(operation: Operation) -> None:
+    options = replace(BARE, **dict.fromkeys([*ALL, "allow_user_limited_channels"], True))
+    assert not permits(options, operation, "$dialog#42", USER)
+
+
 def capable(*channels: str, allow: set[Operation], is_wildcard: bool = False) -> Credentials:
     return Credentials("42", capabilities=(Capability(channels, frozenset(allow), is_wildcard),))
 

@@ -108,7 +108,7 @@ async def test_it_is_written_again_once_it_has_caught_up(it: Line) -> None:
 @pytest.mark.parametrize("how", ["over", "closing", "aborted"])
 async def test_nothing_is_written_to_one_that_ends(it: Line, how: str) -> None:
     if how == "over":
-        it.wire.is_over = True
+        it.wire.shut()
     elif how == "closing":
         it.transport.close()
     else:
@@ -165,7 +165,7 @@ async def test_what_keeps_one_of_a_batch_keeps_no_other(how: str) -> None:
     async with line() as before, line() as kept, line() as after:
         filling = 0
         if how == "over":
-            kept.wire.is_over = True
+            kept.wire.shut()
         elif how == "closing":
             kept.transport.close()
         elif how == "behind":
@@ -233,3 +233,22 @@ async def test_what_has_no_plain_socket_is_written_to_one_by_one() -> None:
         assert list(batch.write(b"news")) == []
         for each in (plain, behind_tls):
             assert await each.read(4) == b"news"
+
+
+async def test_what_is_held_is_kept_until_it_is_released(it: Line) -> None:
+    it.wire.hold()
+    assert it.write(b"early")
+    assert not it.write(bytes(MOST))
+    assert it.wire.release() == b"early"
+    assert it.write(b"on time")
+    assert await it.read(7) == b"on time"
+
+
+async def test_what_is_over_while_it_is_held_stays_over(it: Line) -> None:
+    it.wire.hold()
+    it.write(b"early")
+    it.wire.shut()
+    assert it.wire.release() == b""
+    assert it.write(b"late")
+    it.transport.write(b".")
+    assert await it.read(1) == b"."

@@ -93,7 +93,8 @@ def test_a_rate_is_so_many_in_a_time(rate: str, means: tuple[int, float]) -> Non
 
 
 @pytest.mark.parametrize(
-    "table", ['{"publish": "0/s"}', '{"publish": "20"}', '{"publsh": "20/s"}', '{"total": 20}', "20/s"]
+    "table",
+    ['{"publish": "0/s"}', '{"publish": "9/0s"}', '{"publish": "20"}', '{"publsh": "20/s"}', '{"total": 20}', "20/s"],
 )
 def test_what_is_no_rate_of_a_command_is_explained(table: str) -> None:
     with pytest.raises(ConfigError, match="a table from commands") as caught:

@@ -106,3 +106,13 @@ def test_whatever_comes_is_a_filter_that_answers_or_is_refused(node: object, tag
         return
     assert matches(filter_, tags) in {True, False}
     assert isinstance(filter_, Condition) or filter_.parts
+
+
+def test_a_filter_may_have_a_hundred_conditions_or_values() -> None:
+    conditions = [{"key": "lang", "cmp": "eq", "val": str(number)} for number in range(99)]
+    assert matches(parse({"op": "or", "nodes": [*conditions, {"key": "lang", "cmp": "eq", "val": "en"}]}), TAGS)
+    assert not matches(parse({"key": "lang", "cmp": "in", "vals": ["x"] * 100}), TAGS)
+
+
+def test_numbers_are_compared_to_the_last_digit() -> None:
+    assert matches(parse({"key": "id", "cmp": "gt", "val": "9007199254740992"}), {"id": "9007199254740993"})
