@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SQL = load("products")
 
-_BATCH = 20_000  # changes of stock that are taken by one statement, well within its deadline
+_BATCH = 300  # changes of stock that are taken by one statement: as many products are made in one go
 
 _COLUMNS = tuple(field.name for field in fields(Product))
 
