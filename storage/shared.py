@@ -59,10 +59,13 @@ class _Products:
     stock: Mapping[UUID, Product]
     done: _Done
 
-    async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+    async def find(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
         refuse_unknown(quantities, self.stock)
+        return [self.stock[wanted.product_id] for wanted in quantities]
+
+    async def take(self, quantities: Sequence[Quantity]) -> Sequence[Product]:
+        before = await self.find(quantities)
         refuse_short(quantities, self.stock)
-        before = [self.stock[wanted.product_id] for wanted in quantities]
         self.done.products += [
             product.changed(stock=product.stock - wanted.quantity)
             for product, wanted in zip(before, quantities, strict=True)

@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 _LARGEST = 2**63 - 1
-_NEGATED_AGAIN = re.compile(r'-[^\w"]*-')
+_NEGATED_AGAIN = re.compile(r'(?<![^\s"!&|()])-[^\w"]*-')  # from where a word may begin
 
 
 class OrderSort(StrEnum):
@@ -111,8 +111,9 @@ class OrderFilter:
 
     @property
     def words(self) -> str | None:
-        """Of `text`, without what is negated again: PostgreSQL fails at 32 in a row, as in a line of dashes."""
-        return None if self.text is None else _NEGATED_AGAIN.sub(" ", self.text)
+        """Of `text`, and what is negated again is negated once: PostgreSQL fails at 32 in a row, as in a line of
+        dashes."""
+        return None if self.text is None else _NEGATED_AGAIN.sub(" -", self.text)
 
     @property
     def number(self) -> int | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 from handlers.actor import Actor
 from handlers.audience import order_channel, orders_feed, personal_channel
 from handlers.discounts import service as discounts
-from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, VersionMismatch
+from handlers.errors import Fault, Forbidden, IllegalTransition, Invalid, NotFound, OutOfStock, VersionMismatch
 from handlers.events import Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
@@ -284,6 +284,9 @@ async def _contents(
         products = await (uow.products.take(items) if is_placed else uow.products.find(items))
     except NotFound as missing:
         raise Invalid("An order names products that exist.", faults=missing.faults) from None
+    except OutOfStock:
+        _refuse_off_sale(await uow.products.find(items))  # more pieces of that would not help
+        raise
     _refuse_off_sale(products)
     currency = _only_currency(products)
     lines = [_line(product, item.quantity) for product, item in zip(products, items, strict=True)]

@@ -49,11 +49,12 @@ class Product:
         return self if after == self else replace(after, version=self.version + 1)
 
     def with_pieces(self, pieces: int) -> Product:
-        """So many pieces more, or fewer. Raises OutOfStock when there are not so many, Invalid above MAX_STOCK."""
+        """So many pieces more, or fewer. Raises OutOfStock when there are not so many, Invalid for more that come to
+        more than MAX_STOCK."""
         stock = self.stock + pieces
         if stock < 0:
             raise OutOfStock(faults=[Fault("/pieces", OutOfStock.code, f"{self.stock} are left.")])
-        if stock > MAX_STOCK:
+        if stock > MAX_STOCK and pieces > 0:  # orders that give back may have made it more
             raise Invalid(
                 "There can be no such stock.", faults=[Fault("/pieces", "out_of_range", f"At most {MAX_STOCK} in all")]
             )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from uuid import uuid4
 
 from playwright.async_api import Browser, Route, expect
 
@@ -114,33 +113,6 @@ async def test_what_is_out_of_stock_is_marked_where_it_was_picked(
         await expect(dashboard.page.locator("#order-problem")).to_contain_text("out_of_stock")
         await expect(row.locator("input")).to_have_attribute("max", "1")
         await expect(dashboard.page.locator("#products li.faulty")).to_have_count(1)
-
-
-async def test_prices_and_stock_are_those_of_now_and_who_is_typing_goes_on(
-    browser: Browser, served: Orderwire, customer: Person, staff: Person
-) -> None:
-    number = uuid4().hex[:8]
-    wanted = {"sku": f"ZZZ-{number}", "name": "Lamp", "price": 1000, "currency": "EUR", "stock": 9}
-    async with open_dashboard(browser, served.base_url) as dashboard:
-        await dashboard.sign_in("customer")
-        product = await staff.call("POST", "products", wanted)
-        row = dashboard.page.locator("#products li").filter(
-            has=dashboard.page.locator(f"[data-sku='{product['sku']}']")
-        )
-        await expect(row).to_contain_text("9 in stock")
-        await row.locator("input").fill("2")
-        await expect(dashboard.page.locator("#order-total")).to_contain_text("20.00")
-
-        await customer.place(product["id"], 4)
-        await expect(row).to_contain_text("5 in stock")
-        await staff.call("PATCH", f"products/{product['id']}", {"price": 1500, "name": "Bright lamp"})
-        await expect(row).to_contain_text("Bright lamp")
-
-        await expect(dashboard.page.locator("#order-total")).to_contain_text("30.00")
-        await expect(row.locator("input")).to_be_focused()
-        await expect(row.locator("input")).to_have_value("2")
-        await staff.call("PATCH", f"products/{product['id']}", {"for_sale": False})
-        await expect(row).to_have_count(0)
 
 
 async def test_data_is_never_markup(browser: Browser, served: Orderwire, customer: Person) -> None:

@@ -23,6 +23,29 @@ def row_of(dashboard: Dashboard, product: dict[str, Any]) -> Locator:
     return page.locator("#products li").filter(has=page.locator(f"[data-sku='{product['sku']}']"))
 
 
+async def test_prices_and_stock_are_those_of_now_and_who_is_typing_goes_on(
+    browser: Browser, served: Orderwire, customer: Person, staff: Person
+) -> None:
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        product = await a_product(staff, "ZZZ")
+        row, total = row_of(dashboard, product), dashboard.page.locator("#order-total")
+        await expect(row).to_contain_text("9 in stock")
+        await row.locator("input").fill("2")
+        await expect(total).to_contain_text("20.00")
+
+        await customer.place(product["id"], 4)
+        await expect(row).to_contain_text("5 in stock")
+        await staff.call("PATCH", f"products/{product['id']}", {"price": 1500, "name": "Bright lamp"})
+        await expect(row).to_contain_text("Bright lamp")
+
+        await expect(total).to_contain_text("30.00")
+        await expect(row.locator("input")).to_be_focused()
+        await expect(row.locator("input")).to_have_value("2")
+        await staff.call("PATCH", f"products/{product['id']}", {"for_sale": False})
+        await expect(row).to_have_count(0)
+
+
 async def test_who_is_typing_goes_on_when_another_product_comes_or_goes(
     browser: Browser, served: Orderwire, staff: Person
 ) -> None:

@@ -330,6 +330,15 @@ async def test_a_line_of_dashes_is_looked_for_as_everything_else(rest: PostgresR
             assert found.status == 200
 
 
+async def test_what_must_not_be_there_is_so_behind_whatever(rest: PostgresRest) -> None:
+    customer = await rest.an_account()
+    await rest.place(customer, await rest.a_product())
+    for text in ("-thing", "- -thing", "-, -thing", "a- -thing", "---thing", '"a" - -thing'):
+        path = f"/api/v1/orders?{urlencode({'q': text})}"
+        assert (await rest.call("GET", path, customer)).body["items"] == [], text
+    assert len((await rest.call("GET", "/api/v1/orders?q=a--thing", customer)).body["items"]) == 1
+
+
 async def test_an_order_is_found_by_all_of_its_address(rest: PostgresRest) -> None:
     customer, product = await rest.an_account(), await rest.a_product()
     address = {"name": "Ada", "line1": "1 Main St", "city": "Springfield", "region": "Illinois", "country": "US"}

@@ -112,6 +112,15 @@ async def test_stock_comes_and_goes_and_staff_are_told_when_little_is_left(uow: 
         await service.adjust_stock(uow, STAFF, product.id, 1, 5, CAUSE, version=1)
 
 
+async def test_of_more_than_there_may_be_pieces_can_be_gone(uow: MemoryUnitOfWork) -> None:
+    product = await stocked(uow, stock=MAX_STOCK)
+    await uow.products.give_back([Quantity(product.id, 2)])
+
+    assert (await service.adjust_stock(uow, STAFF, product.id, -1, 5, CAUSE)).stock == MAX_STOCK + 1
+    with pytest.raises(Invalid):
+        await service.adjust_stock(uow, STAFF, product.id, 1, 5, CAUSE)
+
+
 async def test_customers_change_no_product(uow: MemoryUnitOfWork) -> None:
     product = await stocked(uow)
 
