@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -139,11 +139,11 @@ class Publisher:
             for together in [[one] for one in run] if has_version else [list(run)]:
                 try:
                     await self._append_together(together)
-                except Exception as error:
-                    if not isinstance(error, StreamsAway):  # the misfortune of who waits, not of the node
-                        log.exception("append_failed", publications=len(together))
-                    for waiting in together:
-                        _settle(waiting, error)
+                except StreamsAway as error:
+                    _settle_all(together, error)
+                except Exception:
+                    log.exception("append_failed", publications=len(together))  # who waits suffers it, not the node
+                    _settle_all(together, StreamsAway())
 
     async def _append_together(self, batch: list[_Waiting]) -> None:
         appended = await self._written(batch)
@@ -178,7 +178,12 @@ def _position(item: Published) -> Position:
     return Position(item.publication.offset, item.epoch)
 
 
-def _settle(waiting: _Waiting, outcome: Position | Exception) -> None:
+def _settle_all(batch: Sequence[_Waiting], outcome: StreamsAway) -> None:
+    for waiting in batch:
+        _settle(waiting, outcome)
+
+
+def _settle(waiting: _Waiting, outcome: Position | StreamsAway) -> None:
     if waiting.outcome.done():
         return  # its caller is gone
     if isinstance(outcome, Position):

@@ -155,11 +155,6 @@ class Link:
                 channel = await transport.connection.channel(frame_buffer_size=0, on_return_raises=True)
                 return cast("Channel", channel)  # typed as its abstract base
 
-    async def connect(self) -> None:
-        with broker_errors():
-            async with self._lock, asyncio.timeout(CONNECT_TIMEOUT):
-                await self._connected()
-
     async def _connected(self) -> _Connection:
         if self._connection is not None and self.is_open:
             return self._connection

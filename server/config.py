@@ -29,8 +29,11 @@ IGNORED_PREFIX = "ORDERWIRE_TEST_"
 
 # What Kubernetes, and Docker for links, put into each container's environment about every service near it: one that is
 # called orderwire, or orderwire-redis, must not keep us from starting.
-_OF_A_SERVICE = re.compile(r"\w+(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)")
+_OF_A_SERVICE = re.compile(
+    r"\w+(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO|START|END))?|_ENV_\w+)"
+)
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_LINK = re.compile(r"/[^/]+/[^/]+")
 
 
 class ConfigError(Exception):
@@ -182,7 +185,11 @@ def _is_of_a_service(name: str, raw: str) -> bool:
     """None of ours is: between section and key stand two underscores."""
     if "__" in name:
         return False
-    return bool(_OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _ADDRESS.match(raw)))
+    return bool(
+        _OF_A_SERVICE.fullmatch(name)
+        or (name.endswith("_PORT") and _ADDRESS.match(raw))
+        or (name.endswith("_NAME") and _LINK.fullmatch(raw))
+    )
 
 
 def _decoded(section: str, key: str, raw: str) -> object:

@@ -169,7 +169,7 @@ Patterns = Annotated[
     Field(description="a list of strings without blanks or commas"),
 ]
 Origins = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^(\*|[^\s,/]+://[^\s,/]+)$")], ...],
+    tuple[Annotated[str, Field(pattern=r"^(null|\*[^\s,/]*|[^\s,/]+://[^\s,/]+)$")], ...],
     BeforeValidator(_as_tuple),
     Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
 ]
@@ -368,7 +368,11 @@ class Channels(Section):
     ] = ()
 
 
-Expiry = Annotated[float, Field(ge=0, le=10 * 366 * 86_400, description="seconds from 0 to ten years")]
+Expiry = Annotated[
+    Annotated[float, Field(ge=0, le=10 * 366 * 86_400)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to ten years, or a duration like "24h"'),
+]
 
 
 class Orders(Section):

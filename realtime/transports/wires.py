@@ -104,7 +104,8 @@ class SocketWire:
         return True
 
     def hold(self) -> None:
-        self.is_shut, self._kept = True, bytearray()
+        if not self.is_shut:  # else a release would open again what is over
+            self.is_shut, self._kept = True, bytearray()
 
     def release(self) -> bytes:
         if self._kept is None:
@@ -123,6 +124,8 @@ class SocketWire:
             self._transport.write(data)
 
     async def drain(self) -> None:
+        if not self.buffered:
+            return  # nearly always, and not worth a task and two turns of the loop
         # All who wait share one future of aiohttp's: whoever is cancelled would cancel the others, and who comes next.
         draining = asyncio.ensure_future(self._writer.drain())
         draining.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -191,6 +191,7 @@ async def test_who_waits_no_longer_takes_nobody_else_along() -> None:
         protocol = BaseProtocol(asyncio.get_running_loop())
         protocol.connection_made(it.transport)
         wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
+        it.transport.write(bytes(MORE_THAN_A_SOCKET_TAKES))
         protocol.pause_writing()
         waiting = asyncio.create_task(wire.drain())
         for _ in range(2):
@@ -207,6 +208,7 @@ async def test_who_waits_is_told_when_the_client_goes() -> None:
         protocol = BaseProtocol(asyncio.get_running_loop())
         protocol.connection_made(it.transport)
         wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
+        it.transport.write(bytes(MORE_THAN_A_SOCKET_TAKES))
         protocol.pause_writing()
         waiting = asyncio.create_task(wire.drain())
         await asyncio.sleep(0)
@@ -252,3 +254,20 @@ async def test_what_is_over_while_it_is_held_stays_over(it: Line) -> None:
     assert it.write(b"late")
     it.transport.write(b".")
     assert await it.read(1) == b"."
+
+
+async def test_what_is_over_is_not_held_and_opened_again() -> None:
+    """A key may be fetched for a connect while the Close frame is answered."""
+    async with line() as it:
+        it.wire.shut()
+        it.wire.hold()
+        it.wire.release()
+        it.wire.write(b"late")
+        with pytest.raises(BlockingIOError):
+            it.client.recv(10)
+
+
+async def test_who_is_not_behind_waits_for_no_turn_of_the_loop() -> None:
+    async with line() as it:
+        with pytest.raises(StopIteration):
+            it.wire.drain().send(None)

@@ -166,12 +166,16 @@ SECONDS = 'expected seconds, more than 0 and at most 2000000, or a duration like
 
 def test_times_may_be_durations() -> None:
     variables = {"CLIENT__PING_INTERVAL": "1m30s", "STREAMS__RETENTION": "24h", "SERVER__SHUTDOWN_PAUSE": "500ms"}
+    variables |= {"ORDERS__UNPAID_EXPIRY": "24h", "ORDERS__DRAFT_EXPIRY": "720h"}
     settings = load(None, {f"ORDERWIRE_{name}": value for name, value in variables.items()})
     assert (settings.client.ping_interval, settings.streams.retention) == (90.0, 86_400.0)
     assert settings.server.shutdown_pause == 0.5
+    assert (settings.orders.unpaid_expiry, settings.orders.draft_expiry) == (86_400.0, 2_592_000.0)
 
 
-@pytest.mark.parametrize("origins", ["https://shop.example", "*", "https://*.example,http://localhost:3000", "*://a"])
+@pytest.mark.parametrize(
+    "origins", ["https://shop.example", "*", "https://*.example,http://localhost:3000", "*://a", "*.example", "null"]
+)
 def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
     assert load(None, {"ORDERWIRE_SERVER__ALLOWED_ORIGINS": origins}).server.allowed_origins == tuple(
         origins.split(",")
@@ -524,6 +528,8 @@ def test_what_kubernetes_says_of_services_is_no_setting() -> None:
         "ORDERWIRE_PORT_80_TCP_ADDR": "10.0.0.1",
         "ORDERWIRE_REDIS_SERVICE_HOST": "10.0.0.2",
         "ORDERWIRE_REDIS_PORT": "tcp://10.0.0.2:6379",
+        "ORDERWIRE_REDIS_NAME": "/orderwire/orderwire-redis",
+        "ORDERWIRE_REDIS_ENV_REDIS_VERSION": "7.4",
     }
     assert load(None, said) == load(None, {})
 
