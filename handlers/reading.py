@@ -13,7 +13,6 @@ from handlers.schemas import Body, decode_cursor
 
 MAX_FAULTS = 50
 MAX_POINTER_LENGTH = 200
-MAX_INTEGER = 2**31 - 1
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Body)
@@ -46,12 +45,6 @@ def read_cursor(cursor: str | None, parse: Callable[[str], T | None]) -> T | Non
 def parse_text(text: str) -> str | None:
     """For `read_cursor`, where a page continues after a text."""
     return text if text and "\0" not in text else None
-
-
-def parse_natural(text: str) -> int | None:
-    """For `read_cursor`, where a page continues after a number that PostgreSQL calls an integer."""
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and int(text) <= MAX_INTEGER else None
 
 
 # What pydantic calls a fault -> what we call it; the codes are part of the API, pydantic's names are not.

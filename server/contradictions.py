@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from handlers.audience import DOMAIN_NAMESPACES
 from handlers.ports.broker import MOST_PARTITIONS, partitions
 from server.settings import (
-    MOST_AMQP_BYTES,
     NAMES,
     SECRET_FILE_SUFFIX,
     ChannelOptions,
@@ -25,6 +24,7 @@ from server.settings import (
     shown,
     variable,
 )
+from server.values import MOST_AMQP_BYTES
 
 Where = Callable[[str, str], str]
 """What to call a setting, of this section and key, to whoever set it."""

@@ -18,8 +18,9 @@ from realtime.session_effects import ClientOptions
 from server import stripe_provider
 from server.lifespan import Places
 from server.settings import ChannelOptions as GivenChannelOptions
-from server.settings import ClientToken, Settings, per_seconds
+from server.settings import ClientToken, Settings
 from server.transports import OPTIONAL
+from server.values import per_seconds
 from storage.postgres import PostgresOptions
 from storage.sandbox import Sandbox
 

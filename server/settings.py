@@ -1,196 +1,47 @@
-"""The settings: one frozen model per section of config.toml, with the defaults, and what each value may be."""
+"""The settings: one frozen model per section of config.toml, with the defaults."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
 
 from handlers.ports.broker import MOST_PARTITIONS
-from realtime.protocol.messages import COMMAND_NAMES
-from realtime.rate_limits import TOTAL
+from server.values import (
+    Age,
+    AmqpName,
+    AmqpShort,
+    Channel,
+    Count,
+    Delay,
+    Duration,
+    Expiry,
+    Host,
+    Length,
+    Name,
+    Origins,
+    Pattern,
+    Patterns,
+    Pause,
+    Port,
+    Rates,
+    Seconds,
+    Size,
+    Switch,
+    as_tuple,
+    is_key,
+    is_long_enough,
+    is_of_redis,
+    is_public_key,
+    like,
+    url_of,
+)
 
 PREFIX = "ORDERWIRE_"
 SECRET_FILE_SUFFIX = "_FILE"  # noqa: S105 - the end of a variable's name
-MIN_KEY_LENGTH = 16
-MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(value: SecretStr) -> SecretStr:
-        url = urlsplit(value.get_secret_value())
-        has_place = bool(url.hostname or url.query or (url.scheme == "unix" and url.path))
-        # libpq's form with several hosts has a port in each, which urlsplit cannot read.
-        is_port_legible = "," in url.netloc or url.port is None or url.port > 0
-        has_blank = any(map(str.isspace, value.get_secret_value()))
-        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
-            raise ValueError
-        return value
-
-    return AfterValidator(check)
-
-
-def _is_of_redis(value: SecretStr) -> SecretStr:
-    """Whatever redis-py finds wrong with it only when it is used."""
-    url = value.get_secret_value()
-    try:
-        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, RedisError):
-        raise ValueError from None
-    if not url.startswith("unix:") and not re.fullmatch(r"/?|/\d+", urlsplit(url).path):
-        raise ValueError  # it would be taken for database 0
-    return value
-
-
-def _is_long_enough(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
-        raise ValueError
-    return value
-
-
-def _is_public_key(kind: Literal["RSA", "EC"]) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        try:
-            key = RSAKey.import_key(value) if kind == "RSA" else ECKey.import_key(value)
-        except (JoseError, ValueError, TypeError):
-            raise ValueError from None
-        if key.is_private:
-            raise ValueError
-        return value
-
-    return check
-
-
-def _is_key(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if len(text) < MIN_KEY_LENGTH or not text.isascii() or not text.isprintable():
-        raise ValueError
-    return value
-
-
-def _like(pattern: str) -> AfterValidator:
-    def check(value: SecretStr) -> SecretStr:
-        if not re.fullmatch(pattern, value.get_secret_value()):
-            raise ValueError
-        return value
-
-    return AfterValidator(check)
-
-
-MOST_AMQP_BYTES = 255
-
-
-def _is_amqp_name(value: str) -> str:
-    if value.startswith("amq.") or len(value.encode()) > MOST_AMQP_BYTES:
-        raise ValueError
-    return value
-
-
-def _seconds(value: object) -> object:
-    """Of a number, or of a duration as Go writes it: "300s", "1h30m"."""
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        return value
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
-
-
-def _is_pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error:
-        raise ValueError(value) from None
-    return value
-
-
-def _is_limitable(command: str) -> str:
-    if command not in {TOTAL, *COMMAND_NAMES.values()}:
-        raise ValueError
-    return command
-
-
-def per_seconds(rate: str) -> tuple[int, float]:
-    """The count of a rate, and the seconds that it is for."""
-    match = RATE.match(rate)
-    if match is None:
-        raise ValueError(rate)
-    count, number, unit = match.groups()
-    return int(count), int(number or 1) * _UNITS[unit]
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-RATE = re.compile(r"^([1-9]\d{0,6})/([1-9]\d{0,5})?(ms|s|m|h)$")
-"""So many, in so many units of time; one if the number is missing."""
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
-
-Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
-Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
-Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
-# PostgreSQL counts its timeouts in int32 milliseconds.
-Seconds = Annotated[
-    Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)],
-    BeforeValidator(_seconds),
-    Field(description='seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m"'),
-]
-Pause = Annotated[
-    Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)],
-    BeforeValidator(_seconds),
-    Field(description='seconds from 0 to 3600, or a duration like "2s"'),
-]
-Age = Annotated[
-    Annotated[float, Field(ge=1, le=315_360_000, allow_inf_nan=False)],
-    BeforeValidator(_seconds),
-    Field(description='seconds from 1 to 315360000 (ten years), or a duration like "24h"'),
-]
-Size = Annotated[int, Field(ge=1024, le=2**31 - 1, description="bytes from 1024 to 2147483647")]
-AmqpShort = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
-Name = Annotated[str, Field(min_length=1, max_length=255, description="a name of 1 to 255 characters")]
-AmqpName = Annotated[
-    str,
-    Field(min_length=1, description='a name of 1 to 255 bytes that does not begin with "amq."'),
-    AfterValidator(_is_amqp_name),
-]
-Patterns = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
-    BeforeValidator(_as_tuple),
-    Field(description="a list of strings without blanks or commas"),
-]
-Origins = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^(null|\*[^\s,/]*|[^\s,/]+://[^\s,/]+)$")], ...],
-    BeforeValidator(_as_tuple),
-    Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
-]
-Switch = Annotated[bool, Field(description="true or false")]
-Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
-Duration = Annotated[
-    Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
-    BeforeValidator(_seconds),
-    Field(description='seconds from 0 to 315360000, or a duration like "300s", "5m" or "24h"'),
-]
-Rates = Annotated[
-    Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
-    Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
-]
-Delay = Annotated[
-    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
-    BeforeValidator(_seconds),
-    Field(description='seconds from 0 to 1, or a duration like "50ms"'),
-]
-Pattern = Annotated[str, AfterValidator(_is_pattern), Field(description="a regular expression")]
-Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
 
 
 class Section(BaseModel):
@@ -212,7 +63,7 @@ class Server(Section):
 
 class Database(Section):
     url: Annotated[
-        Annotated[SecretStr, _url("postgresql", "postgres")] | None,
+        Annotated[SecretStr, url_of("postgresql", "postgres")] | None,
         Field(description="a URL like postgresql://user@host/database"),
     ] = None
     pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
@@ -223,7 +74,7 @@ class Database(Section):
 
 class Redis(Section):
     url: Annotated[
-        Annotated[SecretStr, _url("redis", "rediss", "unix"), AfterValidator(_is_of_redis)] | None,
+        Annotated[SecretStr, url_of("redis", "rediss", "unix"), AfterValidator(is_of_redis)] | None,
         Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
     ] = None
     bus_channel: Name = "orderwire.bus"
@@ -232,7 +83,7 @@ class Redis(Section):
 
 class Broker(Section):
     url: Annotated[
-        Annotated[SecretStr, _url("amqp", "amqps")] | None,
+        Annotated[SecretStr, url_of("amqp", "amqps")] | None,
         Field(description="a URL like amqp://user@host/ or amqps://user@host/"),
     ] = None
     exchange: AmqpName = "orderwire.events"
@@ -247,7 +98,7 @@ class Broker(Section):
 
 class Auth(Section):
     token_secret: Annotated[
-        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None,
+        Annotated[SecretStr, AfterValidator(is_long_enough)] | None,
         Field(description="at least 32 bytes"),
     ] = None
     token_ttl: Seconds = 900.0
@@ -256,13 +107,13 @@ class Auth(Section):
 
 class ClientToken(Section):
     hmac_secret_key: Annotated[
-        Annotated[SecretStr, AfterValidator(_is_long_enough)] | None, Field(description="at least 32 bytes")
+        Annotated[SecretStr, AfterValidator(is_long_enough)] | None, Field(description="at least 32 bytes")
     ] = None
     rsa_public_key: Annotated[
-        Annotated[str, AfterValidator(_is_public_key("RSA"))] | None, Field(description="an RSA public key in PEM")
+        Annotated[str, AfterValidator(is_public_key("RSA"))] | None, Field(description="an RSA public key in PEM")
     ] = None
     ecdsa_public_key: Annotated[
-        Annotated[str, AfterValidator(_is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
+        Annotated[str, AfterValidator(is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
     ] = None
     jwks_public_endpoint: Annotated[
         Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None, Field(description="an http or https URL")
@@ -315,7 +166,7 @@ class Client(Section):
 
 class HttpApi(Section):
     key: Annotated[
-        Annotated[SecretStr, AfterValidator(_is_key)] | None,
+        Annotated[SecretStr, AfterValidator(is_key)] | None,
         Field(description="at least 16 printable ASCII characters"),
     ] = None
 
@@ -333,7 +184,7 @@ class ChannelOptions(Section):
     join_leave_per_user: Switch = False
     force_push_join_leave: Switch = False
     allowed_delta_types: Annotated[
-        tuple[Literal["fossil"], ...], BeforeValidator(_as_tuple), Field(description='["fossil"], or an empty list')
+        tuple[Literal["fossil"], ...], BeforeValidator(as_tuple), Field(description='["fossil"], or an empty list')
     ] = ()
     delta_publish: Switch = False
     conflate: Switch = False
@@ -364,15 +215,8 @@ class Namespace(ChannelOptions):
 class Channels(Section):
     without_namespace: Annotated[ChannelOptions | None, Field(description="a table of channel options")] = None
     namespaces: Annotated[
-        tuple[Namespace, ...], BeforeValidator(_as_tuple), Field(description="an array of tables of channel options")
+        tuple[Namespace, ...], BeforeValidator(as_tuple), Field(description="an array of tables of channel options")
     ] = ()
-
-
-Expiry = Annotated[
-    Annotated[float, Field(ge=0, le=10 * 366 * 86_400)],
-    BeforeValidator(_seconds),
-    Field(description='seconds from 0 to ten years, or a duration like "24h"'),
-]
 
 
 class Orders(Section):
@@ -387,10 +231,10 @@ class Payments(Section):
         Literal["auto", "stripe", "sandbox", "none"], Field(description="auto, stripe, sandbox or none")
     ] = "auto"
     stripe_secret_key: Annotated[
-        Annotated[SecretStr, _like(r"[rs]k_\w+")] | None, Field(description="a key like sk_… or rk_…")
+        Annotated[SecretStr, like(r"[rs]k_\w+")] | None, Field(description="a key like sk_… or rk_…")
     ] = None
     stripe_webhook_secret: Annotated[
-        Annotated[SecretStr, _like(r"whsec_[\w+/=]+")] | None, Field(description="a secret like whsec_…")
+        Annotated[SecretStr, like(r"whsec_[\w+/=]+")] | None, Field(description="a secret like whsec_…")
     ] = None
     stripe_api_base: Annotated[
         str, Field(pattern=r"^(https?://[^\s/]+)?$", description="an http or https URL without a path, or nothing")
@@ -409,7 +253,7 @@ class Streams(Section):
 class Events(Section):
     life_cycle: Annotated[
         tuple[Literal["client", "channel"], ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
         Field(description='a list of "client" and "channel"'),
     ] = ()
     channels: Annotated[

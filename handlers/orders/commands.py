@@ -11,7 +11,7 @@ from handlers.commands import Caller, command
 from handlers.events import Cause
 from handlers.idempotency import Claim, Reply, answer_once
 from handlers.orders import service
-from handlers.orders.lists import Mark
+from handlers.orders.lists import Mark, parse_natural
 from handlers.orders.model import REQUESTED, Action
 from handlers.orders.schemas import (
     AdvanceOrder,
@@ -26,7 +26,7 @@ from handlers.orders.schemas import (
     PlaceOrderRequest,
 )
 from handlers.ports.domain import UnitOfWork, Wants
-from handlers.reading import parse_natural, read_cursor
+from handlers.reading import read_cursor
 from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
 
 _PATH = "/api/v1/orders"

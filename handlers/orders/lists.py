@@ -72,13 +72,13 @@ class Mark:
     def parse(cls, text: str, sort: OrderSort) -> Mark | None:
         """None for what `encode` did not make of an order in this sort."""
         given, _, rest = text.partition(":")
-        value, _, number = rest.partition(":")
-        if given != sort or not (_is_natural(value) and _is_natural(number)):
+        value, number = map(parse_natural, rest.partition(":")[::2])
+        if given != sort or value is None or number is None:
             return None
         if isinstance(sort.begin.value, int):
-            return cls(int(value), int(number))
+            return cls(value, number)
         try:
-            return cls(_EPOCH + int(value) * _MICROSECOND, int(number))
+            return cls(_EPOCH + value * _MICROSECOND, number)
         except OverflowError:
             return None
 
@@ -119,9 +119,10 @@ class OrderFilter:
     def number(self) -> int | None:
         """That `text` may mean, with a # or without."""
         digits = (self.text or "").strip().removeprefix("#")
-        return int(digits) if _is_natural(digits) else None
+        return parse_natural(digits)
 
 
-def _is_natural(text: str) -> bool:
-    """In decimal digits, and no more than PostgreSQL's largest."""
-    return text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST)) and int(text) <= _LARGEST
+def parse_natural(text: str) -> int | None:
+    """In decimal digits, and no more than PostgreSQL's largest; None for anything else."""
+    is_short = text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST))
+    return int(text) if is_short and int(text) <= _LARGEST else None

@@ -132,7 +132,7 @@ VALUES ($1, $2, $6, $7, $3, $8, $9);
 -- The next changes of an order after a version, oldest first.
 SELECT version, action, status, changed_at, changed_by, account_id
 FROM order_changes
-WHERE order_id = $1 AND version > $2
+WHERE order_id = $1 AND version > $2::bigint
 ORDER BY version
 LIMIT $3;
 

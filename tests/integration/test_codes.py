@@ -19,18 +19,11 @@ from realtime.bus_memory import MemoryExchange
 from realtime.control import Control, Kick, Whose
 from realtime.protocol.codes import Disconnect, Error, Unsubscribed
 from realtime.rate_limits import Rate, RateLimits
-from storage.streams import StreamsOptions, open_streams
 from tests.integration.http_stream import emulate, streaming
 from tests.integration.test_websocket_tokens import signed
 from tests.integration.websocket_node import FEED, STAFF, Node, running, texts
 from tests.peers import Peer
 from tests.realtime_options import CLIENT
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[Streams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,11 @@ from server import options
 from server.config import load
 from server.problems import status_of
 from server.routes import build_commands
-from storage.streams import StreamsOptions, open_streams
 from tests.deployment import API_KEY, TOKEN_KEY, Deploy, Deployment, signed
 from tests.doubles import MemoryDatabase
 from tests.integration.transcript import Bound, blocks, replay, transcript_of
 from tests.integration.websocket_node import MINE, STAFF, Node, running
 from tests.peers import Peer
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[Streams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

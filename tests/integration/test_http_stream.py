@@ -15,7 +15,6 @@ from google.protobuf.proto import parse_length_prefixed
 from handlers.ports.streams import Streams
 from realtime.bus_memory import MemoryExchange
 from realtime.protocol import client_pb2 as pb
-from storage.streams import StreamsOptions, open_streams
 from tests.integration.http_stream import Listener, emulate, streaming
 from tests.integration.websocket_node import FEED, MINE, Node, running, texts, until
 from tests.peers import PROTOBUF
@@ -24,12 +23,6 @@ from tests.realtime_options import CLIENT
 BOTH_WAYS = ["http_stream", "sse"]
 ONE_WAY = ["uni_http_stream", "uni_sse"]
 ELSEWHERE = "https://elsewhere.example"
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[Streams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

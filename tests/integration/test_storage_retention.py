@@ -18,7 +18,7 @@ from handlers.ports.streams import Entry, Keep
 from storage.retention import SQL as RETENTION
 from storage.retention import Retention, RetentionOptions
 from storage.streams import SQL as STREAMS
-from storage.streams import TRIM_EVERY, PostgresStreams, StreamsOptions, open_streams
+from storage.streams import TRIM_EVERY, PostgresStreams
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -30,12 +30,6 @@ async def sql(postgres_url: str) -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(postgres_url)
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -16,12 +16,6 @@ from storage.streams import SQL, PostgresStreams, StreamsOptions, open_streams
 
 
 @pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def sql(postgres_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     connection = await asyncpg.connect(postgres_url)
     yield connection

@@ -17,16 +17,10 @@ import pytest
 from handlers.accounts.model import Account
 from handlers.actor import Role
 from realtime.bus_memory import MemoryBus, MemoryExchange
-from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from storage.streams import PostgresStreams
 from tests.integration.websocket_node import FEED, MINE, Client, Node, running, texts, until
 from tests.peers import JSON, PROTOBUF, Peer
 from tests.realtime_options import CLIENT
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
-    async with open_streams(StreamsOptions(postgres_url)) as streams:
-        yield streams
 
 
 @pytest.fixture

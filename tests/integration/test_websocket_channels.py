@@ -14,7 +14,6 @@ from handlers.ports.streams import Entry, Streams
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.session_effects import ClientOptions
-from storage.streams import StreamsOptions, open_streams
 from tests.fossil import applied
 from tests.integration.websocket_node import FEED, STAFF, Client, Node, running
 from tests.peers import JSON, Peer
@@ -40,12 +39,6 @@ NAMESPACES = Namespaces(
         "lobby": replace(OPEN, allow_subscribe_for_anonymous=True),
     },
 )
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[Streams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

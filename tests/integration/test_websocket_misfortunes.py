@@ -30,7 +30,7 @@ from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.protocol.codes import Disconnect
 from realtime.publisher import Draft, Publisher
 from realtime.transports.wires import SocketWire
-from storage.streams import PostgresStreams, StreamsOptions, open_streams
+from storage.streams import PostgresStreams
 from tests.integration.websocket_node import CLIENT_TOKEN_KEY, FEED, PATH, Node, running, texts, until
 from tests.peers import Peer
 from tests.realtime_options import HUB
@@ -63,12 +63,6 @@ class Moody(PostgresStreams):
     def _refuse(self, said: Sequence[str]) -> None:
         if any("bad" in each for each in said):
             raise RuntimeError
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[PostgresStreams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

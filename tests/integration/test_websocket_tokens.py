@@ -15,7 +15,6 @@ from joserfc.jwk import OctKey
 from handlers.ports.streams import Streams
 from realtime.bus_memory import MemoryExchange
 from realtime.namespaces import ChannelOptions, Namespaces
-from storage.streams import StreamsOptions, open_streams
 from tests.integration.websocket_node import CLIENT_TOKEN_KEY, FEED, Client, Node, running
 from tests.peers import Peer
 from tests.realtime_options import CLIENT
@@ -41,12 +40,6 @@ def signed(**claims: Any) -> str:
 def soon() -> int:
     """A moment that a client has to refresh by."""
     return int(time.time()) + 1
-
-
-@pytest.fixture
-async def streams(postgres_url: str) -> AsyncIterator[Streams]:
-    async with open_streams(StreamsOptions(postgres_url)) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -186,13 +186,20 @@ async def test_what_keeps_one_of_a_batch_keeps_no_other(how: str) -> None:
             assert (await kept.read(filling + len(news)))[filling:] == news
 
 
-async def test_who_waits_no_longer_takes_nobody_else_along() -> None:
+@asynccontextmanager
+async def behind() -> AsyncIterator[tuple[SocketWire, BaseProtocol]]:
+    """A wire with aiohttp's own writer, whose client takes nothing more."""
     async with line() as it:
         protocol = BaseProtocol(asyncio.get_running_loop())
         protocol.connection_made(it.transport)
         wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
         it.transport.write(bytes(MORE_THAN_A_SOCKET_TAKES))
         protocol.pause_writing()
+        yield wire, protocol
+
+
+async def test_who_waits_no_longer_takes_nobody_else_along() -> None:
+    async with behind() as (wire, protocol):
         waiting = asyncio.create_task(wire.drain())
         for _ in range(2):
             with pytest.raises(TimeoutError):
@@ -204,12 +211,7 @@ async def test_who_waits_no_longer_takes_nobody_else_along() -> None:
 
 
 async def test_who_waits_is_told_when_the_client_goes() -> None:
-    async with line() as it:
-        protocol = BaseProtocol(asyncio.get_running_loop())
-        protocol.connection_made(it.transport)
-        wire = SocketWire(it.transport, StreamWriter(protocol, asyncio.get_running_loop()), MOST)
-        it.transport.write(bytes(MORE_THAN_A_SOCKET_TAKES))
-        protocol.pause_writing()
+    async with behind() as (wire, protocol):
         waiting = asyncio.create_task(wire.drain())
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -13,7 +13,8 @@ import pytest
 
 from realtime.namespaces import ChannelOptions as Options
 from server.config import OTHER_VARIABLES, ConfigError, default_config_file, load
-from server.settings import NAMES, SECTIONS, ChannelOptions, Settings, per_seconds, variable
+from server.settings import NAMES, SECTIONS, ChannelOptions, Settings, variable
+from server.values import per_seconds
 
 ROOT = Path(__file__).parents[3]
 SECRET = "s" * 32

@@ -1,0 +1,193 @@
+"""What the value of a setting may be, and how it may be written. `description` is what is expected, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from realtime.protocol.messages import COMMAND_NAMES
+from realtime.rate_limits import TOTAL
+
+MIN_KEY_LENGTH = 16
+MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
+
+
+def url_of(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        url = urlsplit(value.get_secret_value())
+        has_place = bool(url.hostname or url.query or (url.scheme == "unix" and url.path))
+        # libpq's form with several hosts has a port in each, which urlsplit cannot read.
+        is_port_legible = "," in url.netloc or url.port is None or url.port > 0
+        has_blank = any(map(str.isspace, value.get_secret_value()))
+        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
+            raise ValueError
+        return value
+
+    return AfterValidator(check)
+
+
+def is_of_redis(value: SecretStr) -> SecretStr:
+    """Whatever redis-py finds wrong with it only when it is used."""
+    url = value.get_secret_value()
+    try:
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisError):
+        raise ValueError from None
+    if not url.startswith("unix:") and not re.fullmatch(r"/?|/\d+", urlsplit(url).path):
+        raise ValueError  # it would be taken for database 0
+    return value
+
+
+def is_long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError
+    return value
+
+
+def is_public_key(kind: Literal["RSA", "EC"]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        try:
+            key = RSAKey.import_key(value) if kind == "RSA" else ECKey.import_key(value)
+        except (JoseError, ValueError, TypeError):
+            raise ValueError from None
+        if key.is_private:
+            raise ValueError
+        return value
+
+    return check
+
+
+def is_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < MIN_KEY_LENGTH or not text.isascii() or not text.isprintable():
+        raise ValueError
+    return value
+
+
+def like(pattern: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        if not re.fullmatch(pattern, value.get_secret_value()):
+            raise ValueError
+        return value
+
+    return AfterValidator(check)
+
+
+MOST_AMQP_BYTES = 255
+
+
+def _is_amqp_name(value: str) -> str:
+    if value.startswith("amq.") or len(value.encode()) > MOST_AMQP_BYTES:
+        raise ValueError
+    return value
+
+
+def _seconds(value: object) -> object:
+    """Of a number, or of a duration as Go writes it: "300s", "1h30m"."""
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        return value
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+
+
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error:
+        raise ValueError(value) from None
+    return value
+
+
+def _is_limitable(command: str) -> str:
+    if command not in {TOTAL, *COMMAND_NAMES.values()}:
+        raise ValueError
+    return command
+
+
+def per_seconds(rate: str) -> tuple[int, float]:
+    """The count of a rate, and the seconds that it is for."""
+    match = RATE.match(rate)
+    if match is None:
+        raise ValueError(rate)
+    count, number, unit = match.groups()
+    return int(count), int(number or 1) * _UNITS[unit]
+
+
+def as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+RATE = re.compile(r"^([1-9]\d{0,6})/([1-9]\d{0,5})?(ms|s|m|h)$")
+"""So many, in so many units of time; one if the number is missing."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+
+Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
+Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
+Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
+# PostgreSQL counts its timeouts in int32 milliseconds.
+Seconds = Annotated[
+    Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds, more than 0 and at most 2000000, or a duration like "25s" or "1m"'),
+]
+Pause = Annotated[
+    Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 3600, or a duration like "2s"'),
+]
+Age = Annotated[
+    Annotated[float, Field(ge=1, le=315_360_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 1 to 315360000 (ten years), or a duration like "24h"'),
+]
+Size = Annotated[int, Field(ge=1024, le=2**31 - 1, description="bytes from 1024 to 2147483647")]
+AmqpShort = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
+Name = Annotated[str, Field(min_length=1, max_length=255, description="a name of 1 to 255 characters")]
+AmqpName = Annotated[
+    str,
+    Field(min_length=1, description='a name of 1 to 255 bytes that does not begin with "amq."'),
+    AfterValidator(_is_amqp_name),
+]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
+    BeforeValidator(as_tuple),
+    Field(description="a list of strings without blanks or commas"),
+]
+Origins = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(null|\*[^\s,/]*|[^\s,/]+://[^\s,/]+)$")], ...],
+    BeforeValidator(as_tuple),
+    Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
+]
+Switch = Annotated[bool, Field(description="true or false")]
+Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+Duration = Annotated[
+    Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 315360000, or a duration like "300s", "5m" or "24h"'),
+]
+Rates = Annotated[
+    Mapping[Annotated[str, AfterValidator(_is_limitable)], Annotated[str, Field(pattern=RATE.pattern)]],
+    Field(description='a table from commands, or "total", to rates like "20/s" or "100/10s"'),
+]
+Delay = Annotated[
+    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to 1, or a duration like "50ms"'),
+]
+Pattern = Annotated[str, AfterValidator(_is_pattern), Field(description="a regular expression")]
+Length = Annotated[int, Field(ge=0, le=10_000_000, description="a whole number from 0 to 10000000")]
+Expiry = Annotated[
+    Annotated[float, Field(ge=0, le=10 * 366 * 86_400)],
+    BeforeValidator(_seconds),
+    Field(description='seconds from 0 to ten years, or a duration like "24h"'),
+]
