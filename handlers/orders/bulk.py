@@ -20,8 +20,8 @@ from handlers.orders.schemas import (
     ImportedBody,
     ImportedOrderBody,
     ImportLine,
-    OrderBody,
     RefusedLineBody,
+    body_of,
 )
 from handlers.orders.service import OrderPage
 from handlers.ports.domain import Snapshot, UnitOfWork
@@ -80,8 +80,7 @@ async def _lines(caller: Caller, query: ExportQuery, page: OrderPage) -> AsyncIt
     """A page at a time."""
     fields = query.included()
     while True:
-        bodies = (OrderBody.of(order).model_dump(mode="json", include=fields) for order in page.orders)
-        yield b"".join(orjson.dumps(body) + b"\n" for body in bodies)
+        yield b"".join(body_of(order, fields).encode() + b"\n" for order in page.orders)
         if page.next is None:
             return
         page = (await _page(caller, query, page.next)).state

@@ -24,10 +24,11 @@ from handlers.orders.schemas import (
     OrderQuery,
     PlaceOrder,
     PlaceOrderRequest,
+    body_of,
 )
 from handlers.ports.domain import UnitOfWork, Wants
 from handlers.reading import read_cursor
-from handlers.schemas import ById, Listing, Selected, StreamBody, encode_cursor
+from handlers.schemas import ById, Listing, StreamBody, encode_cursor
 
 _PATH = "/api/v1/orders"
 
@@ -70,19 +71,17 @@ async def get(caller: Caller, which: ById) -> LiveOrderBody:
     return LiveOrderBody.at(await caller.work.read(lambda uow: service.get(uow, caller.actor, which.id)))
 
 
-async def page(caller: Caller, query: OrderQuery) -> Selected[LiveOrderList]:
+async def page(caller: Caller, query: OrderQuery) -> LiveOrderList:
     after = read_cursor(query.cursor, lambda text: Mark.parse(text, query.sort))
     snapshot = await caller.work.read(
         lambda uow: service.page(uow, caller.actor, query.filter(), query.sort, after=after, limit=query.limit)
     )
-    found = snapshot.state
-    listing = LiveOrderList(
-        items=[OrderBody.of(order) for order in found.orders],
+    found, fields = snapshot.state, query.included()
+    return LiveOrderList(
+        items=[body_of(order, fields) for order in found.orders],
         next=None if found.next is None else encode_cursor(found.next.encode(query.sort)),
         stream=StreamBody.of(snapshot),
     )
-    fields = query.included()
-    return Selected(listing, None if fields is None else {"items": {"__all__": fields}, "next": True, "stream": True})
 
 
 async def history(caller: Caller, which: HistoryOf) -> Listing[ChangeBody]:

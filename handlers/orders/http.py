@@ -67,7 +67,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def page(request: web.Request) -> web.Response:
     found = await commands.page(caller_of(request, signed_in(request)), read_query(request, OrderQuery))
-    return unless_known(request, found.encode(), found.body.stream)
+    return unless_known(request, found.encode(), found.stream)
 
 
 async def export(request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -236,6 +237,14 @@ class OrderPartBody(OrderBody):
     """The `fields` of an order that were asked for, and always `id` and `version`."""
 
     model_config = ConfigDict(json_schema_extra=_some_of)
+
+
+def body_of(order: Order, fields: Set[str] | None) -> OrderBody:
+    """With these fields; None is all."""
+    body = OrderBody.of(order)
+    if fields is None:
+        return body
+    return OrderPartBody.model_construct(**{name: value for name, value in body if name in fields})
 
 
 class ImportLine(PlaceOrderRequest):
