@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import structlog
 
-from handlers.abandoned import log_abandoned
 from handlers.errors import Unavailable
+from handlers.outcomes import tell
 from handlers.ports.domain import Database, UnitOfWork, Wants
 
 log = structlog.get_logger(__name__)
@@ -37,17 +37,7 @@ Command = Callable[[UnitOfWork], Awaitable[Any]]
 class _Job:
     command: Command
     wants: Wants
-    outcome: asyncio.Future[Any]
-
-    def end(self, outcome: object) -> None:
-        """With what it returned or raised."""
-        error = outcome if isinstance(outcome, Exception) else None
-        if self.outcome.done():  # given up by who waited for it
-            log_abandoned("write", error)
-        elif error is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(outcome)
+    waiting: asyncio.Future[Any]
 
 
 class Together:
@@ -64,8 +54,8 @@ class Together:
     async def run(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
         """Raises what `command` raises, which then has done nothing, and Unavailable as a transaction does."""
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(_Job(command, wants, outcome))
+        waiting: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(_Job(command, wants, waiting))
         self.size += 1
         # One that has ended may still be there, and would not see this.
         if sum(not task.done() for task in self._serving) < AT_ONCE:
@@ -74,9 +64,9 @@ class Together:
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
         try:
-            return await outcome
+            return await waiting
         finally:
-            del outcome  # what it raises holds this frame: a cycle, which only the garbage collector could free
+            del waiting  # what it raises holds this frame: a cycle, which only the garbage collector could free
 
     async def settle(self) -> None:
         """Return when nothing is being done any more."""
@@ -127,7 +117,7 @@ class Together:
 
     def _end(self, job: _Job, outcome: object) -> None:
         self.size -= 1
-        job.end(outcome)
+        tell(job.waiting, "write", outcome)
 
 
 async def _attempt(command: Command, unit: AbstractAsyncContextManager[UnitOfWork]) -> object:

@@ -13,8 +13,8 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from handlers import timing
-from handlers.abandoned import log_abandoned
 from handlers.errors import Unavailable
+from handlers.outcomes import tell
 from handlers.ports.domain import Database, UnitOfWork, Wants
 from handlers.together import Together
 
@@ -101,20 +101,25 @@ class Work:
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str, running: set[asyncio.Task[Any]]) -> T:
         if len(running) + self._together.size >= self._limit:
             raise Unavailable
-        task = asyncio.create_task(work(), name=kind)
+        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(_run(work, waiting, kind), name=kind)
         running.add(task)
         task.add_done_callback(running.discard)
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_outcome)
-            raise
+            return await waiting
         finally:
-            del task  # what it raised holds this frame: a cycle, which only the garbage collector could free
+            del waiting  # what it raises holds this frame: a cycle, which only the garbage collector could free
 
 
-def _log_outcome(task: asyncio.Task[Any]) -> None:
-    if task.cancelled():
-        log.info("abandoned_work_cancelled", kind=task.get_name())
+async def _run(work: Callable[[], Coroutine[None, None, T]], waiting: asyncio.Future[T], kind: str) -> None:
+    """Who waits is told as soon as it is done. By the end of this task it would be two turns of the loop later."""
+    try:
+        outcome = await work()
+    except asyncio.CancelledError:
+        if not waiting.cancel():
+            log.info("abandoned_work_cancelled", kind=kind)
+        raise
+    except Exception as error:  # noqa: BLE001 - it is for who asked
+        tell(waiting, kind, error)
     else:
-        log_abandoned(task.get_name(), task.exception())
+        tell(waiting, kind, outcome)

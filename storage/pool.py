@@ -55,8 +55,10 @@ class Pool:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], options: PoolOptions) -> None:
         self._pool = pool
+        self._name = options.name
         self._acquire_timeout = options.acquire_timeout
         self._deadline = options.deadline
+        self._returns: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connection(self, *, deadline: float | None = None) -> AsyncIterator[PooledConnection]:
@@ -76,11 +78,32 @@ class Pool:
                     _discard(connection)
                     raise
                 finally:
-                    await self._pool.release(connection)
+                    self._give_back(connection)
         except DATABASE_ERRORS as error:
             if (ours := translated(error)) is None:
                 raise
             raise ours from error
+
+    async def close(self) -> None:
+        """Wait for those in use for a while, then cut them off."""
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._pool.close()
+        except DATABASE_ERRORS as error:
+            log.warning("pool_closed_hard", pool=self._name, error=type(error).__name__)
+        await asyncio.gather(*self._returns, return_exceptions=True)
+
+    def _give_back(self, connection: PooledConnection) -> None:
+        # In a task that nobody waits for: in a full loop its three steps would cost who has an answer as many turns.
+        task = asyncio.create_task(self._pool.release(connection), name="give_back")
+        self._returns.add(task)
+        task.add_done_callback(self._given_back)
+
+    def _given_back(self, task: asyncio.Task[None]) -> None:
+        self._returns.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # asyncpg has closed it, and the next use opens another
+            log.warning("connection_not_given_back", pool=self._name, error=type(error).__name__)
 
 
 @asynccontextmanager
@@ -94,14 +117,11 @@ async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None
         reset=_keep_session,
         server_settings=_server_settings(options.name, options.deadline, options.settings),
     )
+    ours = Pool(pool, options)
     try:
-        yield Pool(pool, options)
+        yield ours
     finally:
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await pool.close()
-        except DATABASE_ERRORS as error:
-            log.warning("pool_closed_hard", pool=options.name, error=type(error).__name__)
+        await ours.close()
 
 
 @asynccontextmanager
