@@ -98,6 +98,7 @@ class _Collecting:
         try:
             standing = await self.provider.open(payment)
         except ProviderAway as away:
+            await self.caller.work.write(lambda uow: service.note_untried(uow, payment, self.caller.cause))
             raise Unavailable("The payment provider is away; nothing was collected.") from away
         except Refused as refused:
             await self.caller.work.write(lambda uow: service.note_refused(uow, payment.id, self.caller.cause))

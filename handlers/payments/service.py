@@ -80,6 +80,14 @@ async def note_opened(uow: UnitOfWork, known: Payment, standing: Standing, cause
     return await ledger.save(uow, replace(before, standing=standing), before, cause)
 
 
+async def note_untried(uow: UnitOfWork, known: Payment, cause: Cause) -> None:
+    """The provider could not be told of it, so there was nothing to try a method on: the next try need not wait."""
+    await uow.orders.lock(known.order_id)
+    before = await uow.payments.get(known.id)
+    if before is not None and before.version == known.version:
+        await ledger.save(uow, replace(before, status=PaymentStatus.REQUIRES_METHOD), before, cause)
+
+
 async def note_refused(uow: UnitOfWork, payment_id: UUID, cause: Cause) -> None:
     """The provider will not even open it, so nothing was and nothing will be collected."""
     known = await uow.payments.get(payment_id)

@@ -358,6 +358,24 @@ async def test_what_was_not_collected_for_an_order_that_is_over_by_now_never_is(
     assert await shop.balance() == 0
 
 
+async def test_what_the_provider_was_never_told_of_is_in_the_way_of_no_other_try(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> Standing:
+        raise ProviderAway
+
+    order = await shop.order()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sandbox, "open", away)
+        assert [(await shop.pay(order, "pm_card_visa", key)).status for key in ("a", "b", None)] == [503] * 3
+    assert (await shop.payment(order))["status"] == "requires_payment_method"
+
+    paid = await shop.pay(order, "pm_card_mastercard", "c")
+
+    assert (paid.status, paid.body["status"]) == (200, "succeeded")
+    assert await shop.balance() == 2 * PRICE
+
+
 async def test_a_key_whose_payment_the_provider_refused_may_be_used_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
