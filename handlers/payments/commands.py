@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from handlers.commands import Caller, command
-from handlers.errors import Fault, Invalid, NotPayable, Unavailable
+from handlers.errors import Fault, Invalid, KeyReused, NotPayable, Unavailable
 from handlers.idempotency import Claim, Reply, answer_once, answered
 from handlers.payments import service
 from handlers.payments.model import Payment
@@ -125,7 +125,10 @@ class _Collecting:
             is_owner = await uow.orders.owner_of(after.order_id) == self.caller.actor.account_id
             return Reply(200, OwnPaymentBody.own(after, is_owner=is_owner).encode())
 
-        return await answer_once(uow, self.claim, tell)
+        try:
+            return await answer_once(uow, self.claim, tell)
+        except KeyReused:  # by another request meanwhile; what has come of this one is told all the same
+            return await tell(uow)
 
 
 def _claim(caller: Caller, key: str | None, order_id: UUID, what: str, body: Body) -> Claim | None:

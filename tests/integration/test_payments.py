@@ -340,6 +340,25 @@ async def test_whoever_dies_in_between_the_same_key_goes_on_with_the_same_try(
     assert (await shop.pay(order, "pm_card_visa", key="a")).raw == paid.raw
 
 
+async def test_who_has_paid_is_told_so_though_another_request_has_taken_the_key_meanwhile(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, other = await shop.order(1), await shop.order(1)
+    confirm = Sandbox.confirm
+
+    async def slowly(provider: Sandbox, payment: Payment, method: str, return_url: str | None) -> Standing:
+        if str(payment.order_id) == order:
+            assert (await shop.pay(other, "pm_card_visa", key="a")).status == 200
+        return await confirm(provider, payment, method, return_url)
+
+    monkeypatch.setattr(Sandbox, "confirm", slowly)
+    paid = await shop.pay(order, "pm_card_visa", key="a")
+
+    assert (paid.status, paid.body["status"], paid.body["order_id"]) == (200, "succeeded", order)
+    assert await shop.balance() == 2 * PRICE
+    assert (await shop.pay(order, "pm_card_visa", key="a")).code == "idempotency_key_reused"
+
+
 async def test_what_was_not_collected_for_an_order_that_is_over_by_now_never_is(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
