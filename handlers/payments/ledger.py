@@ -31,9 +31,9 @@ def new_payment(order: Order, provider: str, cause: Cause) -> Payment:
     )
 
 
-async def collect_by_hand(uow: UnitOfWork, order: Order, cause: Cause) -> Payment:
-    """Note that staff have collected the total, or that there was nothing to collect."""
-    payment = new_payment(order, BY_HAND, cause)
+async def collect_by_hand(uow: UnitOfWork, order: Order, cause: Cause, key: str | None = None) -> Payment:
+    """Note that staff have collected the total, or that there was nothing to collect, as a request with `key` found."""
+    payment = replace(new_payment(order, BY_HAND, cause), attempt_key=key)
     await add(uow, payment, cause)
     return payment
 

@@ -55,7 +55,7 @@ async def begin(
         raise NotPayable(f"An order that is {order.status} is not to be paid for.")
     if order.total == 0:
         await orders.change(uow, order, Action.PAY, By.PROVIDER, cause)
-        return await ledger.collect_by_hand(uow, order, cause)
+        return await ledger.collect_by_hand(uow, order, cause, key)
     is_new = current is None or current.status is PaymentStatus.CANCELLED or current.provider != provider
     payment = ledger.new_payment(order, provider, cause) if current is None or is_new else current
     if payment.status is PaymentStatus.PROCESSING:

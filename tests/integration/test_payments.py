@@ -289,6 +289,24 @@ async def test_what_costs_nothing_is_paid_without_a_provider(shop: Shop) -> None
     assert await shop.fetch("SELECT reference FROM sandbox_payments") == []
 
 
+async def test_who_asks_again_with_the_key_is_told_that_nothing_was_to_pay(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = await shop.rest.a_product(price=0)
+    order = (await shop.rest.place(shop.customer, free)).body["id"]
+
+    async def die(*_: object) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as dying:
+        dying.setattr("handlers.payments.commands.answer_once", die)  # it is paid, and nobody has said so
+        assert (await shop.pay(order, None, key="a")).status == 503
+    again = await shop.pay(order, None, key="a")
+
+    assert (again.status, again.body["status"]) == (200, "succeeded")
+    assert (await shop.pay(order, None, key="b")).code == "not_payable"
+
+
 async def test_a_payment_made_ready_can_be_gone_on_with_in_the_client_and_is_shown_to_its_customer_alone(
     shop: Shop,
 ) -> None:
