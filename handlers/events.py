@@ -40,6 +40,7 @@ class OwnType(StrEnum):
     ORDER_PAYMENT_FAILED = "order.payment_failed"
     ORDER_RETURNED = "order.returned"
     ORDER_REFUNDED = "order.refunded"
+    ORDER_REFUND_FAILED = "order.refund_failed"
     ORDER_EDITED = "order.edited"
     PAYMENT_CHANGED = "payment.changed"
     ORDERS_COUNTED = "orders.counted"

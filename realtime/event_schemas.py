@@ -36,6 +36,7 @@ DATA: Final[Mapping[OwnType, type[Body]]] = {
     OwnType.ORDER_PAYMENT_FAILED: OrderBody,
     OwnType.ORDER_RETURNED: OrderBody,
     OwnType.ORDER_REFUNDED: OrderBody,
+    OwnType.ORDER_REFUND_FAILED: OrderBody,
     OwnType.ORDER_EDITED: OrderBody,
     OwnType.PAYMENT_CHANGED: PaymentBody,
     OwnType.ORDERS_COUNTED: OrderStatsBody,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import aiohttp
 import orjson
@@ -125,9 +126,9 @@ class StripeProvider:
 
         reference = _reference(payment)
         # Not by its idempotency key alone: that repeats the first answer, and is forgotten after a while.
-        known = await self._known_refund(reference, refund)
-        if known is not None:
-            return known
+        known = await self._known_refunds(reference)
+        if str(refund.id) in known:
+            return known[str(refund.id)]
         try:
             with _answering():
                 made = await self._refunds.create_async(
@@ -140,6 +141,10 @@ class StripeProvider:
             log.warning("refund_refused", reference=reference, refund=str(refund.id), code=refused.code)
             return RefundStatus.FAILED
         return _refund_status(made.status)
+
+    async def refunds(self, payment: Payment) -> Mapping[UUID, RefundStatus]:
+        known = await self._known_refunds(_reference(payment))
+        return {each.id: known[str(each.id)] for each in payment.refunds if str(each.id) in known}
 
     def notice(self, body: bytes, signature: str) -> str | None:
         import stripe
@@ -166,19 +171,21 @@ class StripeProvider:
         except stripe.InvalidRequestError as unknown:
             raise _unknown_to_stripe(reference) from unknown
 
-    async def _known_refund(self, reference: str, refund: Refund) -> RefundStatus | None:
+    async def _known_refunds(self, reference: str) -> Mapping[str, RefundStatus]:
+        """By our ids, for those that we have asked for; of two with one id the newer."""
         import stripe
 
+        known: dict[str, RefundStatus] = {}
         try:
             with _answering():
                 listed = await self._refunds.list_async({"payment_intent": reference, "limit": 100})
                 async for each in listed.auto_paging_iter():
                     metadata = {} if each.metadata is None else each.metadata.to_dict()
-                    if metadata.get(_REFUND) == str(refund.id):
-                        return _refund_status(each.status)
+                    if _REFUND in metadata:
+                        known.setdefault(metadata[_REFUND], _refund_status(each.status))
         except stripe.InvalidRequestError as unknown:
             raise _unknown_to_stripe(reference) from unknown
-        return None
+        return known
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import orjson
 import structlog
@@ -135,6 +136,11 @@ class Sandbox:
         async with self._transaction() as connection:
             is_done = await connection.fetchval(SQL["give_back"], str(refund.id), payment.id, refund.amount)
         return RefundStatus.SUCCEEDED if is_done else RefundStatus.FAILED
+
+    async def refunds(self, payment: Payment) -> Mapping[UUID, RefundStatus]:
+        async with self._transaction() as connection:
+            made = {row["id"] for row in await connection.fetch(SQL["given_back"], payment.id)}
+        return {each.id: RefundStatus.SUCCEEDED for each in payment.refunds if str(each.id) in made}
 
     def notice(self, body: bytes, signature: str) -> str | None:
         at, _, given = signature.removeprefix("t=").partition(",v1=")

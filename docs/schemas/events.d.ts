@@ -201,7 +201,7 @@ export type OrderEvent = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
+  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.refund_failed" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */
@@ -219,7 +219,7 @@ export type OrderPublication = {
   /** With source it identifies the event: drop what you have had; at most 255 bytes */
   id: string;
   source: "/orderwire";
-  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.edited";
+  type: "order.drafted" | "order.created" | "order.paid" | "order.packed" | "order.shipped" | "order.delivered" | "order.cancelled" | "order.expired" | "order.payment_failed" | "order.returned" | "order.refunded" | "order.refund_failed" | "order.edited";
   /** The id of what it happened to; events of one subject are in order */
   subject: string;
   /** When it happened */

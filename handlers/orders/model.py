@@ -30,8 +30,8 @@ class Status(StrEnum):
 
 
 class Action(StrEnum):
-    """What happens to an order. Drafting or placing makes it, editing changes what is in it; each of the others moves
-    it from one status to another, as placing does with a draft."""
+    """What happens to an order. Drafting or placing makes it, editing changes what is in it, a refund that failed at
+    most what was given back; each of the others moves it from one status to another, as placing does with a draft."""
 
     DRAFT = "draft"
     PLACE = "place"
@@ -44,6 +44,7 @@ class Action(StrEnum):
     EXPIRE = "expire"
     RETURN = "return"
     REFUND = "refund"
+    REFUND_FAILED = "refund_failed"
     EDIT = "edit"
 
 
@@ -250,6 +251,11 @@ class Order:
             updated_at=now,
             refunded=refunded,
         )
+
+    def not_given_back(self, amount: int, now: datetime) -> Order:
+        """This order once a refund has failed, with which so much had been given back. The status stays: its pieces may
+        be somebody else's by now."""
+        return replace(self, version=self.version + 1, updated_at=now, refunded=self.refunded - amount)
 
 
 Doer: TypeAlias = Actor | Literal[By.TIME, By.PROVIDER]

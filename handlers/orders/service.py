@@ -216,9 +216,18 @@ async def change(uow: UnitOfWork, before: Order, action: Action, doer: Doer, cau
     return await _save(uow, before, order, action, doer, cause)
 
 
-async def note_refund(uow: UnitOfWork, before: Order, amount: int, doer: Doer, cause: Cause) -> None:
-    """So much of what was paid for a locked order was given back."""
-    await _save(uow, before, before.given_back(amount, cause.now), Action.REFUND, doer, cause)
+async def note_refund(uow: UnitOfWork, before: Order, amount: int, doer: Doer, cause: Cause) -> Order:
+    """So much of what was paid for a locked order was given back. Returns the order as it is then."""
+    order = before.given_back(amount, cause.now)
+    await _save(uow, before, order, Action.REFUND, doer, cause)
+    return order
+
+
+async def note_failed_refund(uow: UnitOfWork, before: Order, amount: int, cause: Cause) -> None:
+    """A refund has failed for a locked order: so much that was given back has come back to the provider."""
+    order = before.not_given_back(amount, cause.now)
+    await uow.orders.save(order, Change.of(order, Action.REFUND_FAILED, By.PROVIDER))
+    await _tell(uow, OwnType.ORDER_REFUND_FAILED, order, cause)
 
 
 async def _save(uow: UnitOfWork, before: Order, order: Order, action: Action, doer: Doer, cause: Cause) -> OrderBody:

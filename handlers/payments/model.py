@@ -69,6 +69,12 @@ class Refund:
     requested_by: UUID | None
     created_at: datetime
 
+    def told(self, status: RefundStatus) -> Refund:
+        """This refund once the provider has told what became of it. What was given back may come back, for it could not
+        be brought to its end; what has failed stays so."""
+        is_news = self.status is RefundStatus.PENDING or status is RefundStatus.FAILED
+        return replace(self, status=status) if is_news else self
+
 
 @dataclass(frozen=True, slots=True)
 class Payment:
@@ -105,6 +111,10 @@ class Payment:
     def pending_refunds(self) -> tuple[Refund, ...]:
         return tuple(each for each in self.refunds if each.status is RefundStatus.PENDING)
 
+    @property
+    def failed_refunds(self) -> tuple[Refund, ...]:
+        return tuple(each for each in self.refunds if each.status is RefundStatus.FAILED)
+
     def at(self, standing: Standing) -> Payment:
         """This payment once the provider has told how it stands."""
         return replace(self, standing=standing, status=standing.status)
@@ -115,10 +125,7 @@ class Payment:
         after = self
         if standing is not None and not self.status.is_settled:
             after = after.at(standing)
-        known = tuple(
-            replace(each, status=refunds.get(each.id, each.status)) if each.status is RefundStatus.PENDING else each
-            for each in self.refunds
-        )
+        known = tuple(each.told(refunds.get(each.id, each.status)) for each in self.refunds)
         return replace(after, refunds=known).changed_from(self, now)
 
     def changed_from(self, before: Payment, now: datetime) -> Payment:

@@ -134,8 +134,11 @@ async def learn(
             await ledger.give_back(uow, after, after.refundable, RefundReason.PAID_TOO_LATE, None, cause)
     elif is_wanted and _is_newly_declined(before, after):
         await orders.change(uow, order, Action.DECLINE, By.PROVIDER, cause)
-    if done := _newly_given_back(before, after):
-        await orders.note_refund(uow, order, done, By.PROVIDER, cause)
+    if done := _newly(before, after, RefundStatus.PENDING, RefundStatus.SUCCEEDED):
+        order = await orders.note_refund(uow, order, done, By.PROVIDER, cause)
+    if len(after.failed_refunds) > len(before.failed_refunds):
+        lost = _newly(before, after, RefundStatus.SUCCEEDED, RefundStatus.FAILED)
+        await orders.note_failed_refund(uow, order, lost, cause)
     return await uow.payments.get(known.id)
 
 
@@ -188,7 +191,7 @@ def _is_newly_declined(before: Payment, after: Payment) -> bool:
     return decline is not None and (known is None or known.attempt != decline.attempt)
 
 
-def _newly_given_back(before: Payment, after: Payment) -> int:
-    """Of what the order was paid with."""
-    pending = {each.id for each in before.pending_refunds if each.reason is not RefundReason.PAID_TOO_LATE}
-    return sum(each.amount for each in after.refunds if each.id in pending and each.status is RefundStatus.SUCCEEDED)
+def _newly(before: Payment, after: Payment, was: RefundStatus, now: RefundStatus) -> int:
+    """How much of what the order was paid with is in refunds that were so and are so now."""
+    some = {each.id for each in before.refunds if each.status is was and each.reason is not RefundReason.PAID_TOO_LATE}
+    return sum(each.amount for each in after.refunds if each.id in some and each.status is now)

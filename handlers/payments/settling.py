@@ -87,4 +87,6 @@ async def _ask(
             standing = await provider.cancel(payment.at(standing))
     if payment.status is not PaymentStatus.SUCCEEDED:
         return standing, {}
-    return standing, {each.id: await provider.refund(payment, each) for each in payment.pending_refunds}
+    known = await provider.refunds(payment) if payment.refunds else {}
+    made = {each.id: await provider.refund(payment, each) for each in payment.pending_refunds if each.id not in known}
+    return standing, {**known, **made}

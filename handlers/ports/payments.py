@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+from uuid import UUID
 
 from handlers.payments.model import Payment, Refund, RefundStatus, Standing
 
@@ -49,6 +51,10 @@ class PaymentProvider(Protocol):
 
     async def refund(self, payment: Payment, refund: Refund) -> RefundStatus:
         """Give back. Again for the same refund: how that stands."""
+        ...
+
+    async def refunds(self, payment: Payment) -> Mapping[UUID, RefundStatus]:
+        """How those of the payment's refunds stand that it knows of; nothing is given back."""
         ...
 
     def notice(self, body: bytes, signature: str) -> str | None:

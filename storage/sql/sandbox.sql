@@ -76,6 +76,13 @@ WITH known AS (
 )
 SELECT EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM made);
 
+-- name: given_back
+-- What was given back of a payment of ours.
+SELECT m.id
+FROM sandbox_movements AS m
+JOIN sandbox_payments AS p ON p.reference = m.reference
+WHERE p.payment_id = $1 AND m.amount < 0;
+
 -- name: take_notice
 -- A payment to tell of; it is told again after ten seconds, unless that was heard.
 UPDATE sandbox_payments

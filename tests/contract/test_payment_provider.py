@@ -193,6 +193,18 @@ async def test_a_refund_is_made_once_and_no_more_than_was_collected_goes_back(ba
     assert await bank.balance(payment) == 0
 
 
+async def test_of_the_refunds_that_were_made_it_is_told_how_they_stand_and_nothing_is_given_back(bank: Bank) -> None:
+    payment, _ = await tried(bank, await opened(bank), bank.good)
+    made, other = a_refund(1000), a_refund(500)
+    payment = replace(payment, refunds=(made, other))
+    assert await bank.provider.refunds(payment) == {}
+
+    await bank.provider.refund(payment, made)
+
+    assert await bank.provider.refunds(payment) == {made.id: RefundStatus.SUCCEEDED}
+    assert await bank.balance(payment) == AMOUNT - 1000
+
+
 async def test_a_method_that_nobody_knows_is_not_tried(bank: Bank) -> None:
     payment = await opened(bank)
     with pytest.raises(Refused):

@@ -20,7 +20,7 @@ from handlers.errors import Unavailable
 from handlers.events import Cause
 from handlers.orders import service as orders
 from handlers.payments import notices
-from handlers.payments.model import Payment, Standing
+from handlers.payments.model import Payment, RefundStatus, Standing
 from handlers.payments.settling import Settling
 from handlers.ports.payments import ForgedNotice, ProviderAway, Refused
 from handlers.products.model import Product
@@ -256,6 +256,34 @@ async def test_a_cancelled_order_gives_its_money_back_and_a_returned_one_its_pie
     await shop.settle()
     assert await shop.seen(returned) == ("refunded", 2 * PRICE)
     assert (await shop.balance(), await shop.stock()) == (0, STOCK)
+
+
+@pytest.mark.parametrize("reason", ["requested", "order_cancelled", "paid_too_late"])
+async def test_staff_hear_of_each_refund_that_fails(shop: Shop, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    async def refuse(*_: object) -> RefundStatus:
+        return RefundStatus.FAILED
+
+    monkeypatch.setattr(Sandbox, "refund", refuse)
+    order = await shop.order()
+    if reason == "paid_too_late":
+        await shop.pay(order, "pm_usBankAccount_success")
+        await shop.act(order, "cancel")
+        await shop.fetch("UPDATE sandbox_payments SET settles_at = now()")
+        await shop.provider._decide()
+        await shop.settle()
+    else:
+        await shop.pay(order, "pm_card_visa")
+        await (shop.refund(order) if reason == "requested" else shop.act(order, "cancel"))
+    await shop.settle()
+    await shop.settle()  # which learns nothing new
+
+    assert await shop.seen(order) == ("paid" if reason == "requested" else "cancelled", 0)
+    [refund] = (await shop.payment(order))["refunds"]
+    assert (refund["reason"], refund["status"]) == (reason, "failed")
+    assert (await shop.told()).count("order.refund_failed") == 1
+    history = (await shop.rest.call("GET", f"/api/v1/orders/{order}/history", shop.customer)).body["items"]
+    assert (history[-1]["action"], history[-1]["by"]) == ("refund_failed", "provider")
+    assert (await shop.refund(order)).body["amount"] == 2 * PRICE  # it may be tried anew
 
 
 async def test_what_was_shipped_and_refunded_has_not_come_back(shop: Shop) -> None:

@@ -106,6 +106,36 @@ async def test_an_order_is_paid_and_refunded(shop: Shop) -> None:
     assert (read["status"], shop.stripe.balance(shop.intent)) == ("cancelled", 0)
 
 
+async def test_a_refund_that_fails_weeks_later_is_told_of_and_can_be_made_anew(shop: Shop) -> None:
+    order = await shop.order()
+    await shop.pay(order, stripe.GOOD)
+    await shop.call("POST", f"orders/{order}/refunds", {"amount": 200})
+    await shop.until(order, lambda read: read["refunded"] == 200)
+    await shop.call("POST", f"orders/{order}/refunds", {})
+    await shop.until(order, lambda read: read["status"] == "refunded")
+
+    failed = shop.stripe.send_back(shop.intent)
+    assert set(await asyncio.gather(*(shop.hook(failed) for _ in range(3)))) == {200}
+
+    _, read = await shop.call("GET", f"orders/{order}")
+    assert (read["status"], read["refunded"], shop.stripe.balance(shop.intent)) == ("refunded", 200, PRICE - 200)
+    _, payment = await shop.call("GET", f"orders/{order}/payment")
+    assert [(each["amount"], each["status"]) for each in payment["refunds"]] == [
+        (200, "succeeded"),
+        (PRICE - 200, "failed"),
+    ]
+    _, history = await shop.call("GET", f"orders/{order}/history")
+    assert [each["action"] for each in history["items"]] == ["place", "pay", "refund", "refund", "refund_failed"]
+    _, found = await shop.call("GET", f"products/{PRODUCT}")
+    assert found["stock"] == 9  # the pieces came back with the refund, once
+
+    assert (await shop.call("POST", f"orders/{order}/refunds", {}))[1]["amount"] == PRICE - 200
+    read = await shop.until(order, lambda read: read["refunded"] == PRICE)
+    assert (read["status"], shop.stripe.balance(shop.intent)) == ("refunded", 0)
+    await shop.hook(failed)
+    assert (await shop.call("GET", f"orders/{order}"))[1]["version"] == read["version"]
+
+
 async def test_what_is_confirmed_in_the_client_is_heard_of_by_webhook_late_twice_and_in_any_order(shop: Shop) -> None:
     order = await shop.order()
     _, ready = await shop.pay(order, None)

@@ -60,8 +60,18 @@ class Stripe:
 
     def balance(self, intent: str) -> int:
         """What came, less what went back."""
-        given: int = sum(each["amount"] for each in self.refunds.values() if each["payment_intent"] == intent)
+        given: int = sum(
+            each["amount"]
+            for each in self.refunds.values()
+            if each["payment_intent"] == intent and each["status"] != "failed"
+        )
         return sum(self.charges.get(intent, ())) - given
+
+    def send_back(self, intent_id: str) -> Node:
+        """As the bank to which the last refund went; returns that, as a webhook tells of it."""
+        refund = [each for each in self.refunds.values() if each["payment_intent"] == intent_id][-1]
+        refund["status"] = "failed"
+        return refund
 
     def authenticate(self, intent_id: str, *, is_authentic: bool) -> None:
         """As the customer whose bank asks something."""

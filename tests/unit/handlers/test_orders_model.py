@@ -69,12 +69,13 @@ def test_every_other_action_is_refused(status: Status, action: Action) -> None:
         replace(ORDER, status=status).after(action, NOW)
 
 
-def test_each_action_but_drafting_and_editing_is_a_transition_with_an_event_of_its_own() -> None:
-    assert set(TRANSITIONS) == set(Action) - {Action.DRAFT, Action.EDIT}
+def test_each_action_that_changes_the_status_is_a_transition_with_an_event_of_its_own() -> None:
+    assert set(TRANSITIONS) == set(Action) - {Action.DRAFT, Action.EDIT, Action.REFUND_FAILED}
     events = {kind for kind in OwnType if kind.startswith("order.")}
     assert {transition.event for transition in TRANSITIONS.values()} == events - {
         OwnType.ORDER_DRAFTED,
         OwnType.ORDER_EDITED,
+        OwnType.ORDER_REFUND_FAILED,
     }
 
 
@@ -86,6 +87,7 @@ def test_people_ask_for_every_action_that_is_not_left_to_time_or_the_provider_an
         Action.EXPIRE,
         Action.DECLINE,
         Action.REFUND,
+        Action.REFUND_FAILED,
     }
 
 
@@ -99,6 +101,16 @@ def test_an_order_is_refunded_once_all_of_it_is_given_back_unless_it_was_over(st
     assert (part.status, part.refunded, part.version) == (status, 100, 3)
     end = Status.CANCELLED if status is Status.CANCELLED else Status.REFUNDED
     assert (whole.status, whole.refunded, whole.version) == (end, ORDER.total, 4)
+
+
+def test_a_refunded_order_stays_so_when_a_part_of_the_money_comes_back_and_again_when_it_is_given_back_anew() -> None:
+    whole = replace(ORDER, status=Status.PAID, version=2).given_back(ORDER.total, NOW)
+
+    part = whole.not_given_back(100, NOW)
+    again = part.given_back(100, NOW)
+
+    assert (part.status, part.refunded, part.version) == (Status.REFUNDED, ORDER.total - 100, 4)
+    assert (again.status, again.refunded, again.version) == (Status.REFUNDED, ORDER.total, 5)
 
 
 def test_the_total_is_the_sum_over_the_lines() -> None:
