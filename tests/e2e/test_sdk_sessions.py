@@ -156,6 +156,21 @@ async def test_tokens_are_renewed_before_they_end(channels: Orderwire, backend: 
         assert (await one.heard()).data == "still here"
 
 
+async def test_a_backend_whose_clock_is_ahead_locks_nobody_out(
+    channels: Orderwire, backend: Backend, talk: Talk
+) -> None:
+    user, room = str(uuid4()), f"$room:{uuid4()}"
+    too_early = int(time.time()) + 600
+    ticket = backend_token(sub=user, channel=room, nbf=too_early)
+    async with talk(
+        channels.websocket_url, backend_token(sub=user, nbf=too_early), renewed=backend_token(sub=user)
+    ) as one:
+        await one.told("renewed")
+        await one.subscribe(room, ticket, renewed=backend_token(sub=user, channel=room))
+        await backend.publish(room, "come in")
+        assert (await one.heard()).data == "come in"
+
+
 async def test_a_backend_lets_a_user_in_and_puts_it_out(channels: Orderwire, backend: Backend, talk: Talk) -> None:
     user, channel = str(uuid4()), "closed:door"
     async with talk(channels.websocket_url, backend_token(sub=user)) as one:
