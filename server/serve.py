@@ -23,6 +23,7 @@ from storage.postgres import open_postgres
 
 log = structlog.get_logger(__name__)
 
+_LINE_BYTES = 8190  # of an address without them
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
 _CANCEL_AGAIN = 0.5  # seconds
 
@@ -104,6 +105,8 @@ async def _listen(
         access_log=None,
         auto_decompress=False,  # compressed bodies are refused, and not looked into before
         keepalive_timeout=settings.server.keepalive_timeout,
+        # The first commands of an event stream are in its address, where a byte takes up to three.
+        max_line_size=_LINE_BYTES + 3 * settings.client.message_size_limit,
         shutdown_timeout=_LAST_REPLIES,
     )
     await runner.setup()

@@ -80,6 +80,15 @@ async def test_who_was_cut_off_is_given_what_it_missed(
         assert [(said.data, said.offset) for said in [await one.heard() for _ in range(3)]] == [(2, 2), (3, 3), (4, 4)]
 
 
+async def test_who_hears_many_channels_comes_back_to_them(line: Proxy, backend: Backend, talk: Talk) -> None:
+    rooms = {f"room:{uuid4()}" for _ in range(90)}
+    async with talk(line.websocket_url, backend_token(sub=str(uuid4()), channels=sorted(rooms))) as one:
+        assert rooms <= {(await one.subscribed())[0] for _ in range(91)}
+        async with cut(line):
+            pass
+        assert rooms <= {name for name, recovered in [await one.subscribed() for _ in range(91)] if recovered}
+
+
 async def test_who_cannot_be_given_it_is_told(
     line: Proxy, customer_there: Person, backend: Backend, talk: Talk
 ) -> None:
