@@ -77,9 +77,10 @@ export class OrdersView {
     const row = this.#row(order);
     if (known) {
       clearTimeout(known.timer);
-      const hadFocus = known.row.contains(document.activeElement);
+      const focused = document.activeElement;
+      const hadFocus = known.row.contains(focused);
       known.row.replaceWith(row);
-      if (hadFocus) row.querySelector("button")?.focus();
+      if (hadFocus && focused instanceof HTMLElement) focusOn(row, focused.dataset.action);
     } else {
       this.#insert(row, order.number);
     }
@@ -126,9 +127,10 @@ export class OrdersView {
     const time = element("time", { datetime: order.updated_at, title: fullMoment(when) }, clock(when));
     const buttons = this.#actions(order).map((action) => this.#button(order, action));
     const data = { "data-id": order.id, "data-number": `${order.number}`, "data-version": `${order.version}` };
+    const attributes = { role: "row", tabindex: "-1", ...data };
     return element(
       "tr",
-      { role: "row", ...data },
+      attributes,
       element("th", { role: "rowheader", scope: "row", class: "number" }, `#${order.number}`),
       cell("status", status),
       cell("items", element("span", { title: itemList(order.items) }, itemSummary(order.items))),
@@ -161,14 +163,15 @@ export class OrdersView {
 
   /** @param {HTMLButtonElement} button @param {() => Promise<void>} work */
   async #guard(button, work) {
-    button.disabled = true;
+    if (button.ariaDisabled) return;
+    button.ariaDisabled = "true"; // `disabled` would take the focus away
     showProblem(this.#problem, null);
     try {
       await work();
     } catch (error) {
       showProblem(this.#problem, error);
     } finally {
-      button.disabled = false;
+      button.ariaDisabled = null;
     }
   }
 }
@@ -176,6 +179,15 @@ export class OrdersView {
 /** @param {string} name @param {...(Node | string)} content */
 function cell(name, ...content) {
   return element("td", { role: "cell", class: name }, ...content);
+}
+
+/**
+ * On the action that had the focus; where it is gone, on the row, so that nobody presses another one by mistake.
+ * @param {HTMLTableRowElement} row @param {string | undefined} action
+ */
+function focusOn(row, action) {
+  const buttons = [...row.querySelectorAll("button")];
+  (buttons.find((button) => button.dataset.action === action) ?? row).focus();
 }
 
 /** What cannot be undone asks for a second click. @param {HTMLButtonElement} button @param {() => void} run */

@@ -59,6 +59,38 @@ async def test_cancelling_asks_twice(browser: Browser, served: Orderwire, custom
         await dashboard.shows(order, "cancelled")
 
 
+async def test_the_focus_never_moves_to_another_action(
+    browser: Browser, served: Orderwire, customer: Person, staff: Person
+) -> None:
+    [order] = await customer.place_some(1)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("staff")
+        row = dashboard.row(order)
+        await row.locator("[data-action=cancel]").focus()
+
+        await staff.act(order, "pay")
+        await dashboard.shows(order, "paid")
+        await expect(row.locator("[data-action=cancel]")).to_be_focused()
+
+        await staff.act(order, "pack")
+        await staff.act(order, "ship")
+        await dashboard.shows(order, "shipped")
+        await expect(row).to_be_focused()
+
+
+async def test_who_uses_the_keyboard_stays_on_the_order(browser: Browser, served: Orderwire, customer: Person) -> None:
+    [order] = await customer.place_some(1)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("staff")
+        await dashboard.row(order).locator("[data-action=pay]").press("Enter")
+        await dashboard.shows(order, "paid")
+        await dashboard.page.keyboard.press("Tab")
+        await expect(dashboard.row(order).locator("[data-action=pack]")).to_be_focused()
+        await dashboard.page.keyboard.press("Enter")
+        await dashboard.shows(order, "packed")
+        await expect(dashboard.row(order)).to_be_focused()
+
+
 async def test_a_customer_sees_own_orders_only(
     browser: Browser, served: Orderwire, staff: Person, customer: Person
 ) -> None:
