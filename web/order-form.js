@@ -45,6 +45,9 @@ export class OrderForm {
     };
     this.#form.onreset = () => queueMicrotask(() => this.#changed());
     this.#search.oninput = () => this.#filter();
+    this.#search.onkeydown = (event) => {
+      if (event.key === "Enter") event.preventDefault(); // who looks for something more has not ordered yet
+    };
     this.#say(null);
     this.#changed();
   }

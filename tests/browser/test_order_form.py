@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import orjson
 from playwright.async_api import Browser, Locator, Route, expect
 
 from tests.browser.dashboard import Dashboard, open_dashboard
@@ -122,6 +123,20 @@ async def test_while_an_order_is_being_placed_it_cannot_be_placed_again(
         heard.set()
         await expect(dashboard.page.locator("#order-done")).to_contain_text("is placed")
         assert is_disabled
+
+
+async def test_looking_for_a_product_places_no_order(browser: Browser, served: Orderwire, staff: Person) -> None:
+    product = await a_product(staff, "ZZZ")
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("customer")
+        await row_of(dashboard, product).locator("input").fill("1")
+        await dashboard.page.locator("#product-search").fill("something more")
+        async with dashboard.page.expect_request("**/api/v1/orders") as asked:
+            await dashboard.page.locator("#product-search").press("Enter")
+            await row_of(dashboard, product).locator("input").fill("2")
+            await row_of(dashboard, product).locator("input").press("Enter")
+        placed = orjson.loads((await asked.value).post_data_buffer or b"")
+        assert [item["quantity"] for item in placed["items"]] == [2]
 
 
 MISSED_WHILE_REST_WAS_AWAY = """async () => {
