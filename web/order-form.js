@@ -63,6 +63,7 @@ export class OrderForm {
 
   /** Those for sale, with prices and stock as they are now; what was picked stays picked. @param {Product[]} products */
   show(products) {
+    if (this.#choices.length === 0) this.#say(null); // what could not be loaded is here now
     const known = new Map(this.#choices.map((choice) => [choice.product.id, choice]));
     this.#choices = products
       .filter((product) => product.for_sale)

@@ -139,6 +139,25 @@ async def test_looking_for_a_product_places_no_order(browser: Browser, served: O
         assert [item["quantity"] for item in placed["items"]] == [2]
 
 
+async def test_what_could_not_be_loaded_is_not_said_any_more_once_it_is_there(
+    browser: Browser, served: Orderwire
+) -> None:
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        problem, is_refused = dashboard.page.locator("#order-problem"), asyncio.Event()
+
+        async def refuse_first(route: Route) -> None:
+            if is_refused.is_set():
+                await expect(problem).to_be_visible()
+                return await route.continue_()
+            is_refused.set()
+            return await route.abort()
+
+        await dashboard.page.route("**/api/v1/products?*", refuse_first)
+        await dashboard.sign_in("customer")
+        await expect(dashboard.page.locator("#products li").first).to_be_visible()
+        await expect(problem).to_be_hidden()
+
+
 MISSED_WHILE_REST_WAS_AWAY = """async () => {
   const { Catalogue } = await import("/catalogue.js");
   const at = (offset) => ({ channel: "products:all", offset, epoch: "e" });
