@@ -129,7 +129,7 @@ export class Api {
       } catch (error) {
         if (!isWorthRetrying(error) || attempt + 1 === PLACE_TRIES) throw error;
         const told = error instanceof Problem ? error.retryAfter : null;
-        await pause(told === null ? fullJitter(attempt) : told * 1000);
+        await pause(told === null ? fullJitter(attempt) : told * 1000, this.#leaving.signal);
       }
     }
   }

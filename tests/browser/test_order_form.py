@@ -158,6 +158,25 @@ async def test_what_could_not_be_loaded_is_not_said_any_more_once_it_is_there(
         await expect(problem).to_be_hidden()
 
 
+async def test_what_one_session_picked_never_shows_in_the_next(
+    browser: Browser, served: Orderwire, staff: Person
+) -> None:
+    product = await a_product(staff, "ZZZ")
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        page = dashboard.page
+        await dashboard.sign_in("customer")
+        busy = {"status": 503, "content_type": "application/problem+json", "body": '{"retryable": true}'}
+        await page.route("**/api/v1/orders", lambda route: route.fulfill(**busy, headers={"Retry-After": "2"}))
+        await row_of(dashboard, product).locator("input").fill("1")
+        async with page.expect_response("**/api/v1/orders"):
+            await page.get_by_role("button", name="Place order", exact=True).click()
+        await page.get_by_role("button", name="Sign out").click()
+        await dashboard.sign_in("staff")
+        await asyncio.sleep(2.5)  # longer than the first session was told to wait
+        await expect(page.locator("#order-total")).to_have_text("Nothing picked")
+        await expect(page.locator("#order-submit")).to_be_disabled()
+
+
 MISSED_WHILE_REST_WAS_AWAY = """async () => {
   const { Catalogue } = await import("/catalogue.js");
   const at = (offset) => ({ channel: "products:all", offset, epoch: "e" });
