@@ -106,10 +106,11 @@ class Roster:
 class Ticket:
     """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped.
 
-    `wants_latest`: not what was missed is wanted but the latest publication, whatever came before it.
+    `latest_within`: not what was missed is wanted but the latest publication, whatever came before it, if it is not
+    older than so many seconds.
     """
 
-    __slots__ = ("has_replied", "is_over", "reply", "since", "subscriber", "wants_latest")
+    __slots__ = ("has_replied", "is_over", "latest_within", "reply", "since", "subscriber")
 
     def __init__(
         self,
@@ -117,9 +118,9 @@ class Ticket:
         since: Position | None,
         reply: Callable[[Subscribed], None],
         *,
-        wants_latest: bool = False,
+        latest_within: float | None = None,
     ) -> None:
-        self.wants_latest = wants_latest
+        self.latest_within = latest_within
         self.subscriber = subscriber
         self.since = since
         self.reply = reply

@@ -101,18 +101,19 @@ class Hub:
         since: Position | None,
         reply: Callable[[Subscribed], None],
         *,
-        wants_latest: bool = False,
+        latest_within: float | None = None,
     ) -> None:
         """Subscribe. `reply` is called once, in the very step that fixes the position that it gets, before anything is
-        delivered; a large recovery goes on after it, and this returns when the subscriber is live. With `wants_latest`
-        the reply has the latest publication alone, unless the subscriber is there already.
+        delivered; a large recovery goes on after it, and this returns when the subscriber is live. With
+        `latest_within` the reply has the latest publication alone, unless the subscriber is there already or it is
+        older than so many seconds.
 
         Raises StreamsAway before the reply; what fails after it ends in `Subscriber.dropped`. A subscriber joins a
         channel once at a time; `leave` ends a join that is under way.
         """
         is_settled = False
         while not is_settled:
-            ticket = Ticket(subscriber, since, reply, wants_latest=wants_latest)
+            ticket = Ticket(subscriber, since, reply, latest_within=latest_within)
             channel = self._channels.enter(name, ticket)
             try:
                 is_settled = await self._recovery.admit(channel, ticket)

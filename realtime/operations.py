@@ -143,9 +143,9 @@ class Operations:
         )
         shown = _Shown.of(options, request if may_ask else None)
         since = question.since if shown.is_recoverable else None
-        wants_latest = options.is_cache and shown.is_recoverable
+        latest_within = options.history_ttl if options.is_cache and shown.is_recoverable else None
         await self._hub.join(
-            subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), wants_latest=wants_latest
+            subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), latest_within=latest_within
         )
         return None
 

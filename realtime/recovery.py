@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication
 from realtime.channel import Channel, Ticket
@@ -11,6 +14,8 @@ from realtime.openings import Openings
 from realtime.protocol.messages import Subscribed
 from realtime.repair import Repairs
 from realtime.shared_reads import SharedReads
+
+_KEPT_SECONDS: Final = 60.0  # by streams after its time at most; and no two nodes' clocks are the same
 
 
 class Recovery:
@@ -43,8 +48,8 @@ class Recovery:
         if since is not None and not channel.knows(since):
             # A position from REST or from another node may be ahead of what this node has heard.
             await self._repairs.bring_up(channel)
-        if ticket.wants_latest:
-            return await self._give_latest(channel, ticket)
+        if ticket.latest_within is not None:
+            return await self._give_latest(channel, ticket, ticket.latest_within)
         if not channel.serves(ticket):
             return ticket.is_over
         if since is None:
@@ -53,8 +58,9 @@ class Recovery:
             return self._start_afresh(channel, ticket)
         return await self._catch_up(channel, ticket, since.offset)
 
-    async def _give_latest(self, channel: Channel, ticket: Ticket) -> bool:
-        """As if it had missed the latest publication and nothing else."""
+    async def _give_latest(self, channel: Channel, ticket: Ticket, within: float) -> bool:
+        """As if it had missed the latest publication and nothing else. Memory may still have it when the stream, by the
+        channel's options, has it no longer."""
         while channel.serves(ticket):
             at = channel.last - 1
             latest = [] if ticket.since == channel.position or at < 0 else channel.after(at)
@@ -62,10 +68,12 @@ class Recovery:
                 continue  # more came while it was read
             if not channel.serves(ticket):
                 break
+            oldest_ms = (utc_now().timestamp() - within - _KEPT_SECONDS) * 1000
+            latest = [publication for publication in latest or [] if publication.time_ms > oldest_ms]
             # Without one there is no latest state, unless the subscriber knows that and is up to date.
             is_there = bool(latest) or ticket.since == channel.position
             self._metrics.recoveries.labels("recovered" if is_there else "not_recovered").inc()
-            found = Subscribed(channel.position, was_recovering=True, recovered=is_there, publications=latest or [])
+            found = Subscribed(channel.position, was_recovering=True, recovered=is_there, publications=latest)
             return self._channels.hand_over(channel, ticket, found)
         return ticket.is_over
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -216,6 +217,20 @@ async def test_of_a_cache_channel_that_nobody_hears_the_latest_publication_is_re
 
     assert [(pub["offset"], pub["data"]) for pub in said["publications"]] == [(2, 2)]
     assert said["offset"] == 2
+
+
+async def test_what_a_cache_channel_keeps_no_longer_is_not_given_because_somebody_hears_it(node: Node) -> None:
+    an_hour_ago = int(time.time() - 3600) * 1000
+    async with node.client() as listener, node.client() as later:
+        await listener.ask({"id": 2, "subscribe": {"channel": "value:c"}})
+        old = await node.streams.append([Entry("value:c", "/tests", "1", b"1", an_hour_ago)])
+        await node.bus.publish(old.values())
+        assert await listener.offsets("value:c", 1) == [1]
+        said = (await later.ask({"id": 2, "subscribe": {"channel": "value:c"}}))["subscribe"]
+
+    assert said["offset"] == 1
+    assert not said.get("recovered")
+    assert not said.get("publications")
 
 
 @pytest.mark.parametrize(
