@@ -9,13 +9,16 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import orjson
 import pytest
 
 from tests.e2e.served_channels import API_KEY, backend_token
 from tests.e2e.talking import Refused, Talk, Talker
+from tests.services.nginx import Nginx, program
 from tests.services.orderwire import Orderwire
 from tests.services.person import Person
 from tests.services.proxy import Proxy, open_proxy
+from tests.services.server import Unavailable
 
 
 @pytest.fixture
@@ -87,6 +90,20 @@ async def test_who_hears_many_channels_comes_back_to_them(line: Proxy, backend: 
         async with cut(line):
             pass
         assert rooms <= {name for name, recovered in [await one.subscribed() for _ in range(91)] if recovered}
+
+
+async def test_a_long_hello_in_an_address_gets_through_the_nginx_that_is_recommended(
+    channels: Orderwire, session: aiohttp.ClientSession
+) -> None:
+    try:
+        program()
+    except Unavailable as missing:
+        pytest.skip(f"left out: {missing}")
+    hello = orjson.dumps({"id": 1, "connect": {"token": ""}}).decode().ljust(60_000, "{")
+    with Nginx([channels.port, channels.port]) as nginx:
+        address = f"{nginx.url}/connection/sse"
+        async with session.get(address, params={"cf_connect": hello}, headers={"Host": "127.0.0.1"}) as reply:
+            assert reply.status == 200
 
 
 async def test_who_cannot_be_given_it_is_told(
