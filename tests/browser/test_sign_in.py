@@ -57,6 +57,21 @@ async def test_nothing_is_cut_off_on_a_narrow_screen(browser: Browser, served: O
         assert await dashboard.page.evaluate(overflow) <= 0
 
 
+async def test_what_was_ordered_can_be_read_on_every_screen(
+    browser: Browser, served: Orderwire, customer: Person
+) -> None:
+    [order] = await customer.place_some(1)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("staff")
+        items = dashboard.row(order).locator("td.items")
+        read = "cell => cell.getBoundingClientRect().width"
+        widths = {}
+        for screen in (360, 768, 861, 1024, 1241, 1280, 1361, 1440):
+            await dashboard.page.set_viewport_size({"width": screen, "height": 900})
+            widths[screen] = await items.evaluate(read)
+        assert min(widths.values()) > 100, widths
+
+
 async def test_what_was_under_way_for_one_session_never_reaches_the_next(
     browser: Browser, served: Orderwire, staff: Person, customer: Person
 ) -> None:
