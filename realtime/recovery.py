@@ -73,7 +73,9 @@ class Recovery:
             # Without one there is no latest state, unless the subscriber knows that and is up to date.
             is_there = bool(latest) or ticket.since == channel.position
             self._metrics.recoveries.labels("recovered" if is_there else "not_recovered").inc()
-            found = Subscribed(channel.position, was_recovering=True, recovered=is_there, publications=latest)
+            found = Subscribed(
+                channel.position, was_recovering=True, recovered=is_there, publications=latest, is_latest=True
+            )
             return self._channels.hand_over(channel, ticket, found)
         return ticket.is_over
 

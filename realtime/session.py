@@ -606,8 +606,11 @@ class Session:
         return self._ask(command, Authorize(self._who, command.channel, command.token))
 
     def _subscribed(self, command: Subscribe, joined: Subscribed | Listening, now: float) -> list[Effect]:
-        is_recovered = isinstance(joined, Subscribed) and (joined.recovered or not joined.was_recovering)
-        if command.reject_unrecovered and command.since is not None and not is_recovered:
+        # Where nobody can resume, who is refused would load the state again and again.
+        has_missed = (
+            isinstance(joined, Subscribed) and joined.was_recovering and not (joined.recovered or joined.is_latest)
+        )
+        if command.reject_unrecovered and has_missed:
             self._channels.discard(command.channel)
             return [Leave(command.channel), Say(Reply(command.id, Error.UNRECOVERABLE_POSITION))]
         if joined.ttl:

@@ -204,7 +204,8 @@ COMMAND_NAMES: Final[Mapping[type[Command], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there.
+    """`position` is the channel's; with `recovered` the one asked for: `publications` lead on from there. A
+    channel that `is_latest` has nothing before its latest publication that could be missed.
 
     `is_delta`: publications come as differences, these ones as whole documents to begin with. `ttl`: whole seconds
     until the subscription needs another token, 0 if it does not. `data` is what the backend says with it, or empty.
@@ -215,6 +216,7 @@ class Subscribed:
     recovered: bool = False
     publications: Sequence[Publication] = ()
     is_recoverable: bool = True
+    is_latest: bool = False
     is_delta: bool = False
     ttl: int = 0
     data: bytes = b""

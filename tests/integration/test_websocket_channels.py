@@ -233,6 +233,15 @@ async def test_what_a_cache_channel_keeps_no_longer_is_not_given_because_somebod
     assert not said.get("publications")
 
 
+@pytest.mark.parametrize("channel", ["open:g", "kept:g", "placed:g", "value:g"])
+async def test_who_loads_a_state_is_let_in_where_nobody_can_resume(node: Node, channel: str) -> None:
+    state = {"recover": True, "offset": 7, "epoch": "of the state", "flag": 2}
+    async with node.client() as client:
+        said = await client.ask({"id": 2, "subscribe": {"channel": channel, **state}})
+
+    assert "subscribe" in said
+
+
 @pytest.mark.parametrize(
     ("channel", "asks", "positioned", "recoverable"),
     [

@@ -304,6 +304,21 @@ def test_a_client_that_wants_no_fresh_start_is_told_and_not_subscribed(client: C
     assert client.session.channels == {MINE}
 
 
+@pytest.mark.parametrize(
+    "joined",
+    [
+        Listening(),
+        Subscribed(Position(3, "e"), is_recoverable=False),
+        Subscribed(Position(3, "e"), was_recovering=True, is_latest=True),
+    ],
+)
+def test_who_could_never_resume_is_not_told_to_begin_again_for_ever(
+    client: Client, joined: Subscribed | Listening
+) -> None:
+    client.says(b'{"id":2,"subscribe":{"channel":"c","recover":true,"offset":1,"epoch":"x","flag":2}}')
+    assert client.answer(joined) == [Say(Reply(2, joined))]
+
+
 def test_unsubscribing_leaves_and_is_idempotent(subscribed: Client) -> None:
     unsubscribe = b'{"id":3,"unsubscribe":{"channel":"c"}}'
     assert subscribed.says(unsubscribe) == [Leave("c"), Say(Reply(3, Left()))]
