@@ -428,10 +428,8 @@ class Session:
                 return self._take_in(command)
             case _Expel(channel, why):
                 return self._end(channel, why) if channel in self._channels else []
-            case Unsubscribe(id, channel):
-                left: list[Effect] = [Leave(channel)] if channel in self._channels else []
-                self._forget(channel)
-                return [*left, Say(Reply(id, Left()))]
+            case Unsubscribe():
+                return self._unsubscribe(command)
             case Publish():
                 return self._publish(command)
             case History():
@@ -471,8 +469,15 @@ class Session:
                 return self._connect(command)  # the second one
             case Send() | Pong():
                 return []
+            case Unsubscribe():
+                return self._unsubscribe(command)  # who is refused that comes again, with all of its channels
             case _:
                 return [Say(Reply(command.id, Error.TOO_MANY_REQUESTS))]
+
+    def _unsubscribe(self, command: Unsubscribe) -> list[Effect]:
+        left: list[Effect] = [Leave(command.channel)] if command.channel in self._channels else []
+        self._forget(command.channel)
+        return [*left, Say(Reply(command.id, Left()))]
 
     def _connect(self, command: Connect) -> list[Effect]:
         # Where nobody is anonymous, no token is a mistake of the program, not a state that passes.

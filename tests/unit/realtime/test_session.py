@@ -716,6 +716,14 @@ def test_one_that_goes_on_all_the_same_is_closed() -> None:
     assert client.says(pings(6)) == [Close(Disconnect.TOO_MANY_REQUESTS)]
 
 
+def test_who_leaves_a_channel_is_let_go_also_when_that_is_one_too_many() -> None:
+    """An SDK that is refused it connects again, with all of its channels."""
+    client = limited(total=Rate(2, 10.0))
+    client.says(SUBSCRIBE)
+    client.answer(HEAD)
+    assert client.says(b'{"id":3,"unsubscribe":{"channel":"c"}}') == [Leave("c"), Say(Reply(3, Left()))]
+
+
 def test_a_second_connect_is_no_better_for_being_one_too_many() -> None:
     client = limited(connect=Rate(2, 10.0))
     client.says(pings(2))
