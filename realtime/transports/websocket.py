@@ -115,6 +115,7 @@ class WebSocketEndpoint:
             compress=False,
             max_msg_size=self._connections.options.message_size_limit,
             autoclose=False,
+            autoping=False,
             timeout=GOODBYE_SECONDS,
             decode_text=False,
         )
@@ -165,11 +166,15 @@ class WebSocketEndpoint:
         """`is_deaf`: what the client says from now on is passed over."""
         while socket.why is None:
             message = await ws.receive()
-            if message.type is kind:
-                if not is_deaf:
-                    connection.receive(message.data)
-                    await connection.ready()
+            if message.type is kind and not is_deaf:
+                connection.receive(message.data)
+                await connection.ready()
                 is_deaf = self._is_one_way
+            elif message.type in {kind, WSMsgType.PING, WSMsgType.PONG}:
+                if message.type is WSMsgType.PING:
+                    await ws.pong(message.data)
+                # No rate bounds these, and thousands of them come in one piece: between two, others have their turn.
+                await asyncio.sleep(0)
             elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
                 connection.close(Disconnect.BAD_REQUEST)
             else:

@@ -236,6 +236,22 @@ async def test_a_publication_with_a_key_that_did_not_come_about_can_be_tried_aga
     assert heard.empty()
 
 
+@pytest.mark.parametrize("opcode", [9, 10])
+async def test_who_pings_without_end_leaves_others_their_turn(streams: Streams, opcode: int) -> None:
+    async with running(streams, MemoryExchange().bus()) as node:
+        many, turns = 5_000, 0
+        _, writer = await narrow(node)
+        writer.write(
+            bytes([0x80 | opcode, 0x80, 0, 0, 0, 0]) * many + masked({"id": 1, "connect": {"token": node.token()}})
+        )
+        async with asyncio.timeout(10):
+            while not any(each.user for each in node.connections):
+                turns += 1
+                await asyncio.sleep(0)
+        writer.transport.abort()
+    assert turns >= many
+
+
 async def test_times_in_milliseconds_are_times_in_a_far_future(node: Node) -> None:
     """For clients whose timers count with 32 bits."""
     much = int(time.time()) * 1000
