@@ -234,9 +234,12 @@ def _moment(claims: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _lifetime(claims: Mapping[str, Any], now: datetime) -> float:
-    """Of what the token opens: `expire_at` says otherwise than `exp`, 0 that it never ends."""
+    """Of what the token opens: `expire_at` says otherwise than `exp`, 0 that it never ends. Raises TokenExpired when it
+    has ended."""
     ends = _moment(claims, "expire_at", _moment(claims, "exp", math.inf))
-    return math.inf if ends == 0 else ends - now.timestamp()
+    if ends and ends <= now.timestamp():
+        raise TokenExpired
+    return ends - now.timestamp() if ends else math.inf
 
 
 def _grant(claims: object, lifetime: float) -> Grant:

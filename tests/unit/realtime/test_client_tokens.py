@@ -104,6 +104,14 @@ def test_a_token_whose_time_is_over_or_still_to_come_has_expired(claims: dict[st
         BY_HMAC.connection(signed({"sub": "42", **claims}), NOW)
 
 
+@pytest.mark.parametrize("claims", [{"exp": T + 60, "expire_at": T}, {"expire_at": T - 3600}, {"expire_at": -1}])
+def test_a_token_opens_nothing_whose_time_is_over(claims: dict[str, Any]) -> None:
+    with pytest.raises(TokenExpired):
+        BY_HMAC.connection(signed({"sub": "42", **claims}), NOW)
+    with pytest.raises(TokenExpired):
+        granted({"sub": "42", "channel": "$room:a", **claims})
+
+
 @pytest.mark.parametrize(
     "claims",
     [
