@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,6 +11,9 @@ from weakref import WeakValueDictionary
 
 TOTAL: Final = "total"
 """The limit of all commands together."""
+
+_REMEMBERED: Final = 10_000
+"""Users whose meters stay when their last connection goes: else to come back would be to begin anew."""
 
 
 class Verdict(Enum):
@@ -84,11 +88,12 @@ class Meter:
 
 
 class Meters:
-    """Those of a node. A user's is there as long as one of their connections holds it."""
+    """Those of a node. A user's is there as long as one of their connections holds it, or they came lately."""
 
     def __init__(self, limits: RateLimits) -> None:
         self._limits = limits
         self._of_users: WeakValueDictionary[str, Meter] = WeakValueDictionary()
+        self._lately: OrderedDict[str, Meter] = OrderedDict()
 
     def connection(self) -> Meter | None:
         """A new one; None where nothing is limited."""
@@ -101,4 +106,8 @@ class Meters:
         meter = self._of_users.get(user)
         if meter is None:
             meter = self._of_users[user] = Meter(self._limits.user)
+        self._lately[user] = meter
+        self._lately.move_to_end(user)
+        if len(self._lately) > _REMEMBERED:
+            self._lately.popitem(last=False)
         return meter

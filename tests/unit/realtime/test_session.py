@@ -743,3 +743,14 @@ def test_the_connections_of_a_user_are_counted_together() -> None:
     fourth = Session("me", "v", JsonCodec(), OPTIONS, now=100.0, random=lambda: 0.5, meters=meters)
     fourth.receive(CONNECT, 100.0)
     assert errors(fourth.answered(ME, 100.0)) == [(1, Error.TOO_MANY_REQUESTS)]
+
+
+def test_who_goes_and_comes_back_is_counted_on() -> None:
+    meters = Meters(RateLimits(user={"connect": Rate(2, 10.0)}))
+
+    def connect(user: Identified) -> list[Effect]:
+        session = Session("me", "v", JsonCodec(), OPTIONS, now=100.0, random=lambda: 0.5, meters=meters)
+        session.receive(CONNECT, 100.0)
+        return [*session.answered(user, 100.0), *session.close(Disconnect.SHUTDOWN)]
+
+    assert [errors(connect(ME)) for _ in range(3)] == [[], [], [(1, Error.TOO_MANY_REQUESTS)]]
