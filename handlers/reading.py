@@ -12,6 +12,7 @@ from handlers.errors import Fault, Invalid, Malformed
 from handlers.schemas import Body, decode_cursor
 
 MAX_FAULTS = 50
+_MOST_DESCRIBED = 1000  # pydantic describes all of them or none, at 4 µs each
 MAX_POINTER_LENGTH = 200
 
 T = TypeVar("T")
@@ -62,12 +63,15 @@ _CODES = {
 }
 
 _OTHER_CODE = "wrong_type"
+_MANY_CODE = "too_many_faults"
 
-SHAPE_CODES = frozenset(_CODES.values()) | {_OTHER_CODE}
+SHAPE_CODES = frozenset(_CODES.values()) | {_OTHER_CODE, _MANY_CODE}
 """Every code of a fault in the shape of what was read."""
 
 
 def faults_of(error: ValidationError) -> list[Fault]:
+    if error.error_count() > _MOST_DESCRIBED:
+        return [Fault("", _MANY_CODE, f"There are {error.error_count()} faults")]
     found = error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
     return [Fault(pointer(fault["loc"]), _CODES.get(fault["type"], _OTHER_CODE), _message(fault)) for fault in found]
 

@@ -121,6 +121,12 @@ async def test_the_list_of_faults_and_each_of_them_are_bounded(rest: Rest) -> No
     assert len(answer.raw) < 30_000
 
 
+async def test_faults_by_the_thousand_are_not_described(rest: Rest) -> None:
+    answer = await post(rest, orjson.dumps(dict.fromkeys(map(str, range(1_500)), 0)), "/api/v1/auth/login")
+
+    assert (answer.status, answer.code, answer.faults) == (422, "invalid", [("", "too_many_faults")])
+
+
 @pytest.mark.parametrize(
     "headers",
     [
