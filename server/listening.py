@@ -32,6 +32,7 @@ _MOST_LOOKED_AT: Final = 100  # in one turn, of those that were given up meanwhi
 _REST_SECONDS: Final = 0.001  # then: at most 2,000 a second, about as many as one core can connect and subscribe
 _OTHERS_SECONDS: Final = 0.02  # and then the others go first, for so long at most
 _LAST_WORDS_SECONDS: Final = 0.1
+_DEAF_SECONDS: Final = 60.0  # for which a peer may take nothing of what waits for it; aiohttp would wait for ever
 _PAUSE_SECONDS: Final = 1.0  # without descriptors or memory
 _CLOSE_WAIT: Final = 8  # of TCP's states, as Linux counts them
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -147,6 +148,8 @@ class _Door:
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sys.platform == "linux":
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _DEAF_SECONDS))
             await self._loop.connect_accepted_socket(self._protocols, connection)
         except OSError:
             connection.close()  # it went meanwhile

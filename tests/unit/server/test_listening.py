@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,11 +26,15 @@ class Guests(asyncio.Protocol):
 
     arrivals: list[float] = field(default_factory=list)
     transports: list[asyncio.Transport] = field(default_factory=list)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.arrivals.append(time.monotonic())
         self.transports.append(cast("asyncio.Transport", transport))
         self.transports[-1].write(b"welcome")
+
+    def connection_lost(self, _why: Exception | None) -> None:
+        self.left.set()
 
 
 @asynccontextmanager
@@ -73,6 +78,18 @@ async def test_a_small_message_leaves_at_once() -> None:
         await welcomed(*place)
         one: Any = guests.transports[0].get_extra_info("socket")
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told")
+async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.listening._DEAF_SECONDS", 0.3, raising=False)
+    async with house() as (guests, place):
+        with socket.create_connection(place):
+            async with asyncio.timeout(5):
+                while not guests.transports:  # noqa: ASYNC110 - it is let in
+                    await asyncio.sleep(0.01)
+                guests.transports[0].write(bytes(16 * 1024 * 1024))
+                await guests.left.wait()
 
 
 async def test_who_gave_up_while_waiting_is_not_let_in() -> None:
