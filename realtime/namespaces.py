@@ -30,6 +30,7 @@ class ChannelOptions:
     `exclude_publisher`: a client is not sent what it publishes itself.
     `takes_deltas`: subscribers may ask for differences. `delta_publish`: every publication is sent to them as one, not
     only those whose publisher wants that.
+    `is_personal`: one user's, whose id is all that follows the `#`, also one with a comma in it.
     `is_domain`: who may do what is the domain's decision, and the `allow_…` options say nothing.
     """
 
@@ -60,6 +61,7 @@ class ChannelOptions:
     allow_presence_for_client: bool = False
     allow_presence_for_subscriber: bool = False
     allow_presence_for_anonymous: bool = False
+    is_personal: bool = False
     is_domain: bool = False
 
     @property
@@ -96,6 +98,7 @@ class Namespaces:
             force_recovery=True,
             allow_user_limited_channels=True,
             allow_history_for_subscriber=True,
+            is_personal=True,
         )
         self._personal = personal if has_personal else None
         self._without_namespace = without_namespace
@@ -127,7 +130,8 @@ def permits(
     """May `who` do this with a channel of these options, without a token for it? `is_subscriber`: they hear it now."""
     is_limited = options.allow_user_limited_channels and USER_BOUNDARY in channel
     is_private = channel.startswith(PRIVATE_PREFIX)
-    is_meant = is_limited and not is_private and not who.is_anonymous and who.user in _limited_to(channel)
+    users = [channel.removeprefix(USER_BOUNDARY)] if options.is_personal else _limited_to(channel)
+    is_meant = is_limited and not is_private and not who.is_anonymous and who.user in users
     if operation is Operation.SUBSCRIBE and is_meant:
         return True
     if not is_subscriber and not is_meant and (is_limited or is_private):

@@ -60,6 +60,13 @@ def test_with_personal_channels_every_user_has_one_and_it_is_a_stream() -> None:
     assert not permits(options, Operation.SUBSCRIBE, "#43", USER)
 
 
+def test_the_personal_channel_of_a_user_with_a_comma_is_nobody_elses() -> None:
+    options = namespaces(has_personal=True).of("#42,Mary")
+    for operation in (Operation.SUBSCRIBE, Operation.HISTORY):
+        assert not permits(options, operation, "#42,Mary", USER)
+    assert permits(options, Operation.SUBSCRIBE, "#42,Mary", Credentials("42,Mary"))
+
+
 @given(
     st.sampled_from(Operation),
     st.booleans(),
