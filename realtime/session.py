@@ -282,6 +282,8 @@ class Session:
             case Subscribe(), Refused(Error() as error):
                 self._channels.discard(asked.channel)
                 effects = [Say(Reply(asked.id, error))]
+            case SubRefresh(id, channel), Grant() if channel not in self._channels:
+                effects = [Say(Reply(id, Error.PERMISSION_DENIED))]  # it ended while its token was looked at
             case SubRefresh(id, channel), Grant():
                 self._live_until(channel, now + answer.lifetime)
                 effects = [Say(Reply(id, SubRefreshed(answer.ttl)))]

@@ -359,7 +359,8 @@ def test_the_first_ping_comes_early_and_the_others_at_the_interval(client: Clien
 
 def test_an_unanswered_ping_closes(client: Client) -> None:
     client.after(OPTIONS.ping_interval)
-    assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
+    assert client.after(OPTIONS.pong_timeout - 0.1) == []
+    assert client.after(0.1) == [Close(Disconnect.NO_PONG)]
 
 
 def test_a_pong_that_may_stand_behind_what_is_not_read_yet_is_waited_for(client: Client) -> None:
@@ -369,7 +370,14 @@ def test_a_pong_that_may_stand_behind_what_is_not_read_yet_is_waited_for(client:
     assert client.after(OPTIONS.pong_timeout) == []
     client.answer(HEAD)
     assert not client.session.is_behind
-    assert client.after(OPTIONS.pong_timeout) == [Close(Disconnect.NO_PONG)]
+    assert client.after(OPTIONS.pong_timeout - 0.1) == []
+    assert client.after(0.1) == [Close(Disconnect.NO_PONG)]
+
+
+def test_a_pong_is_waited_for_no_longer_than_until_the_next_ping() -> None:
+    client, _ = connected(replace(OPTIONS, ping_interval=5.0, pong_timeout=8.0), CONNECT, ME, HEAD)
+    client.after(5.0)
+    assert client.after(5.0) == [Close(Disconnect.NO_PONG)]
 
 
 def test_each_ping_that_was_not_answered_meanwhile_may_still_be(client: Client) -> None:
@@ -430,6 +438,12 @@ def test_a_refreshed_token_keeps_the_connection(client: Client) -> None:
     assert client.says(b'{"id":5,"refresh":{"token":"new"}}') == [Authenticate("new")]
     assert client.answer(Identified(WHO, 600, {MINE: NOTHING})) == [Say(Reply(5, Refreshed("me", "0.1.0", 600)))]
     assert kept_alive(client, 600) == []
+
+
+def test_a_token_that_nobody_can_judge_now_is_an_error_and_the_connection_stays(client: Client) -> None:
+    client.says(b'{"id":5,"refresh":{"token":"new"}}')
+    assert client.answer(Refused(Error.INTERNAL)) == [Say(Reply(5, Error.INTERNAL))]
+    assert client.says(SUBSCRIBE) == [Join(WHO, "c", None, Subscribe(2, "c"))]
 
 
 @pytest.mark.parametrize(
@@ -518,6 +532,16 @@ def test_who_left_a_channel_is_not_told_that_its_token_ended(borrowed: Client) -
 GRANT = Grant(info=b"7")
 
 
+def test_a_token_holds_for_no_channel_that_was_dropped_while_it_was_looked_at(borrowed: Client) -> None:
+    borrowed.says(b'{"id":5,"sub_refresh":{"channel":"c","token":"t2"}}')
+    borrowed.session.dropped("c")
+
+    assert borrowed.answer(Grant(lifetime=60)) == [Say(Reply(5, Error.PERMISSION_DENIED))]
+    borrowed.says(SUBSCRIBE)
+    borrowed.answer(HEAD)
+    assert kept_alive(borrowed, 200) == []
+
+
 def test_the_server_subscribes_a_client_and_tells_it(client: Client) -> None:
     assert client.session.enroll("d", GRANT, Position(2, "e")) == [Join(WHO, "d", Position(2, "e"), grant=GRANT)]
     assert client.answer(HEAD) == [Say(Begun("d", HEAD))]
@@ -590,6 +614,12 @@ def test_after_its_close_a_session_is_silent(client: Client) -> None:
     assert client.session.close(Disconnect.SLOW) == []
     assert client.says(CONNECT) == client.answer(HEAD) == client.after(9999) == client.session.dropped("c") == []
     assert client.session.due == math.inf
+
+
+def test_what_was_carried_out_after_the_close_is_confirmed_to_nobody(client: Client) -> None:
+    client.says(b'{"id":5,"publish":{"channel":"c","data":{"a": 1}}}')
+    client.session.close(Disconnect.SHUTDOWN)
+    assert client.finishes(Accepted()) == []
 
 
 @pytest.fixture
