@@ -40,8 +40,7 @@ class Product:
             for pointer, text, limit in limits
             if not 0 < len(text) <= limit
         ]
-        if faults:
-            raise Invalid("There can be no such product.", faults=faults)
+        raise Invalid("There can be no such product.", faults=faults)
 
     def changed(self, **values: Any) -> Product:
         """As the next version; itself, if that changes nothing."""

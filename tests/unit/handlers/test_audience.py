@@ -11,6 +11,7 @@ from handlers.audience import (
     Kind,
     UnknownChannel,
     channels_for,
+    is_channel_name,
     low_stock,
     may_join,
     order_channel,
@@ -176,3 +177,13 @@ def test_another_services_event_goes_where_it_says_before_where_the_settings_say
     assert channels_for(an_event("invoice.sent", str(order)), configured) == (order_channel(order),)
     named = an_event("invoice.sent", str(order), channel=personal_channel(account))
     assert channels_for(named, configured) == (personal_channel(account),)
+
+
+@pytest.mark.parametrize("name", ["c", "chat:lobby", "#42", "a" * 255])
+def test_up_to_255_visible_characters_are_a_channels_name(name: str) -> None:
+    assert is_channel_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "ä", "a\nb", "\x7f", "\0"])
+def test_anything_else_is_no_channels_name(name: str) -> None:
+    assert not is_channel_name(name)

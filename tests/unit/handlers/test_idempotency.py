@@ -84,7 +84,7 @@ async def test_a_refused_request_leaves_its_key_free() -> None:
     assert (reply.replayed, command.runs) == (False, 1)
 
 
-@pytest.mark.parametrize("header", ["k", "!" * 255, '"3e1c-4b"', "a,b;c"])
+@pytest.mark.parametrize("header", ["k", "!" * 255, '"3e1c-4b"', "a,b;c", "~"])
 def test_visible_ascii_is_a_key(header: str) -> None:
     assert parse_key(header) == header
 

@@ -69,6 +69,23 @@ def test_every_other_action_is_refused(status: Status, action: Action) -> None:
         replace(ORDER, status=status).after(action, NOW)
 
 
+def test_pieces_return_from_what_was_not_sent_yet_and_with_what_is_sent_back() -> None:
+    returning = {(status, action) for action, transition in TRANSITIONS.items() for status in transition.gives_back}
+
+    assert returning == {
+        (Status.PLACED, Action.CANCEL),
+        (Status.PLACED, Action.EXPIRE),
+        (Status.PAYMENT_FAILED, Action.CANCEL),
+        (Status.PAYMENT_FAILED, Action.EXPIRE),
+        (Status.PAID, Action.CANCEL),
+        (Status.PAID, Action.REFUND),
+        (Status.PACKED, Action.CANCEL),
+        (Status.PACKED, Action.REFUND),
+        (Status.SHIPPED, Action.RETURN),
+        (Status.DELIVERED, Action.RETURN),
+    }
+
+
 def test_each_action_that_changes_the_status_is_a_transition_with_an_event_of_its_own() -> None:
     assert set(TRANSITIONS) == set(Action) - {Action.DRAFT, Action.EDIT, Action.REFUND_FAILED}
     events = {kind for kind in OwnType if kind.startswith("order.")}

@@ -17,6 +17,7 @@ from handlers.orders import service
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Status
 from handlers.orders.schemas import OrderBody
+from handlers.payments.model import BY_HAND
 from handlers.ports.domain import Position, Quantity
 from handlers.rules import Rules
 from tests.doubles import CAUSE, NOW, MemoryUnitOfWork, a_product, an_actor
@@ -144,6 +145,29 @@ async def test_staff_take_an_order_to_its_end_with_an_event_for_each_step(uow: M
     told = [event for event in uow.outbox.events if event.type != OwnType.PAYMENT_CHANGED]
     assert {event.recipient for event in told} == {CUSTOMER.account_id}
     assert len({event.id for event in uow.outbox.events}) == 6
+
+
+async def test_what_a_provider_could_not_collect_staff_may_collect_themselves(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow)
+    await service.change(uow, uow.orders.rows[order.id], Action.DECLINE, By.PROVIDER, CAUSE)
+
+    paid = await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
+
+    assert paid.status is Status.PAID
+    (payment,) = uow.payments.rows.values()
+    assert (payment.provider, payment.amount) == (BY_HAND, order.total)
+
+
+async def test_what_is_given_back_in_part_keeps_its_pieces(uow: MemoryUnitOfWork) -> None:
+    order = await placed(uow, quantity=4)
+    await service.advance(uow, STAFF, order.id, Action.PAY, CAUSE)
+
+    await service.note_refund(uow, uow.orders.rows[order.id], 1, STAFF, CAUSE)
+    kept = [product.stock for product in uow.products.rows.values()]
+    await service.note_refund(uow, uow.orders.rows[order.id], order.total - 1, STAFF, CAUSE)
+
+    assert (kept, uow.orders.rows[order.id].status) == ([6], Status.REFUNDED)
+    assert [product.stock for product in uow.products.rows.values()] == [10]
 
 
 async def test_an_order_that_stayed_unpaid_expires_once_and_gives_its_pieces_back(uow: MemoryUnitOfWork) -> None:

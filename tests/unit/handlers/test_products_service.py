@@ -117,8 +117,15 @@ async def test_of_more_than_there_may_be_pieces_can_be_gone(uow: MemoryUnitOfWor
     await uow.products.give_back([Quantity(product.id, 2)])
 
     assert (await service.adjust_stock(uow, STAFF, product.id, -1, 5, CAUSE)).stock == MAX_STOCK + 1
+    assert (await service.adjust_stock(uow, STAFF, product.id, 0, 5, CAUSE)).stock == MAX_STOCK + 1
     with pytest.raises(Invalid):
         await service.adjust_stock(uow, STAFF, product.id, 1, 5, CAUSE)
+
+
+async def test_there_can_be_as_many_pieces_as_there_may_be(uow: MemoryUnitOfWork) -> None:
+    product = await stocked(uow, stock=1)
+
+    assert (await service.adjust_stock(uow, STAFF, product.id, MAX_STOCK - 1, 5, CAUSE)).stock == MAX_STOCK
 
 
 async def test_customers_change_no_product(uow: MemoryUnitOfWork) -> None:

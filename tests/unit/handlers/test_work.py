@@ -146,7 +146,40 @@ async def test_what_is_one_too_many_is_refused() -> None:
         command.go_on.set()
 
 
+async def test_at_the_end_a_job_under_way_still_does_all_of_its_work_though_another_fails() -> None:
+    database, failing, lasting = MemoryDatabase(), Slow(ZeroDivisionError()), Slow()
+    last = a_product()
+
+    async with Work(database) as work:
+
+        async def do_two_things() -> None:
+            await work.write(lasting)
+            await work.write(lambda uow: uow.products.add(last))
+
+        await abandon(work.finish(lambda: work.write(failing)), failing)
+        await abandon(work.finish(do_two_things), lasting)
+        failing.go_on.set()
+        asyncio.get_running_loop().call_later(0.01, lasting.go_on.set)
+
+    assert set(database.state.products.rows) == {lasting.product.id, last.id}
+
+
+async def test_who_was_answered_takes_no_place_any_more() -> None:
+    database, skus = MemoryDatabase(), ["a", "b", "c"]
+
+    async with Work(database, limit=1) as work:
+        for sku in skus:
+            await work.write_together(lambda uow, sku=sku: uow.products.add(a_product(sku=sku)), WANTS)  # type: ignore[misc]
+
+    assert [product.sku for product in database.state.products.rows.values()] == skus
+
+
 async def test_after_closing_nothing_is_begun() -> None:
+    begun: list[str] = []
+
+    async def job() -> None:
+        begun.append("job")
+
     async with Work(MemoryDatabase(MemoryUnitOfWork())) as work:
         pass
 
@@ -154,3 +187,6 @@ async def test_after_closing_nothing_is_begun() -> None:
         await work.write(Slow())
     with pytest.raises(Unavailable):
         await work.write_together(Slow(), WANTS)
+    with pytest.raises(Unavailable):
+        await work.finish(job)
+    assert begun == []
