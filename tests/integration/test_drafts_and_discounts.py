@@ -67,6 +67,28 @@ async def test_a_draft_is_changed_and_placed_and_counts_from_then_on(rest: Postg
     assert orjson.loads(told[-1]["body"])["data"] == placed.body
 
 
+async def test_a_draft_that_is_changed_is_read_and_found_as_it_is_now_and_no_other_changes_with_it(
+    rest: PostgresRest,
+) -> None:
+    customer, mug, cup = await rest.an_account(), await rest.a_product(price=250), await rest.a_product(price=300)
+    pot = await rest.a_product(price=5000, currency="USD", tax_rate=1900)
+    draft = await rest.call("POST", ORDERS, customer, json=wanted((mug, 1), (cup, 1), draft=True))
+    other = await rest.call("POST", ORDERS, customer, json=wanted((mug, 1), (cup, 1), draft=True))
+    path = draft.headers["Location"]
+
+    edited = await rest.call("PATCH", path, customer, json=wanted((pot, 1)))
+
+    async def found(query: str) -> list[str]:
+        return [each["id"] for each in (await rest.call("GET", f"{ORDERS}?{query}", customer)).body["items"]]
+
+    read = (await rest.call("GET", path, customer)).body
+    assert {**read, "stream": None} == {**edited.body, "stream": None}
+    assert await found("total_from=5000") == await found(f"q={pot.sku}") == [draft.body["id"]]
+    assert await found(f"q={cup.sku}") == [other.body["id"]]
+    kept = (await rest.call("GET", other.headers["Location"], customer)).body
+    assert {**kept, "stream": None} == {**other.body, "stream": None}
+
+
 async def test_a_draft_that_cannot_be_placed_stays_one_and_one_that_is_dropped_is_never_counted(
     rest: PostgresRest,
 ) -> None:
@@ -119,11 +141,50 @@ async def test_a_discount_is_made_shown_changed_and_told(rest: PostgresRest) -> 
     assert (await rest.call("PATCH", path, customer, json={})).code == "forbidden"
 
 
+async def test_what_happens_to_a_discount_happens_to_no_other(rest: PostgresRest) -> None:
+    staff, customer, mug = await rest.an_account(Role.STAFF), await rest.an_account(), await rest.a_product()
+    other, path = [
+        (await rest.call("POST", DISCOUNTS, staff, json={"code": code, "rate": 100})).headers["Location"]
+        for code in ("OTHER", "ONE")
+    ]
+    before = (await rest.call("GET", other, staff)).body
+
+    await rest.call("POST", ORDERS, customer, json=wanted((mug, 1), discount_code="ONE"))
+    edited = await rest.call("PATCH", path, staff, json={"max_uses": 7})
+
+    assert (edited.body["uses"], edited.body["max_uses"]) == (1, 7)
+    assert (await rest.call("GET", path, staff)).body == edited.body
+    assert (await rest.call("GET", other, staff)).body == before
+
+
 @pytest.mark.parametrize("starts_at", [None, "2030-01-01T00:00:00Z"])
 async def test_a_discount_is_not_over_before_it_begins(rest: PostgresRest, starts_at: str | None) -> None:
     body = {"code": "LATE", "rate": 100, "starts_at": starts_at, "ends_at": starts_at or "2020-01-01T00:00:00Z"}
     refused = await rest.call("POST", DISCOUNTS, await rest.an_account(Role.STAFF), json=body)
     assert (refused.status, refused.faults) == (422, [("/ends_at", "out_of_range")])
+
+
+async def test_discounts_are_listed_page_by_page_in_order_of_code(rest: PostgresRest) -> None:
+    staff = await rest.an_account(Role.STAFF)
+    for code in ("C", "A", "D", "B"):
+        await rest.call("POST", DISCOUNTS, staff, json={"code": code, "rate": 100})
+
+    first = await rest.call("GET", f"{DISCOUNTS}?limit=2", staff)
+    second = await rest.call("GET", f"{DISCOUNTS}?limit=2&cursor={first.body['next']}", staff)
+
+    assert [each["code"] for each in first.body["items"]] == ["A", "B"]
+    assert ([each["code"] for each in second.body["items"]], second.body["next"]) == (["C", "D"], None)
+
+
+async def test_a_draft_comes_to_what_its_own_discount_takes_off(rest: PostgresRest) -> None:
+    staff, customer, mug = await rest.an_account(Role.STAFF), await rest.an_account(), await rest.a_product(price=1000)
+    for code, rate in (("FIVE", 500), ("TEN", 1000), ("TWENTY", 2000)):
+        await rest.call("POST", DISCOUNTS, staff, json={"code": code, "rate": rate})
+
+    draft = await rest.call("POST", ORDERS, customer, json=wanted((mug, 1), discount_code="TEN", draft=True))
+    placed = await rest.call("POST", f"{draft.headers['Location']}/place", customer)
+
+    assert (draft.body["discount"], placed.body["discount"]) == (100, 100)
 
 
 async def test_discount_and_taxes_of_an_order_are_kept_and_given_back_with_it(rest: PostgresRest) -> None:

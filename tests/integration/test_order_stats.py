@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +19,7 @@ from handlers.accounts.model import Account
 from handlers.actor import Actor, Role
 from handlers.events import Cause
 from handlers.orders import service as orders
-from handlers.orders.model import REQUESTED, TRANSITIONS
+from handlers.orders.model import REQUESTED, TRANSITIONS, Action, Status
 from handlers.orders.schemas import OrderBody
 from handlers.ports.domain import Quantity
 from handlers.products.model import Product
@@ -132,6 +133,20 @@ async def test_at_every_moment_the_counts_are_those_of_the_orders_there_are(shop
         assert list(await shop.shown(span)) == shop.counted(span)
 
 
+async def test_a_draft_is_counted_where_it_was_placed_whatever_becomes_of_it(shop: Shop) -> None:
+    customer, items = Actor(shop.customer.id, Role.CUSTOMER), [Quantity(shop.products[0].id, 2)]
+    began = Cause(NOW - timedelta(hours=2))
+    async with shop.postgres.transaction() as unit:
+        draft = await orders.place(unit, customer, items, began, Rules(), as_draft=True)
+        await orders.place_draft(unit, customer, draft.id, Cause(NOW), Rules())
+    placed = Count(Span.HOUR, Span.HOUR.begin(NOW), "EUR", Status.PLACED, 1, draft.total, 0)
+
+    assert await shop.shown(Span.HOUR) == [placed]
+    async with shop.postgres.transaction() as unit:
+        await orders.advance(unit, customer, draft.id, Action.CANCEL, Cause(NOW))
+    assert await shop.shown(Span.HOUR) == [replace(placed, status=Status.CANCELLED)]
+
+
 async def test_several_nodes_that_add_up_while_orders_are_placed_count_each_once(
     shop: Shop, postgres: Postgres
 ) -> None:
@@ -186,6 +201,51 @@ async def test_it_is_added_up_once_in_an_interval_and_by_one(shop: Shop, postgre
     async with postgres.transaction() as unit:
         assert await unit.stats.claim(timedelta(hours=1)) is None
         assert await unit.stats.claim(AT_ONCE) == 2
+
+
+async def test_a_series_is_from_its_beginning_to_before_its_end_added_up_or_not(shop: Shop) -> None:
+    noon = NOW.replace(hour=12, minute=0, second=0)
+    hour = timedelta(hours=1)
+    for number in range(4):
+        await shop.place(noon + number * hour, product=1)
+        await shop.place(noon + number * hour, product=0)
+
+    async def told() -> list[tuple[datetime, str]]:
+        async with shop.postgres.read() as unit:
+            found = await unit.stats.series(Span.HOUR, noon + hour, noon + 3 * hour)
+        return [(count.begins_at, count.currency) for count in found]
+
+    waiting = await told()
+    await shop.add_up()
+
+    expected = [(noon + number * hour, money) for number in (1, 2) for money in ("EUR", "USD")]
+    assert waiting == await told() == expected
+
+
+async def test_what_was_lately_includes_the_first_span_of_each_kind_and_nothing_before(shop: Shop) -> None:
+    window = Window.shown(NOW)
+    for begin in (window.minutes, window.hours, window.days):
+        await shop.place(begin)
+        await shop.place(begin - timedelta(microseconds=1))
+    await shop.add_up()
+
+    async with shop.postgres.read() as unit:
+        found = [count for count in await unit.stats.recent(window) if count.span is not Span.EVER]
+
+    expected = [
+        count
+        for span in (Span.MINUTE, Span.HOUR, Span.DAY)
+        for count in shop.counted(span)
+        if count.begins_at >= window.since(span)
+    ]
+    assert sorted(found, key=lambda count: (count.span, count.begins_at)) == sorted(
+        expected, key=lambda count: (count.span, count.begins_at)
+    )
+    assert {(count.span, count.begins_at) for count in found} >= {
+        (Span.MINUTE, window.minutes),
+        (Span.HOUR, window.hours),
+        (Span.DAY, window.days),
+    }
 
 
 async def test_of_what_is_no_longer_kept_nothing_comes_back(shop: Shop, postgres_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -177,6 +177,17 @@ async def test_a_bank_that_takes_its_time_keeps_the_order_from_expiring(shop: Sh
     await shop.settle()
 
     assert await shop.seen(order) == ("paid", 0)
+
+
+async def test_a_bank_that_takes_its_time_keeps_no_other_order_from_expiring(shop: Shop) -> None:
+    slow, unpaid = await shop.order(), await shop.order()
+    await shop.pay(slow, "pm_usBankAccount_success")
+
+    later = Cause(utc_now() + timedelta(days=2))
+    expired = [await shop.work.write(lambda uow: orders.expire_next(uow, later)) for _ in range(2)]
+
+    assert expired == [True, False]
+    assert ((await shop.seen(slow))[0], (await shop.seen(unpaid))[0]) == ("placed", "expired")
 
 
 async def test_what_is_collected_too_late_goes_back(shop: Shop) -> None:
@@ -489,6 +500,43 @@ async def test_who_takes_a_payment_that_is_due_and_dies_lets_another_take_it_lat
         await shop.fetch("UPDATE payments SET ask_at = now()")
     assert len(set(taken)) == 1
     assert pauses == [min(3600.0, 5.0 * 2**count) for count in range(14)]
+
+
+@pytest.mark.parametrize("news", ["it changed", "its order goes on", "the provider called"])
+async def test_where_there_is_news_of_a_payment_the_pauses_are_short_again(shop: Shop, news: str) -> None:
+    order = await shop.order()
+    payment = UUID((await shop.pay(order, None)).body["id"])
+    later = utc_now() + timedelta(days=30)
+
+    async with shop.rest.postgres.transaction() as uow:
+        for days in range(10):
+            assert await uow.payments.take_due(Sandbox.name, later + timedelta(days=days)) == payment
+        known = await uow.payments.get(payment)
+        assert known is not None
+        assert known.standing is not None
+        if news == "it changed":
+            await uow.payments.save(replace(known, ask_at=later))
+        if news == "its order goes on":
+            await uow.payments.ask_soon(known.order_id, later)
+        if news == "the provider called":
+            await uow.payments.ask_about(Sandbox.name, known.standing.reference, later)
+        assert await uow.payments.take_due(Sandbox.name, later) == payment
+
+    assert await shop.fetch("SELECT ask_at, asked FROM payments") == [(later + timedelta(seconds=5), 1)]
+
+
+async def test_what_has_waited_longest_is_asked_about_first(shop: Shop) -> None:
+    paid = [await shop.pay(await shop.order(1), None) for _ in range(3)]
+    payments, now = [UUID(each.body["id"]) for each in paid], utc_now()
+
+    async with shop.rest.postgres.transaction() as uow:
+        for payment, seconds in zip(payments, (2, 1, 3), strict=True):
+            known = await uow.payments.get(payment)
+            assert known is not None
+            await uow.payments.save(replace(known, ask_at=now - timedelta(seconds=seconds)))
+        taken = [await uow.payments.take_due(Sandbox.name, now) for _ in range(4)]
+
+    assert taken == [payments[2], payments[0], payments[1], None]
 
 
 async def test_a_payment_that_cannot_be_settled_keeps_no_other_waiting(

@@ -53,6 +53,19 @@ async def test_a_product_is_added_sold_repriced_and_taken_off_sale(rest: Postgre
         assert (len(listed.body["items"]), listed.body["stream"]["channel"]) == (found, "products:all")
 
 
+async def test_what_happens_to_a_product_happens_to_no_other(rest: PostgresRest) -> None:
+    staff, other, product = await rest.an_account(Role.STAFF), await rest.a_product(), await rest.a_product()
+    path = f"/api/v1/products/{product.id}"
+
+    edited = await rest.call("PATCH", path, staff, json={"name": "Better", "price": 1, "for_sale": False})
+    fewer = await rest.call("POST", f"{path}/stock", staff, json={"pieces": -1})
+
+    assert (edited.body["name"], fewer.body["stock"]) == ("Better", product.stock - 1)
+    assert (await rest.call("GET", path, staff)).body == fewer.body
+    async with rest.postgres.read() as uow:
+        assert await uow.products.get(other.id) == other
+
+
 async def test_a_delivery_that_is_sent_twice_counts_once(rest: PostgresRest) -> None:
     staff, product = await rest.an_account(Role.STAFF), await rest.a_product(stock=1)
     path, key = f"{PRODUCTS}/{product.id}/stock", {"Idempotency-Key": "delivery-17"}

@@ -297,6 +297,19 @@ async def test_an_address_and_a_note_are_edited_part_by_part_and_every_edit_is_t
         assert len(found) == count, words
 
 
+async def test_what_happens_to_an_order_happens_to_no_other(rest: PostgresRest) -> None:
+    customer, staff, product = await rest.an_account(), await rest.an_account(Role.STAFF), await rest.a_product()
+    other, path = [(await rest.place(customer, product)).headers["Location"] for _ in range(2)]
+    before = (await rest.call("GET", other, customer)).body
+
+    edited = await rest.call("PATCH", path, customer, json={"note": "soon", "address": HOME})
+    paid = await rest.call("POST", f"{path}/pay", staff)
+
+    assert (edited.body["note"], paid.body["status"]) == ("soon", "paid")
+    assert {**(await rest.call("GET", path, customer)).body, "stream": None} == {**paid.body, "stream": None}
+    assert (await rest.call("GET", other, customer)).body == before
+
+
 async def test_what_is_packed_is_not_edited_and_neither_is_what_somebody_else_has_changed(rest: PostgresRest) -> None:
     customer, staff = await rest.an_account(), await rest.an_account(Role.STAFF)
     order = (await rest.place(customer, await rest.a_product())).body["id"]

@@ -146,6 +146,20 @@ def kinds(outcomes: Sequence[Outcome]) -> list[type]:
     return [type(outcome) for outcome in outcomes]
 
 
+async def test_a_key_is_good_for_its_account_alone(postgres: Postgres, run: Run, ada: Account) -> None:
+    product, bob = await a_product(postgres, 10), Account(uuid4(), "bob@example.com", "Bob", Role.CUSTOMER, "$")
+    async with postgres.transaction() as uow:
+        await uow.accounts.add(bob)
+    [first] = await run(postgres, [Wish(ada, product, key="k")])
+
+    his, again = await run(postgres, [Wish(bob, product, key="k"), Wish(ada, product, key="k")])
+
+    assert isinstance(first, Reply)
+    assert isinstance(his, Reply)
+    assert (his.replayed, orjson.loads(his.body)["customer_id"]) == (False, str(bob.id))
+    assert again == replace(first, replayed=True)
+
+
 async def test_all_of_each_order_is_written(postgres: Postgres, postgres_url: str, ada: Account, run: Run) -> None:
     mug, pot = await a_product(postgres, 10), await a_product(postgres, 10)
     await a_discount(postgres, "TENTH")
