@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
 _MOST_WAITING: Final = 10_000
+_MOST_WAITING_BYTES: Final = 64 * 1024 * 1024  # with which a node keeps going while PostgreSQL is away
 
 
 class PublisherBusy(Exception):
@@ -78,6 +79,7 @@ class Publisher:
         self._bus = bus
         self._metrics = metrics
         self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
         self._woken = asyncio.Event()
 
     async def publish(self, draft: Draft, options: ChannelOptions) -> Position | None:
@@ -105,11 +107,12 @@ class Publisher:
         return None
 
     async def _append(self, entry: Entry, draft: Draft) -> Position:
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes >= _MOST_WAITING_BYTES:
             self._metrics.drops.labels("publisher_busy").inc()
             raise PublisherBusy
         outcome: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(entry, draft.version, draft.as_delta, outcome))
+        self._waiting_bytes += len(entry.data)
         self._woken.set()
         return await outcome
 
@@ -131,6 +134,7 @@ class Publisher:
             size += len(self._waiting[0].entry.data)
             if size > _TOGETHER_BYTES and size > len(self._waiting[0].entry.data):
                 return
+            self._waiting_bytes -= len(self._waiting[0].entry.data)
             yield self._waiting.popleft()
 
     async def _append_some(self, batch: list[_Waiting]) -> None:

@@ -1,4 +1,4 @@
-"""What nobody expects of an append is told as one that nobody knows the outcome of."""
+"""How much may wait to be appended; what nobody expects of an append is told as one of unknown outcome."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import asyncio
 from contextlib import suppress
 from typing import Any, cast
 
+import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from handlers.ports.streams import StreamsAway
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
-from realtime.publisher import Publisher
+from realtime.publisher import Draft, Publisher, PublisherBusy
 from realtime.server_api import ServerApi
+
+KEPT = ChannelOptions(history_size=10, history_ttl=60.0)
+NOBODY = cast("Any", None)
 
 
 class _Refusing:
@@ -21,14 +26,42 @@ class _Refusing:
 
 
 async def test_one_channels_misfortune_is_not_the_others_of_a_broadcast() -> None:
-    nobody = cast("Any", None)
-    publisher = Publisher(cast("Any", _Refusing()), nobody, RealtimeMetrics(CollectorRegistry()))
-    kept = Namespaces(retention=86_400, named={"kept": ChannelOptions(history_size=10, history_ttl=60.0)})
-    api = ServerApi(kept, publisher, nobody, nobody, nobody, nobody, nobody, history_limit=10)
+    publisher = Publisher(cast("Any", _Refusing()), NOBODY, RealtimeMetrics(CollectorRegistry()))
+    kept = Namespaces(retention=86_400, named={"kept": KEPT})
+    api = ServerApi(kept, publisher, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, history_limit=10)
     running = asyncio.create_task(publisher.run())
     with capture_logs():
         answer = cast("Any", await api.call("broadcast", {"channels": ["kept:a", "none:b"], "data": 1}))
     assert [each["error"]["code"] for each in answer["responses"]] == [100, 102]
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize(("data", "most"), [(b"1", 10_000), (b"1" * 1024 * 1024, 64)])
+async def test_what_would_wait_behind_too_much_is_refused(data: bytes, most: int) -> None:
+    publisher = Publisher(NOBODY, NOBODY, RealtimeMetrics(CollectorRegistry()))  # nobody appends
+    draft = Draft("kept:a", data, "me")
+    waiting = [asyncio.create_task(publisher.publish(draft, KEPT)) for _ in range(most)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(PublisherBusy):
+        await publisher.publish(draft, KEPT)
+
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_what_was_appended_makes_room() -> None:
+    publisher = Publisher(cast("Any", _Refusing()), NOBODY, RealtimeMetrics(CollectorRegistry()))
+    draft = Draft("kept:a", b"1" * 1024 * 1024, "me")
+    running = asyncio.create_task(publisher.run())
+    with capture_logs():
+        for _ in range(3):
+            told = await asyncio.gather(*(publisher.publish(draft, KEPT) for _ in range(64)), return_exceptions=True)
+            assert {type(each) for each in told} == {StreamsAway}
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
