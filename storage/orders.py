@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -66,8 +66,8 @@ class PostgresOrders:
         await self.connection.execute(SQL["lock"], order_id)
         return await self.get(order_id)
 
-    async def lock_due(self, now: datetime) -> Order | None:
-        due = await self.connection.fetchval(SQL["lock_due"], now)
+    async def lock_due(self, now: datetime, *, but: Set[UUID]) -> Order | None:
+        due = await self.connection.fetchval(SQL["lock_due"], now, list(but))
         return None if due is None else await self.get(due)
 
     async def save(self, order: Order, change: Change) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -152,9 +152,9 @@ class MemoryOrders:
     async def lock(self, order_id: UUID) -> Order | None:
         return self.rows.get(order_id)
 
-    async def lock_due(self, now: datetime) -> Order | None:
+    async def lock_due(self, now: datetime, *, but: Set[UUID]) -> Order | None:
         ends = [(order.expires_at, order.id) for order in self.rows.values() if order.expires_at is not None]
-        due = [order_id for end, order_id in sorted(ends) if end <= now]
+        due = [order_id for end, order_id in sorted(ends) if end <= now and order_id not in but]
         return self.rows[due[0]] if due else None
 
     async def save(self, order: Order, change: Change) -> None:

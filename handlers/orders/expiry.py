@@ -3,9 +3,12 @@ in a transaction of its own, so it happens once and survives the death of any no
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import structlog
 
 from handlers.clock import utc_now
+from handlers.errors import Unavailable
 from handlers.events import Cause
 from handlers.looking import keep_looking
 from handlers.orders import service
@@ -16,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = 10.0  # seconds between two looks
 SHORTEST_PAUSE = 0.5
+MOST_FAILURES = 10  # of orders in one look; then it is not the orders that are at fault
 PART = 100  # of the time that an order may stay unpaid or a draft, by which it may be late
 
 
@@ -29,10 +33,26 @@ class Expiry:
         await keep_looking(self.expire, 0.8 * self._pause, self._pause, "expiry_postponed")
 
     async def expire(self) -> int:
-        """Let all orders expire that are due, and return how many this node has. Raises Unavailable."""
-        count = 0
-        while await self._work.write(lambda uow: service.expire_next(uow, Cause(utc_now()))):
-            count += 1
+        """Let all orders expire that are due, and return how many this node has. Raises Unavailable, and whatever keeps
+        many of them from it."""
+        count, failed = 0, set[UUID]()
+        while (done := await self._expire_next(failed)) is not None:
+            count += done
         if count:
             log.info("orders_expired", count=count)
         return count
+
+    async def _expire_next(self, failed: set[UUID]) -> int | None:
+        """How many have expired, of those that have not `failed` yet; None when there was nothing to do."""
+        tried = failed.copy()
+        try:
+            return await self._work.write(lambda uow: service.expire_next(uow, Cause(utc_now()), tried)) or None
+        except Unavailable:
+            raise
+        except Exception:
+            # One order that cannot expire, whatever has come upon it, keeps no other waiting. It is due again later.
+            if tried == failed or len(tried) > MOST_FAILURES:
+                raise
+            log.exception("expiry_failed", order=str((tried - failed).pop()))
+            failed |= tried
+            return 0

@@ -196,10 +196,12 @@ async def edit(
     return await _tell(uow, OwnType.ORDER_EDITED, after, cause)
 
 
-async def expire_next(uow: UnitOfWork, cause: Cause) -> bool:
-    """Let the order expire that should have done so first; False when none is due."""
-    due = await uow.orders.lock_due(cause.now)
+async def expire_next(uow: UnitOfWork, cause: Cause, tried: set[UUID]) -> bool:
+    """Let the order expire that should have done so first, of all that are not in `tried`; which it is, is noted there,
+    also where it fails. False when none is due."""
+    due = await uow.orders.lock_due(cause.now, but=tried)
     if due is not None:
+        tried.add(due.id)
         await change(uow, due, Action.EXPIRE, By.TIME, cause)
     return due is not None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -145,9 +145,9 @@ class Orders(Protocol):
         """Like `get`, and no other transaction changes the order until this one ends."""
         ...
 
-    async def lock_due(self, now: datetime) -> Order | None:
-        """Like `lock`, of the order that should have expired first; None when no order is due, or those that are
-        belong to other transactions."""
+    async def lock_due(self, now: datetime, *, but: Set[UUID]) -> Order | None:
+        """Like `lock`, of the order that should have expired first, of all but these; None when no order is due, or
+        those that are belong to other transactions."""
         ...
 
     async def save(self, order: Order, change: Change) -> None:

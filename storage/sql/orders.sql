@@ -85,10 +85,11 @@ LEFT JOIN LATERAL (
 SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due
--- Lock the order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` does.
+-- Lock the order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` does; none of $2.
 SELECT id
 FROM orders
 WHERE expires_at <= $1
+    AND id <> ALL ($2::uuid[])
     AND NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id AND status = 'processing')
 ORDER BY expires_at
 LIMIT 1

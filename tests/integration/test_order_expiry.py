@@ -10,15 +10,16 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.accounts.model import Account
 from handlers.actor import Actor, Role
 from handlers.clock import utc_now
 from handlers.discounts.model import Discount
-from handlers.errors import Unavailable
+from handlers.errors import Conflict, Unavailable
 from handlers.events import Cause
 from handlers.orders import service
-from handlers.orders.expiry import Expiry
+from handlers.orders.expiry import MOST_FAILURES, Expiry
 from handlers.ports.domain import Quantity
 from handlers.products.model import Product
 from handlers.rules import Rules
@@ -103,6 +104,38 @@ async def test_an_order_whose_discount_is_gone_expires_and_keeps_no_other_waitin
         assert await Expiry(work, RULES).expire() == 2
 
 
+async def test_an_order_that_cannot_expire_keeps_no_other_from_it(
+    postgres: Postgres, product: Product, customer: Actor
+) -> None:
+    await place(postgres, customer, product, overdue=timedelta(seconds=2))
+    [[stuck]] = await found(postgres, "SELECT id FROM orders")
+    await place(postgres, customer, product, overdue=timedelta(seconds=1))
+    async with postgres.pool.connection() as connection:
+        await connection.execute(f"ALTER TABLE orders ADD CHECK (status <> 'expired' OR id <> '{stuck}')")
+
+    with capture_logs() as logged:
+        async with Work(postgres) as work:
+            assert await Expiry(work, RULES).expire() == 1
+
+    assert [each["order"] for each in logged if each["event"] == "expiry_failed"] == [str(stuck)]
+    assert await found(postgres, "SELECT id FROM orders WHERE status = 'placed'") == [(stuck,)]
+
+
+async def test_what_keeps_all_orders_from_expiring_is_told_of_once(
+    postgres: Postgres, product: Product, customer: Actor
+) -> None:
+    for _ in range(MOST_FAILURES + 1):
+        await place(postgres, customer, product, overdue=timedelta(seconds=1))
+    async with postgres.pool.connection() as connection:
+        await connection.execute("ALTER TABLE orders ADD CHECK (status <> 'expired')")
+
+    with capture_logs() as logged, pytest.raises(Conflict):
+        async with Work(postgres) as work:
+            await Expiry(work, RULES).expire()
+
+    assert [each["event"] for each in logged].count("expiry_failed") == MOST_FAILURES
+
+
 @pytest.mark.parametrize(("unpaid_for", "draft_for"), [(None, None), (timedelta(1), None), (None, timedelta(1))])
 def test_what_never_expires_is_looked_for_all_the_same(
     postgres: Postgres, unpaid_for: timedelta | None, draft_for: timedelta | None
@@ -117,7 +150,7 @@ async def test_what_a_dying_node_had_begun_is_done_by_the_next(
 
     async def die() -> None:
         async with postgres.transaction() as uow:
-            assert await service.expire_next(uow, Cause(utc_now()))
+            assert await service.expire_next(uow, Cause(utc_now()), set())
             uow.orders.connection.terminate()
 
     with pytest.raises(Unavailable):

@@ -171,7 +171,7 @@ async def test_a_bank_that_takes_its_time_keeps_the_order_from_expiring(shop: Sh
     assert (await shop.pay(order, "pm_card_visa")).code == "not_payable"
 
     later = Cause(utc_now() + timedelta(days=2))
-    assert not await shop.work.write(lambda uow: orders.expire_next(uow, later))
+    assert not await shop.work.write(lambda uow: orders.expire_next(uow, later, set()))
     await shop.fetch("UPDATE sandbox_payments SET settles_at = now()")
     await shop.provider._decide()
     await shop.settle()
@@ -184,7 +184,7 @@ async def test_a_bank_that_takes_its_time_keeps_no_other_order_from_expiring(sho
     await shop.pay(slow, "pm_usBankAccount_success")
 
     later = Cause(utc_now() + timedelta(days=2))
-    expired = [await shop.work.write(lambda uow: orders.expire_next(uow, later)) for _ in range(2)]
+    expired = [await shop.work.write(lambda uow: orders.expire_next(uow, later, set())) for _ in range(2)]
 
     assert expired == [True, False]
     assert ((await shop.seen(slow))[0], (await shop.seen(unpaid))[0]) == ("placed", "expired")
@@ -216,7 +216,7 @@ async def test_an_order_that_is_over_or_paid_by_hand_stops_its_payment(shop: Sho
     asked = await shop.pay(order, "pm_card_authenticationRequired")
     if way == "expire":
         later = Cause(utc_now() + timedelta(days=2))
-        assert await shop.work.write(lambda uow: orders.expire_next(uow, later))
+        assert await shop.work.write(lambda uow: orders.expire_next(uow, later, set()))
     else:
         assert (await shop.act(order, way)).status == 200
     await shop.settle()

@@ -207,9 +207,9 @@ async def test_what_is_due_is_locked_by_one_transaction_each_the_longest_overdue
     now = NOW + timedelta(hours=2)
 
     async with database.transaction() as one, database.transaction() as two, database.transaction() as three:
-        assert await one.orders.lock_due(now) == placed[2]
-        assert await two.orders.lock_due(now) == placed[1]
-        assert await three.orders.lock_due(now) is None
+        assert await one.orders.lock_due(now, but=set()) == placed[2]
+        assert await two.orders.lock_due(now, but=set()) == placed[1]
+        assert await three.orders.lock_due(now, but=set()) is None
 
 
 async def test_an_order_that_is_paid_while_it_is_looked_at_is_not_due(database: Database, customer: Account) -> None:
@@ -221,9 +221,9 @@ async def test_an_order_that_is_paid_while_it_is_looked_at_is_not_due(database: 
     async with database.transaction() as unit, database.transaction() as payer:
         await payer.orders.lock(placed.id)
         await payer.orders.save(paid, Change.of(paid, Action.PAY, By.TIME))
-        assert await unit.orders.lock_due(NOW) is None  # somebody else's
+        assert await unit.orders.lock_due(NOW, but=set()) is None  # somebody else's
     async with database.transaction() as unit:
-        assert await unit.orders.lock_due(NOW) is None
+        assert await unit.orders.lock_due(NOW, but=set()) is None
 
 
 async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
@@ -263,7 +263,7 @@ async def test_who_waited_for_a_draft_sees_what_is_in_it_now(
             return await unit.orders.lock(draft.id)
 
     async with asyncio.TaskGroup() as tasks, database.transaction() as unit:
-        await (unit.orders.lock_due(NOW) if is_due else unit.orders.lock(draft.id))
+        await (unit.orders.lock_due(NOW, but=set()) if is_due else unit.orders.lock(draft.id))
         waiting = tasks.create_task(wait())
         async with postgres.readers.connection() as connection:
             await until_blocked(connection)

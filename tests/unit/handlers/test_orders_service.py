@@ -176,8 +176,8 @@ async def test_an_order_that_stayed_unpaid_expires_once_and_gives_its_pieces_bac
     paid = await placed(uow, unpaid_for=timedelta(hours=1))
     await service.advance(uow, STAFF, paid.id, Action.PAY, CAUSE)
 
-    too_early = await service.expire_next(uow, Cause(end - timedelta(seconds=1)))
-    in_time = [await service.expire_next(uow, Cause(end)) for _ in range(2)]
+    too_early = await service.expire_next(uow, Cause(end - timedelta(seconds=1)), set())
+    in_time = [await service.expire_next(uow, Cause(end), set()) for _ in range(2)]
 
     assert (too_early, in_time) == (False, [True, False])
     expired = uow.orders.rows[order.id]
