@@ -73,7 +73,7 @@ class _Socket(SocketWire):
         super().__init__(transport, writer, most)
         self._ws = ws
         self._frames = frames
-        self._reading = reading
+        self._reading: asyncio.Timeout | None = reading  # None once nothing is read any more
         ws.wire = self
 
     def end(self, why: Disconnect | Closing) -> None:
@@ -81,9 +81,12 @@ class _Socket(SocketWire):
             self.write(self._frames.message(Goodbye(why)))  # its listeners may know no close codes
         self.why = why
         self.shut()
-        self._reading.reschedule(asyncio.get_running_loop().time())
+        if self._reading is not None:
+            self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def say_goodbye(self) -> None:
+        # It waits for a client that takes nothing, whose session may be ended meanwhile: for no pong, or with the node.
+        self._reading = None
         code, reason = (_NORMAL, "") if self.why is None else (self.why.code, self.why.reason)
         last_resort = asyncio.get_running_loop().call_later(goodbye_patience(self.why), self._transport.abort)
         await self._ws.close(code=code, message=reason.encode(), drain=False)

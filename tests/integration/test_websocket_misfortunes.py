@@ -13,6 +13,7 @@ from typing import cast
 
 import orjson
 import pytest
+from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from prometheus_client import CollectorRegistry
@@ -259,3 +260,31 @@ async def test_times_in_milliseconds_are_times_in_a_far_future(node: Node) -> No
     async with node.socket() as client:
         connected = (await client.ask({"id": 1, "connect": {"token": token}}))["connect"]
         assert (connected["expires"], connected["ttl"]) == (True, 2**31 - 1)
+
+
+async def test_who_takes_no_goodbye_can_still_be_closed(streams: Streams) -> None:
+    """It reads nothing, and its pongs are as many bytes as aiohttp writes before it waits: the goodbye waits then."""
+    async with running(streams, MemoryExchange().bus(), namespaces=NAMESPACES) as node:
+        reader, writer = await narrow(node)
+        writer.write(masked({"id": 1, "connect": {"token": node.token()}}))
+        await reader.readuntil(b'"connect"')
+        writer.write(masked({"id": 2, "subscribe": {"channel": "kept:a"}}))
+        await reader.readuntil(b'"subscribe"')
+        [theirs] = node.connections
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        while theirs.wire.buffered < 128 * 1024:
+            await node.publish("kept:a", *texts(1, 50_000))
+            await asyncio.sleep(0)
+        pongs, rest = divmod(DEFAULT_CHUNK_SIZE - 2, 2 + 125)
+        writer.write(pinging(125) * pongs + pinging(rest - 2) + b"\x88\x82" + bytes(4) + b"\x03\xe8")
+        try:
+            await until(lambda: not node.hub.hears("kept:a"))
+            assert len(node.connections) == 1
+            await node.connections.drain(0.2)
+        finally:
+            writer.transport.abort()
+
+
+def pinging(size: int) -> bytes:
+    """A ping of so many bytes."""
+    return bytes([0x89, 0x80 | size]) + bytes(4 + size)
