@@ -143,7 +143,7 @@ class ServerApi:
         """Each by itself: one channel's error is not the others'."""
         content = request.model_dump(exclude={"channels"}, exclude_unset=True)
         commands: list[dict[str, JsonValue]] = [{"publish": {"channel": name, **content}} for name in request.channels]
-        return {"responses": await _some_at_a_time([self._response(command) for command in commands])}
+        return {"responses": await _some_at_a_time(self._response, commands)}
 
     async def _response(self, command: dict[str, JsonValue]) -> Result:
         reply = await self._reply(command)
@@ -225,10 +225,9 @@ class ServerApi:
             raise ApiError(Error.NOT_AVAILABLE)
 
     async def _batch(self, request: BatchRequest) -> Result:
-        replies = [self._reply(command) for command in request.commands]
         if request.parallel:
-            return {"replies": await _some_at_a_time(replies)}
-        return {"replies": [await reply for reply in replies]}
+            return {"replies": await _some_at_a_time(self._reply, request.commands)}
+        return {"replies": [await self._reply(command) for command in request.commands]}
 
     async def _reply(self, command: dict[str, JsonValue]) -> Result:
         method, body = next(((name, body) for name, body in command.items() if name in self._methods), ("", None))
@@ -244,14 +243,16 @@ def error_object(error: Error) -> Result:
     return {"code": error.code, "message": error.message}
 
 
-async def _some_at_a_time(work: Sequence[Awaitable[Result]]) -> list[Result]:
+async def _some_at_a_time(
+    answer: Callable[[dict[str, JsonValue]], Awaitable[Result]], commands: Sequence[dict[str, JsonValue]]
+) -> list[Result]:
     slots = asyncio.Semaphore(_IN_PARALLEL)
 
-    async def one(each: Awaitable[Result]) -> Result:
+    async def one(command: dict[str, JsonValue]) -> Result:
         async with slots:
-            return await each
+            return await answer(command)
 
-    return await asyncio.gather(*map(one, work))
+    return await asyncio.gather(*map(one, commands))
 
 
 def _given(value: JsonValue, encoded: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from contextlib import suppress
 from typing import Any, cast
 
@@ -65,3 +67,24 @@ async def test_what_was_appended_makes_room() -> None:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize("method", ["batch", "broadcast"])
+async def test_what_was_not_begun_when_its_caller_went_away_was_never_made(method: str) -> None:
+    """Of a coroutine that nobody awaits Python complains, and a test fails of that."""
+    publisher = Publisher(NOBODY, NOBODY, RealtimeMetrics(CollectorRegistry()))
+    kept = Namespaces(retention=86_400, named={"kept": KEPT})
+    api = ServerApi(kept, publisher, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, history_limit=10)
+    channels = ["kept:a"] * 100  # more than are begun together
+    commands = [{"publish": {"channel": channel, "data": 1}} for channel in channels]
+    body = {"commands": commands} if method == "batch" else {"channels": channels, "data": 1}
+    calling = asyncio.create_task(api.call(method, body))
+    await asyncio.sleep(0.01)
+    calling.cancel()
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        await asyncio.wait([calling])
+        del calling
+        await asyncio.sleep(0)
+        gc.collect()
+    assert [str(each.message) for each in complaints] == []
