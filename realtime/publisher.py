@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -22,6 +22,8 @@ from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
@@ -71,7 +73,7 @@ class _Waiting:
 class Publisher:
     """Guarantee: publications of one caller, each awaited before the next, are in that order in their stream.
 
-    The append belongs to `run`, so a caller that goes away changes nothing: it is finished.
+    What takes more than one step belongs to `run`, so a caller that goes away changes nothing: it is finished.
     """
 
     def __init__(self, streams: Streams, bus: Bus, metrics: RealtimeMetrics) -> None:
@@ -81,6 +83,7 @@ class Publisher:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._woken = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
 
     async def publish(self, draft: Draft, options: ChannelOptions) -> Position | None:
         """Where it is in its stream, durably; for a repeated identity, where the first is; for a version that is not
@@ -96,14 +99,10 @@ class Publisher:
             )
             return await self._append(entry, draft)
         publication = Publication(0, draft.data, now_ms, draft.info, draft.tags, draft.as_delta)
-        if not draft.id:
+        if draft.id:
+            await self._send_once(draft, publication)
+        else:
             await self._send(draft.channel, publication)
-        elif await self._streams.remember(draft.channel, draft.source, draft.id):
-            try:
-                await self._send(draft.channel, publication)
-            except BusAway:
-                await self._streams.forget(draft.channel, draft.source, draft.id)
-                raise
         return None
 
     async def _append(self, entry: Entry, draft: Draft) -> Position:
@@ -116,17 +115,47 @@ class Publisher:
         self._woken.set()
         return await outcome
 
+    async def _send_once(self, draft: Draft, publication: Publication) -> None:
+        """Unless the channel has had it. Were its identity remembered and it not sent, whoever tried it again would be
+        told that it was."""
+        if self._tasks is None:
+            raise BusAway
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(self._remember_and_send(draft, publication, outcome))
+        await outcome
+
+    async def _remember_and_send(self, draft: Draft, publication: Publication, outcome: asyncio.Future[None]) -> None:
+        try:
+            if await self._streams.remember(draft.channel, draft.source, draft.id):
+                try:
+                    await self._send(draft.channel, publication)
+                except BusAway:
+                    await self._streams.forget(draft.channel, draft.source, draft.id)
+                    raise
+        except (StreamsAway, BusAway) as error:
+            _settle(outcome, error)
+        except Exception:
+            log.exception("publication_failed")  # who waits suffers it, not the node
+            _settle(outcome, StreamsAway())
+        else:
+            _settle(outcome, None)
+
     async def _send(self, channel: str, publication: Publication) -> None:
         if not await self._bus.publish([Published(channel, "", publication)]):
             raise BusAway
 
     async def run(self) -> None:
         """Append what waits, until cancelled."""
-        while True:
-            await self._woken.wait()
-            while self._waiting:
-                await self._append_some(list(self._next()))
-            self._woken.clear()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                while True:
+                    await self._woken.wait()
+                    while self._waiting:
+                        await self._append_some(list(self._next()))
+                    self._woken.clear()
+            finally:
+                self._tasks = None
 
     def _next(self) -> Iterator[_Waiting]:
         size = 0
@@ -156,7 +185,7 @@ class Publisher:
             await self._bus.publish(_wanted(item, batch[index]) for index, item in appended.items())
         for index, waiting in enumerate(batch):
             item = appended.get(index)
-            _settle(waiting, await self._found(waiting.entry) if item is None else _position(item))
+            _settle(waiting.outcome, await self._found(waiting.entry) if item is None else _position(item))
 
     async def _written(self, batch: list[_Waiting]) -> Mapping[int, Published]:
         entry, version = batch[0].entry, batch[0].version
@@ -182,15 +211,15 @@ def _position(item: Published) -> Position:
     return Position(item.publication.offset, item.epoch)
 
 
-def _settle_all(batch: Sequence[_Waiting], outcome: StreamsAway) -> None:
+def _settle_all(batch: Sequence[_Waiting], error: StreamsAway) -> None:
     for waiting in batch:
-        _settle(waiting, outcome)
+        _settle(waiting.outcome, error)
 
 
-def _settle(waiting: _Waiting, outcome: Position | StreamsAway) -> None:
-    if waiting.outcome.done():
+def _settle(waiting: asyncio.Future[T], outcome: T | StreamsAway | BusAway) -> None:
+    if waiting.done():
         return  # its caller is gone
-    if isinstance(outcome, Position):
-        waiting.outcome.set_result(outcome)
+    if isinstance(outcome, StreamsAway | BusAway):
+        waiting.set_exception(outcome)
     else:
-        waiting.outcome.set_exception(outcome)
+        waiting.set_result(outcome)

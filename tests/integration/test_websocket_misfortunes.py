@@ -221,6 +221,8 @@ async def test_a_publication_with_a_key_that_did_not_come_about_can_be_tried_aga
     bus = MemoryExchange().bus()
     publisher = Publisher(streams, bus, RealtimeMetrics(CollectorRegistry()))
     draft = Draft("open:a", b"1", "/tests", "key")
+    publishing = asyncio.create_task(publisher.run())
+    await asyncio.sleep(0)
     bus.cut()
     with pytest.raises(BusAway):
         await publisher.publish(draft, OPEN)
@@ -233,6 +235,7 @@ async def test_a_publication_with_a_key_that_did_not_come_about_can_be_tried_aga
     await publisher.publish(replace(draft, id="another"), OPEN)
     messages = [await heard.get() for _ in range(2)]  # of the repetition there is none
     listening.cancel()
+    publishing.cancel()
     assert [len(list(decode(message))) for message in messages] == [1, 1]
     assert heard.empty()
 

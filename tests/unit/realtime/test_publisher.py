@@ -1,4 +1,4 @@
-"""How much may wait to be appended; what nobody expects of an append is told as one of unknown outcome."""
+"""How much may wait, callers that go away, and streams that do what nobody expects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from handlers.ports.streams import StreamsAway
+from handlers.ports.streams import Published, StreamsAway
+from realtime.bus import decode
+from realtime.bus_memory import MemoryExchange
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
 from realtime.publisher import Draft, Publisher, PublisherBusy
@@ -25,6 +27,46 @@ NOBODY = cast("Any", None)
 class _Refusing:
     async def append(self, _: object) -> None:
         raise RuntimeError
+
+
+class _Remembering:
+    """Has committed what it is to remember, and its answer is on its way until `may_answer`."""
+
+    def __init__(self) -> None:
+        self.remembered: set[str] = set()
+        self.has_remembered = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def remember(self, _channel: str, _source: str, entry_id: str) -> bool:
+        is_new = entry_id not in self.remembered
+        self.remembered.add(entry_id)
+        self.has_remembered.set()
+        await self.may_answer.wait()
+        return is_new
+
+
+async def test_a_key_whose_caller_went_away_is_one_whose_publication_was_sent() -> None:
+    """Whoever tries it again is told that it was."""
+    streams, bus, heard = _Remembering(), MemoryExchange().bus(), asyncio.Queue[bytes](10)
+    publisher = Publisher(cast("Any", streams), bus, RealtimeMetrics(CollectorRegistry()))
+    running = [asyncio.create_task(publisher.run()), asyncio.create_task(bus.run(heard.put_nowait))]
+    await asyncio.sleep(0)
+    draft, passing = Draft("a", b"1", "/tests", "key"), ChannelOptions()
+
+    first = asyncio.create_task(publisher.publish(draft, passing))
+    await streams.has_remembered.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    streams.may_answer.set()
+    assert await publisher.publish(draft, passing) is None
+
+    async with asyncio.timeout(5):
+        [sent] = decode(await heard.get())
+    assert isinstance(sent, Published)
+    assert (sent.publication.data, heard.empty()) == (b"1", True)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
 
 
 async def test_one_channels_misfortune_is_not_the_others_of_a_broadcast() -> None:
