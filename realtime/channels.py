@@ -88,9 +88,11 @@ class Channels:
         self._recent.recall(channel, publications)
         self._metrics.recent_bytes.set(self._recent.bytes)
 
-    def absorb(self, channel: Channel, page: Page) -> bool:
+    def absorb(self, channel: Channel, page: Page, *, clearings: int) -> bool:
         """Deliver what of `page` is new here. False, and nothing delivered, if it does not lead on from `last`:
-        the stream has begun anew, or retention took what was missed."""
+        the stream has begun anew, or retention took what was missed.
+
+        `clearings` are the channel's when reading began: what was removed meanwhile is delivered, but not kept."""
         if page.top.epoch != channel.epoch:
             return False
         fresh = [item for item in page.publications if item.offset > channel.last]
@@ -100,6 +102,8 @@ class Channels:
         channel.is_suspect = False
         for publication in fresh:
             self._recent.add(channel, publication)
+        if channel.clearings != clearings:
+            self._recent.forget(channel)
         self._hand_out(channel, fresh)
         return True
 

@@ -140,7 +140,9 @@ class Hub:
 
     def forget(self, body: bytes) -> None:
         """A node removed the history of the channel of this name."""
-        channel = self._channels.get(body.decode())
+        name = body.decode()
+        self._reads.forget(name)
+        channel = self._channels.get(name)
         if channel is not None:
             self._pacing.release(channel)  # it was published before
             self._channels.clear(channel)

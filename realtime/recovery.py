@@ -111,7 +111,7 @@ class Recovery:
         if not page.publications or not is_run_after(at, page.publications):
             return None
         # It may reach beyond what the others have: they get that first, so that nobody live is ever behind `last`.
-        self._channels.absorb(channel, page)
+        self._channels.absorb(channel, page, clearings=clearings)
         if channel.clearings == clearings:
             self._channels.recall(channel, page.publications)
         return list(page.publications)

@@ -67,12 +67,12 @@ class Repairs:
         has_missed = False
         self._pacing.release(channel)
         while not channel.is_gone:
-            heard = channel.heard
+            heard, clearings = channel.heard, channel.clearings
             page = await self._streams.read(channel.name, after=channel.last, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
             if channel.is_gone:
                 break
             last = channel.last
-            if not self._channels.absorb(channel, page):
+            if not self._channels.absorb(channel, page, clearings=clearings):
                 if page.top.epoch == channel.epoch and await self._goes_on(channel):
                     continue
                 self._channels.reset(channel)

@@ -31,6 +31,11 @@ class SharedReads:
             self._tasks.create_task(self._read(key, page))
         return await asyncio.shield(page)
 
+    def forget(self, channel: str) -> None:
+        """Its history was removed: what is being read is for those alone who wait for it already."""
+        for key in [key for key in self._under_way if key[0] == channel]:
+            del self._under_way[key]
+
     async def run(self) -> None:
         """Read what is wanted, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -49,7 +54,8 @@ class SharedReads:
         else:
             page.set_result(found)
         finally:
-            del self._under_way[key]
+            if self._under_way.get(key) is page:
+                del self._under_way[key]
             if not page.done():
                 page.set_exception(StreamsAway())
 

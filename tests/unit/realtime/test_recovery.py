@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 import pytest
 
 from handlers.ports.domain import Position
+from handlers.ports.streams import Publication
+from realtime.channel import NOWHERE, Encoding
 from realtime.hub import Hub
 from realtime.protocol.messages import Subscribed
 from tests.integration.test_hub_openings import Joiner, running
+from tests.subscribers import NoEncoding
 from tests.unit.realtime.test_shared_reads import CountedStreams, three_published
 
 
 class Returner(Joiner):
-    async def come_back(self, hub: Hub) -> list[int]:
-        """What it is told that it missed, from the very beginning."""
+    async def come_back(self, hub: Hub, since: Position = NOWHERE) -> list[int]:
+        """What it is told that it missed since then."""
         joined: list[Subscribed] = []
-        await hub.join(self, "a", Position(0, ""), joined.append)
+        await hub.join(self, "a", since, joined.append)
         return [publication.offset for publication in joined[0].publications]
+
+
+class Offsets(NoEncoding):
+    def publication(self, channel: str, publication: Publication) -> bytes:  # noqa: ARG002 - the protocol's
+        return b"%d " % publication.offset
+
+
+@dataclass(eq=False)
+class Hearer(Joiner):
+    encoding: Encoding = field(default_factory=Offsets)
+    heard: bytes = b""
+    has_heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def write(self, data: bytes) -> bool:
+        self.heard += data
+        self.has_heard.set()
+        return True
 
 
 @pytest.fixture
@@ -48,3 +69,45 @@ async def test_what_was_removed_while_it_was_read_is_not_kept(streams: CountedSt
         streams.let_go(0)
         assert await first == [1, 2, 3]  # it began to read before
         assert await Returner().come_back(hub) == []
+
+
+async def test_who_comes_after_a_removal_shares_no_read_that_began_before(streams: CountedStreams) -> None:
+    async with running(streams) as hub:
+        streams.is_held = True
+        first = asyncio.create_task(Returner().come_back(hub))
+        await until_held(streams)  # the head
+        streams.let_go(0)
+        await until_held(streams)  # the page
+        streams.trim("a", 0)
+        hub.forget(b"a")
+        second = asyncio.create_task(Returner().come_back(hub))
+        await until_held(streams, count=2)
+        streams.is_held = False
+        while streams.waiting:
+            streams.let_go(0)
+        assert (await first, await second) == ([1, 2, 3], [])
+        assert await Returner().come_back(hub) == []
+
+
+async def test_what_was_removed_while_a_gap_was_read_is_not_kept(streams: CountedStreams) -> None:
+    async with running(streams) as hub:
+        live = Hearer()
+        await live.join(hub, "a")
+        streams.publish("a")  # by the bus comes nothing
+        hub.hear([streams.publish("a")])
+        streams.is_held = True
+        await until_held(streams)
+        streams.trim("a", 0)
+        hub.forget(b"a")
+        streams.is_held = False
+        streams.let_go(0)
+        await live.has_heard.wait()
+        assert live.heard == b"4 5 "
+        assert await Returner().come_back(hub, Position(3, streams.streams["a"].epoch)) == []
+
+
+async def until_held(streams: CountedStreams, *, count: int = 1) -> None:
+    """Until so many wait for what they have asked of the streams."""
+    async with asyncio.timeout(5):
+        while len(streams.waiting) < count:  # noqa: ASYNC110 - the model tells nobody
+            await asyncio.sleep(0.001)
