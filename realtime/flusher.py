@@ -19,11 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+import structlog
+
 from realtime.channel import Crowd, Group, Roster, Subscriber
 from realtime.loop_share import LoopShare
 from realtime.metrics import RealtimeMetrics
 from realtime.turns import Turns
 from realtime.wire import MakeBatch, OneByOne
+
+log = structlog.get_logger(__name__)
 
 _SLICE_SECONDS: Final = 0.002  # a write's system call is made in it, so the clock sees it
 _TOGETHER: Final = 128  # clients written to between two looks at the clock
@@ -121,7 +125,7 @@ class Flusher:
                     break
         data = self._taken(subscriber)
         if data and not subscriber.wire.write(data):
-            subscriber.overflowed()
+            _give_up(subscriber)
 
     def _append(self, subscriber: Subscriber, frame: bytes) -> None:
         self._settle_for(subscriber)
@@ -235,7 +239,7 @@ class Flusher:
             return
         for subscriber in subscribers:
             if not subscriber.wire.write(data):
-                subscriber.overflowed()
+                _give_up(subscriber)
 
     def _begin_round(self, now: float) -> None:
         self._has_begun = True
@@ -256,4 +260,12 @@ class Flusher:
 
 def _write(group: Group, data: bytes) -> None:
     for index in group.wires.write(data):
-        group.subscribers[index].overflowed()
+        _give_up(group.subscribers[index])
+
+
+def _give_up(subscriber: Subscriber) -> None:
+    try:
+        subscriber.overflowed()
+    except Exception:
+        # The loop would report it and go on, but the round would not: this node would write to nobody any more.
+        log.exception("overflow_failed")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from realtime.channel import Roster
 from realtime.flusher import Flusher
@@ -339,3 +340,25 @@ async def test_the_latency_of_a_publication_is_measured_once_when_everyone_has_i
     await turns(60)
     assert count() == 1
     assert registry.get_sample_value("orderwire_commit_to_client_seconds_sum") == pytest.approx(0.5)
+
+
+@dataclass(eq=False)
+class Broken(Recorder):
+    is_slow: bool = True
+
+    def overflowed(self) -> None:
+        raise LookupError("a bug")
+
+
+@pytest.mark.parametrize("say", [give, hand])
+async def test_a_client_whose_end_fails_takes_nothing_from_the_others(
+    flusher: Flusher, clock: Clock, say: Callable[[Flusher, list[Recorder], bytes], None]
+) -> None:
+    """A loop only reports what fails in it, and whatever that was to do next is not done."""
+    others = [Recorder(clock) for _ in range(20)]
+    with capture_logs() as logs:
+        for frame in (b"a", b"b"):
+            say(flusher, [*others[:10], Broken(clock), *others[10:]], frame)
+            await rested(clock)
+    assert [client.writes for client in others] == [[b"a", b"b"]] * 20
+    assert {(log["event"], log["log_level"]) for log in logs} == {("overflow_failed", "error")}
