@@ -177,7 +177,8 @@ class Connections:
             async with asyncio.timeout(seconds):
                 for start in range(0, len(leaving), size):
                     for connection in leaving[start : start + size]:
-                        connection.close(Disconnect.SHUTDOWN)
+                        if connection in self._open:  # else it has gone by itself, waves ago
+                            connection.close(Disconnect.SHUTDOWN)
                     await asyncio.sleep(_WAVE_SECONDS)
                 await self._none_left.wait()
         except TimeoutError:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 import realtime.connection
+import realtime.connections
 from handlers.audience import order_stats
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Published, Streams
@@ -286,6 +287,21 @@ async def test_who_takes_no_goodbye_can_still_be_closed(streams: Streams) -> Non
             await node.connections.drain(0.2)
         finally:
             writer.transport.abort()
+
+
+async def test_who_goes_while_the_node_drains_keeps_no_other_from_being_told(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realtime.connections, "_SMALLEST_WAVE", 1)
+    monkeypatch.setattr(realtime.connections, "_WAVE_SECONDS", 0.2)
+    async with running(streams, MemoryExchange().bus()) as node, node.client() as first:
+        _, going = await narrow(node)
+        async with node.client() as last:
+            draining = asyncio.create_task(node.connections.drain(3.0))
+            assert (await first.closed())[0] == Disconnect.SHUTDOWN.code
+            going.transport.abort()
+            assert (await last.closed())[0] == Disconnect.SHUTDOWN.code
+            await draining
 
 
 def pinging(size: int) -> bytes:
