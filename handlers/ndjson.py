@@ -46,7 +46,7 @@ async def answer_in_order(
 ) -> None:
     """Answer several at once, and send each answer as soon as all before it are sent. Raises what they raise, in an
     exception group; what was begun is cancelled then."""
-    begun: asyncio.Queue[asyncio.Task[A] | None] = asyncio.Queue()
+    begun: asyncio.Queue[asyncio.Task[A] | None] = asyncio.Queue(at_once + 1)  # of those that have a place, and the end
     places = asyncio.Semaphore(at_once)
 
     async def work(question: Q) -> A:
