@@ -27,6 +27,7 @@ class ModelStreams:
     is_away: bool = False
     is_held: bool = False
     epochs: int = 0
+    _has_more_waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
     def publish(self, channel: str, data: bytes = b"") -> Published:
         stream = self._begun(channel)
@@ -52,6 +53,12 @@ class ModelStreams:
     def position(self, channel: str) -> Position:
         stream = self.streams.get(channel, Stream())
         return Position(stream.top, stream.epoch)
+
+    async def until_held(self, count: int = 1) -> None:
+        """Until so many reads wait to be let go."""
+        while len(self.waiting) < count:
+            self._has_more_waiting.clear()
+            await self._has_more_waiting.wait()
 
     def let_go(self, index: int) -> None:
         if self.waiting:
@@ -106,6 +113,7 @@ class ModelStreams:
         if self.is_held:
             waiter = asyncio.get_running_loop().create_future()
             self.waiting.append(waiter)
+            self._has_more_waiting.set()
             await waiter
         if self.is_away:
             raise StreamsAway

@@ -62,7 +62,7 @@ async def test_what_was_removed_while_it_was_read_is_not_kept(streams: CountedSt
         await Joiner().join(hub, "a")  # keeps the channel open
         streams.is_held = True
         first = asyncio.create_task(Returner().come_back(hub))
-        await asyncio.sleep(0.01)
+        await streams.until_held()
         streams.trim("a", 0)
         hub.forget(b"a")
         streams.is_held = False
@@ -75,13 +75,13 @@ async def test_who_comes_after_a_removal_shares_no_read_that_began_before(stream
     async with running(streams) as hub:
         streams.is_held = True
         first = asyncio.create_task(Returner().come_back(hub))
-        await until_held(streams)  # the head
+        await streams.until_held()  # the head
         streams.let_go(0)
-        await until_held(streams)  # the page
+        await streams.until_held()  # the page
         streams.trim("a", 0)
         hub.forget(b"a")
         second = asyncio.create_task(Returner().come_back(hub))
-        await until_held(streams, count=2)
+        await streams.until_held(2)
         streams.is_held = False
         while streams.waiting:
             streams.let_go(0)
@@ -96,7 +96,7 @@ async def test_what_was_removed_while_a_gap_was_read_is_not_kept(streams: Counte
         streams.publish("a")  # by the bus comes nothing
         hub.hear([streams.publish("a")])
         streams.is_held = True
-        await until_held(streams)
+        await streams.until_held()
         streams.trim("a", 0)
         hub.forget(b"a")
         streams.is_held = False
@@ -104,10 +104,3 @@ async def test_what_was_removed_while_a_gap_was_read_is_not_kept(streams: Counte
         await live.has_heard.wait()
         assert live.heard == b"4 5 "
         assert await Returner().come_back(hub, Position(3, streams.streams["a"].epoch)) == []
-
-
-async def until_held(streams: CountedStreams, *, count: int = 1) -> None:
-    """Until so many wait for what they have asked of the streams."""
-    async with asyncio.timeout(5):
-        while len(streams.waiting) < count:  # noqa: ASYNC110 - the model tells nobody
-            await asyncio.sleep(0.001)

@@ -68,7 +68,7 @@ async def test_one_that_goes_away_takes_the_page_from_nobody(streams: CountedStr
     streams.is_held = True
     async with running(streams) as reads:
         first, second = [asyncio.create_task(reads.read("a", 0)) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await streams.until_held()
         first.cancel()
         await asyncio.sleep(0)
         streams.let_go(0)
@@ -95,7 +95,7 @@ async def test_who_waits_when_the_node_ends_is_told(streams: CountedStreams) -> 
     streams.is_held = True
     async with running(streams) as reads:
         waiting = asyncio.create_task(reads.read("a", 0))
-        await asyncio.sleep(0.01)
+        await streams.until_held()
     with pytest.raises(StreamsAway):
         await waiting
     with pytest.raises(StreamsAway):
