@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
-from typing import Final
 
-# Of the signs that fnmatch knows only the star is one here.
-_LITERALLY: Final = str.maketrans({"[": "[[]", "?": "[?]"})
+from realtime.wildcards import fits
 
 
 class Operation(Enum):
@@ -32,7 +29,7 @@ class Capability:
     def covers(self, channel: str) -> bool:
         if not self.is_wildcard:
             return channel in self.channels
-        return any(fnmatchcase(channel, pattern.translate(_LITERALLY)) for pattern in self.channels)
+        return any(fits(channel, pattern) for pattern in self.channels)
 
 
 def allows(capabilities: Sequence[Capability], operation: Operation, channel: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator
-from fnmatch import fnmatchcase
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+
+from realtime.wildcards import fits
 
 PREFIX: Final = "/api/v1/"
 SHARED: Final = web.RequestKey("shared", list[tuple[str, str]])
@@ -42,7 +43,7 @@ def share(origins: Iterable[str]) -> Middleware:
         if patterns:
             yield hdrs.VARY, hdrs.ORIGIN
         origin = request.headers.get(hdrs.ORIGIN, "")
-        if origin and any(fnmatchcase(origin.lower(), pattern) for pattern in patterns):
+        if origin and any(fits(origin.lower(), pattern) for pattern in patterns):
             yield from _letting(origin, methods)
 
     return middleware

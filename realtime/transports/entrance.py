@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from realtime.connections import Connections
+from realtime.wildcards import fits
 
 HELLO: Final = "cf_connect"
 """The parameter of the address that holds the first command, where a request cannot."""
@@ -69,7 +69,7 @@ class Entrance:
         if not origin:
             return True
         patterns = self._connections.options.allowed_origins
-        return _authority(origin) == request.host.lower() or any(fnmatchcase(origin, glob.lower()) for glob in patterns)
+        return _authority(origin) == request.host.lower() or any(fits(origin, pattern.lower()) for pattern in patterns)
 
 
 def said_type(request: web.Request) -> str:

@@ -311,12 +311,13 @@ async def refused(node: Node, **options: Any) -> int:
 
 
 async def test_a_foreign_origin_is_refused_and_an_allowed_one_is_not(streams: PostgresStreams, bus: MemoryBus) -> None:
-    options = replace(CLIENT, allowed_origins=("https://*.example.com",))
+    options = replace(CLIENT, allowed_origins=("https://*.example.com", "http://[::1]:3000"))
     async with running(streams, bus, options) as node:
         assert await refused(node, headers={"Origin": "https://example.org"}) == 403
         assert await refused(node, headers={"Origin": "null"}) == 403
+        assert await refused(node, headers={"Origin": "http://1:3000"}) == 403  # one of the signs between the brackets
         host = node.url.removeprefix("http://").partition("/")[0]
-        for origin in ("https://shop.example.com", f"http://{host}"):
+        for origin in ("https://shop.example.com", "http://[::1]:3000", f"http://{host}"):
             async with node.socket(headers={"Origin": origin}) as client:
                 assert "connect" in await connected(client, node)
 

@@ -25,7 +25,7 @@ async def refuse(_request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    origins = [ALLOWED, "https://*.shop.example"]
+    origins = [ALLOWED, "https://*.shop.example", "http://[::1]:3000"]
     app = web.Application(
         middlewares=middlewares(
             HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=1.0, allowed_origins=origins
@@ -40,7 +40,7 @@ async def client() -> AsyncIterator[Client]:
         yield opened
 
 
-@pytest.mark.parametrize("origin", [ALLOWED, "https://www.shop.example", "HTTPS://SHOP.EXAMPLE"])
+@pytest.mark.parametrize("origin", [ALLOWED, "https://www.shop.example", "HTTPS://SHOP.EXAMPLE", "http://[::1]:3000"])
 @pytest.mark.parametrize("path", ["/api/v1/things", "/api/v1/refused", "/api/v1/nothing"])
 async def test_pages_of_the_origins_may_read_every_answer(client: Client, origin: str, path: str) -> None:
     async with client.get(path, headers={"Origin": origin}) as reply:
@@ -57,6 +57,7 @@ async def test_pages_of_the_origins_may_read_every_answer(client: Client, origin
     [
         "",
         "null",
+        "http://1:3000",
         "https://elsewhere.example",
         "http://shop.example",
         "https://shop.example.evil.example",
