@@ -13,9 +13,11 @@ from realtime.tokens import TokenAuthority, TokenExpired, TokenInvalid
 
 
 class Identities:
-    """`has_personal`: users of the backend's tokens have a channel of their own, as accounts always do."""
+    """`has_personal`: users of the backend's tokens have a channel of their own, as accounts always do. `insecure`:
+    what these tokens open does not end with them."""
 
-    def __init__(self, authority: TokenAuthority, tokens: ClientTokens, *, has_personal: bool) -> None:
+    def __init__(self, authority: TokenAuthority, tokens: ClientTokens, *, has_personal: bool, insecure: bool) -> None:
+        self._insecure = insecure
         self._authority = authority
         self._tokens = tokens
         self._has_personal = has_personal
@@ -56,6 +58,5 @@ class Identities:
         own = f"#{shown.user}"
         if self._has_personal and shown.user and is_channel_name(own):
             channels.setdefault(own, NOTHING)
-        return Identified(
-            Credentials(shown.user, info=shown.info, capabilities=shown.capabilities), shown.lifetime, channels
-        )
+        lifetime = math.inf if self._insecure else shown.lifetime
+        return Identified(Credentials(shown.user, info=shown.info, capabilities=shown.capabilities), lifetime, channels)

@@ -115,7 +115,8 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         told = settings.events.life_cycle
         keeper = PresenceKeeper(presence, bus, metrics, life_cycle if "channel" in told else None)
         has_personal = settings.client.subscribe_to_user_personal_channel.enabled
-        identities = Identities(authority, connecting, has_personal=has_personal)
+        insecure = settings.client.insecure
+        identities = Identities(authority, connecting, has_personal=has_personal, insecure=insecure)
         operations = Operations(
             namespaces,
             Admission(work),
@@ -123,7 +124,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             publisher,
             keeper,
             subscribing,
-            insecure=settings.client.insecure,
+            insecure=insecure,
         )
         commands = Commands(work, rules, provider, build_commands(), status_of)
         uid = str(uuid4())

@@ -195,7 +195,7 @@ async def running(
     presence = presence or MemoryPresence()
     tokens = tokens or ClientTokens(ClientTokenOptions(hmac_key=CLIENT_TOKEN_KEY))
     keeper = PresenceKeeper(presence, bus, metrics, life_cycle, interval=0.2)
-    identities = Identities(authority, tokens, has_personal=True)
+    identities = Identities(authority, tokens, has_personal=True, insecure=options.insecure)
     operations = Operations(namespaces, StaffOnly(), hub, publisher, keeper, tokens, insecure=options.insecure)
     uid = str(uuid4())
     connections = Connections(

@@ -27,6 +27,9 @@ async def test_an_insecure_node_asks_for_nothing(deploy: Deploy) -> None:
     async with deploy(client("insecure = true") + namespace("ns")) as node, node.socket() as anybody:
         assert "connect" in await anybody.ask({"id": 1, "connect": {}})
         assert "publish" in await anybody.ask({"id": 2, "publish": {"channel": "ns:a", "data": 1}})
+        assert "expires" not in (await node.connect(signed(sub="42", exp=soon(60))))["connect"]
+        assert (await node.connect(signed(sub="42", exp=soon(-60))))["error"]["code"] == 109
+        assert (await node.connect(of_account()))["connect"]["expires"] is True
 
 
 @pytest.mark.shows("client.allow_anonymous_connect_without_token")
