@@ -107,10 +107,10 @@ class Ticket:
     """A join under way. `is_over` once nobody waits for it any more: left, or told that it was dropped.
 
     `latest_within`: not what was missed is wanted but the latest publication, whatever came before it, if it is not
-    older than so many seconds.
+    older than so many seconds; with `filter` the latest that this lets through.
     """
 
-    __slots__ = ("has_replied", "is_over", "latest_within", "reply", "since", "subscriber")
+    __slots__ = ("filter", "has_replied", "is_over", "latest_within", "reply", "since", "subscriber")
 
     def __init__(
         self,
@@ -119,8 +119,10 @@ class Ticket:
         reply: Callable[[Subscribed], None],
         *,
         latest_within: float | None = None,
+        filter_: Filter | None = None,
     ) -> None:
         self.latest_within = latest_within
+        self.filter = filter_
         self.subscriber = subscriber
         self.since = since
         self.reply = reply
@@ -243,6 +245,10 @@ class Channel:
         if missed > len(self._ring):
             return None
         return list(islice(self._ring, len(self._ring) - missed, None))
+
+    def recent(self) -> list[Publication]:
+        """What memory has of what was published, up to `last`, oldest first."""
+        return list(self._ring)
 
     def add_live(self, subscriber: Subscriber) -> None:
         if (roster := self.live.get(subscriber.encoding)) is None:

@@ -113,7 +113,8 @@ class Channels:
         It goes live when the part reaches up to `last`, and in the same step, so that nothing can come between.
         """
         subscriber = ticket.subscriber
-        reached = missed.publications[-1].offset if missed.publications else missed.position.offset
+        is_whole = missed.is_latest or not missed.publications
+        reached = missed.position.offset if is_whole else missed.publications[-1].offset
         is_live = reached == channel.last
         if is_live:
             del channel.joining[subscriber]

@@ -69,7 +69,7 @@ class Hub:
         self._openings = Openings(self._channels, self._repairs, streams)
         self._reads = SharedReads(streams)
         self._recovery = Recovery(
-            self._channels, self._openings, self._repairs, self._reads, metrics, limit=options.recovery_limit
+            self._channels, self._openings, self._repairs, streams, self._reads, metrics, limit=options.recovery_limit
         )
 
     def hears(self, name: str) -> bool:
@@ -102,18 +102,19 @@ class Hub:
         reply: Callable[[Subscribed], None],
         *,
         latest_within: float | None = None,
+        filter_: Filter | None = None,
     ) -> None:
         """Subscribe. `reply` is called once, in the very step that fixes the position that it gets, before anything is
         delivered; a large recovery goes on after it, and this returns when the subscriber is live. With
-        `latest_within` the reply has the latest publication alone, unless the subscriber is there already or it is
-        older than so many seconds.
+        `latest_within` the reply has the latest publication alone (that the filter, if there is one, lets through),
+        unless the subscriber is there already or it is older than so many seconds.
 
         Raises StreamsAway before the reply; what fails after it ends in `Subscriber.dropped`. A subscriber joins a
         channel once at a time; `leave` ends a join that is under way.
         """
         is_settled = False
         while not is_settled:
-            ticket = Ticket(subscriber, since, reply, latest_within=latest_within)
+            ticket = Ticket(subscriber, since, reply, latest_within=latest_within, filter_=filter_)
             channel = self._channels.enter(name, ticket)
             try:
                 is_settled = await self._recovery.admit(channel, ticket)

@@ -145,7 +145,12 @@ class Operations:
         since = question.since if shown.is_recoverable else None
         latest_within = options.history_ttl if options.is_cache and shown.is_recoverable else None
         await self._hub.join(
-            subscriber, channel, since, lambda joined: welcome(shown.of_this(joined)), latest_within=latest_within
+            subscriber,
+            channel,
+            since,
+            lambda joined: welcome(shown.of_this(joined)),
+            latest_within=latest_within,
+            filter_=None if request is None else request.filter,
         )
         return None
 

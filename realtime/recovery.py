@@ -6,14 +6,15 @@ from typing import Final
 
 from handlers.clock import utc_now
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication
+from handlers.ports.streams import Publication, Streams
 from realtime.channel import Channel, Ticket
-from realtime.channels import Channels, is_run_after
+from realtime.channels import Channels, is_run_after, passing
 from realtime.metrics import RealtimeMetrics
 from realtime.openings import Openings
+from realtime.protocol.filters import Filter
 from realtime.protocol.messages import Subscribed
 from realtime.repair import Repairs
-from realtime.shared_reads import SharedReads
+from realtime.shared_reads import PAGE_BYTES, PAGE_LENGTH, SharedReads
 
 _KEPT_SECONDS: Final = 60.0  # by streams after its time at most; and no two nodes' clocks are the same
 
@@ -26,6 +27,7 @@ class Recovery:
         channels: Channels,
         openings: Openings,
         repairs: Repairs,
+        streams: Streams,
         reads: SharedReads,
         metrics: RealtimeMetrics,
         *,
@@ -34,6 +36,7 @@ class Recovery:
         self._channels = channels
         self._openings = openings
         self._repairs = repairs
+        self._streams = streams
         self._reads = reads
         self._metrics = metrics
         self._limit = limit
@@ -62,14 +65,13 @@ class Recovery:
         """As if it had missed the latest publication and nothing else. Memory may still have it when the stream, by the
         channel's options, has it no longer."""
         while channel.serves(ticket):
-            at = channel.last - 1
-            latest = [] if ticket.since == channel.position or at < 0 else channel.after(at)
-            if latest is None and (latest := await self._read(channel, at)) is not None and channel.last != at + 1:
-                continue  # more came while it was read
+            latest = await self._latest(channel, ticket)
+            if latest is None:
+                continue
             if not channel.serves(ticket):
                 break
             oldest_ms = (utc_now().timestamp() - within - _KEPT_SECONDS) * 1000
-            latest = [publication for publication in latest or [] if publication.time_ms > oldest_ms]
+            latest = [publication for publication in latest if publication.time_ms > oldest_ms]
             # Without one there is no latest state, unless the subscriber knows that and is up to date.
             is_there = bool(latest) or ticket.since == channel.position
             self._metrics.recoveries.labels("recovered" if is_there else "not_recovered").inc()
@@ -78,6 +80,37 @@ class Recovery:
             )
             return self._channels.hand_over(channel, ticket, found)
         return ticket.is_over
+
+    async def _latest(self, channel: Channel, ticket: Ticket) -> list[Publication] | None:
+        """What the joiner has not of it, one or none; None: more came while it was read."""
+        at = channel.last - 1
+        if ticket.since == channel.position or at < 0:
+            return []
+        if ticket.filter is not None:
+            return await self._latest_passing(channel, ticket.filter)
+        latest = channel.after(at)
+        if latest is None and (latest := await self._read(channel, at)) is not None and channel.last != at + 1:
+            return None
+        return latest or []
+
+    async def _latest_passing(self, channel: Channel, filter_: Filter) -> list[Publication] | None:
+        """Memory may not reach back to it: then the stream is read backwards."""
+        top, clearings = channel.last, channel.clearings
+        found, before = passing(filter_, channel.recent())[-1:], top + 1
+        while not found:
+            page = await self._streams.read_back(channel.name, before=before, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+            if channel.is_gone:
+                return []
+            if page.top.epoch != channel.epoch:
+                self._channels.reset(channel)
+                return []
+            if not page.publications:
+                break
+            if channel.clearings == clearings:
+                self._channels.recall(channel, page.publications[::-1])
+            found, before = passing(filter_, page.publications)[:1], page.publications[-1].offset
+        came = channel.after(top)
+        return None if came is None else passing(filter_, came)[-1:] or found
 
     async def _catch_up(self, channel: Channel, ticket: Ticket, at: int) -> bool:
         while True:

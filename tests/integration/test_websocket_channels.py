@@ -30,6 +30,7 @@ NAMESPACES = Namespaces(
         "safe": replace(KEPT, force_recovery=True, allow_history_for_client=True),
         "value": replace(KEPT, force_recovery=True, is_cache=True),
         "tagged": replace(KEPT, history_size=100, force_recovery=True, allow_tags_filter=True),
+        "sorted": replace(KEPT, force_recovery=True, allow_tags_filter=True, is_cache=True),
         "price": replace(KEPT, force_recovery=True, conflate=True),
         "cursor": replace(OPEN, exclude_publisher=True),
         "doc": replace(KEPT, force_recovery=True, takes_deltas=True, delta_publish=True),
@@ -50,6 +51,10 @@ async def node(streams: Streams, peer: Peer) -> AsyncIterator[Node]:
 
 def publication(channel: str, data: object) -> dict[str, Any]:
     return {"id": 9, "publish": {"channel": channel, "data": data}}
+
+
+def speaks(language: str) -> dict[str, str]:
+    return {"key": "lang", "cmp": "eq", "val": language}
 
 
 async def both(client: Client) -> tuple[Any, Any]:
@@ -115,7 +120,7 @@ async def test_a_subscriber_with_a_filter_is_sent_what_matches_live_and_when_it_
         ]
         await node.bus.publish((await node.streams.append(entries)).values())
 
-    english = {"key": "lang", "cmp": "eq", "val": "en"}
+    english = speaks("en")
     async with node.client() as client, node.client("tagged:a") as all_of_it, node.client() as back:
         await client.ask({"id": 2, "subscribe": {"channel": "tagged:a", "tf": english}})
         await tagged("en", "de", "en", "fr", "de", "en")
@@ -208,6 +213,41 @@ async def test_in_a_cache_channel_the_latest_publication_comes_with_the_reply(no
     assert up_to_date["recovered"] is True
     assert not up_to_date.get("publications")
     assert live == [201, 201]
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_in_a_cache_channel_a_filter_gets_the_latest_publication_that_it_lets_through(
+    node: Node, is_heard: bool
+) -> None:
+    channel, now = "sorted:a", int(time.time() * 1000)
+    async with (
+        node.client(channel if is_heard else None) as listener,
+        node.client() as english,
+        node.client() as french,
+    ):
+        tags = [b'{"lang":"en"}', b'{"lang":"en"}', b'{"lang":"de"}', b'{"lang":"de"}']
+        entries = [Entry(channel, "", "", b"%d" % n, now, tags=tag) for n, tag in enumerate(tags, 1)]
+        await node.bus.publish((await node.streams.append(entries)).values())
+        if is_heard:
+            await listener.offsets(channel, 4)
+        said = (await english.ask({"id": 2, "subscribe": {"channel": channel, "tf": speaks("en")}}))["subscribe"]
+        none = (await french.ask({"id": 2, "subscribe": {"channel": channel, "tf": speaks("fr")}}))["subscribe"]
+        more = [Entry(channel, "", "", b"5", now, tags=tags[0]), Entry(channel, "", "", b"6", now, tags=tags[2])]
+        await node.bus.publish((await node.streams.append(more)).values())
+        live = (await english.hear())["push"]["pub"]["offset"]
+        known = {"recover": True, "offset": 6, "epoch": said["epoch"]}
+        await french.ask({"id": 3, "unsubscribe": {"channel": channel}})
+        same = (await french.ask({"id": 4, "subscribe": {"channel": channel, "tf": speaks("fr"), **known}}))[
+            "subscribe"
+        ]
+
+    assert said["recovered"] is True
+    assert [(pub["offset"], pub["data"]) for pub in said["publications"]] == [(2, 2)]
+    assert said["offset"] == 4
+    assert not none.get("recovered")
+    assert not none.get("publications")
+    assert live == 5
+    assert same["recovered"] is True
 
 
 async def test_of_a_cache_channel_that_nobody_hears_the_latest_publication_is_read(node: Node) -> None:
