@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -182,18 +182,24 @@ class Connection:
     def channels(self) -> frozenset[str]:
         return self._session.channels
 
-    def enroll(self, channel: str, grant: Grant, since: Position | None) -> None:
-        self._perform(self._session.enroll(channel, grant, since))
+    def enroll(self, channel: str, grant: Grant, since: Position | None, expire_at: int) -> None:
+        lifetime = self._until(expire_at)
+        if lifetime > 0:
+            self._perform(self._session.enroll(channel, replace(grant, lifetime=lifetime), since))
 
     def expel(self, channel: str, why: Unsubscribed) -> None:
         self._perform(self._session.expel(channel, why))
 
     def renew(self, expire_at: int) -> None:
-        lifetime = expire_at - self._shared.utc_now().timestamp() if expire_at else math.inf
+        lifetime = self._until(expire_at)
         if lifetime <= 0:
             self.close(Disconnect.EXPIRED)
         else:
             self._perform(self._session.renew(lifetime, self._shared.clock()))
+
+    def _until(self, moment: int) -> float:
+        """Seconds from now to this Unix time; 0 is never."""
+        return moment - self._shared.utc_now().timestamp() if moment else math.inf
 
     def close(self, why: Disconnect | Closing) -> None:
         self._perform(self._session.close(why))

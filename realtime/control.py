@@ -36,7 +36,8 @@ class Kick:
 
 @dataclass(frozen=True, slots=True)
 class Enroll:
-    """Subscribe them to a channel. `info` and `data` are one JSON value or empty."""
+    """Subscribe them to a channel. `info` and `data` are one JSON value or empty. `expire_at` is when it ends, Unix
+    time in seconds; 0: it does not."""
 
     whose: Whose
     channel: str
@@ -45,6 +46,7 @@ class Enroll:
     offset: int = 0
     epoch: str = ""
     data: str = ""
+    expire_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Subject(Protocol):
 
     def close(self, why: Closing) -> None: ...
 
-    def enroll(self, channel: str, grant: Grant, since: Position | None) -> None: ...
+    def enroll(self, channel: str, grant: Grant, since: Position | None, expire_at: int) -> None: ...
 
     def expel(self, channel: str, why: Unsubscribed) -> None: ...
 
@@ -144,7 +146,7 @@ def _carry_out(command: Command, subject: Subject) -> None:
         case Enroll():
             since = Position(command.offset, command.epoch) if command.epoch else None
             grant = Grant(command.info.encode(), overrides=command.overrides, data=command.data.encode())
-            subject.enroll(command.channel, grant, since)
+            subject.enroll(command.channel, grant, since, command.expire_at)
         case Expel():
             subject.expel(command.channel, Unsubscribed.BY_SERVER)
         case Renew():

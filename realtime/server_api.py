@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from handlers.audience import Kind, UnknownChannel, parse_channel
+from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
 from realtime import census
@@ -173,11 +174,13 @@ class ServerApi:
 
     async def _subscribe(self, request: SubscribeRequest) -> Result:
         self._namespaces.of(request.channel)
+        if 0 < request.expire_at <= utc_now().timestamp():
+            raise ApiError(Error.BAD_REQUEST)
         since = request.recover_since or SinceRequest()
         overrides = {name: given.value for name, given in request.override.items() if given and name in OVERRIDES}
         info, data = _given(request.info, request.b64info), _given(request.data, request.b64data)
         await self._control.tell(
-            Enroll(request.whose, request.channel, info, overrides, since.offset, since.epoch, data)
+            Enroll(request.whose, request.channel, info, overrides, since.offset, since.epoch, data, request.expire_at)
         )
         return {}
 

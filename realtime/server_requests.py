@@ -16,6 +16,10 @@ Key = Annotated[str, Field(max_length=_KEY_LENGTH, pattern=r"^[^\x00]*$")]
 """PostgreSQL keeps every character but this one."""
 
 
+Moment = Annotated[int, Field(ge=0, lt=2**53)]
+"""Unix time in seconds; 0 is never."""
+
+
 class Request(BaseModel):
     """Fields of newer versions of the libraries are ignored."""
 
@@ -96,6 +100,7 @@ class Switch(Request):
 
 class SubscribeRequest(WhoseRequest):
     channel: str
+    expire_at: Moment = 0
     info: JsonValue = None
     b64info: str = ""
     data: JsonValue = None
@@ -106,7 +111,7 @@ class SubscribeRequest(WhoseRequest):
 
 class RefreshRequest(WhoseRequest):
     expired: bool = False
-    expire_at: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    expire_at: Moment = 0
 
 
 class ConnectionsRequest(Request):

@@ -274,6 +274,8 @@ class Session:
                 effects = self._subscribed(asked, answer, now)
             case _Enroll(), Subscribed() | Listening():
                 self._server_side[asked.channel] = None
+                if answer.ttl:
+                    self._live_until(asked.channel, now + answer.ttl)
                 effects = [Say(Begun(asked.channel, answer))]
             case _Enroll(), Refused():
                 # Nobody asked for it on this connection: there is nobody to tell.

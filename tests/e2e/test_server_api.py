@@ -166,6 +166,7 @@ async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
         (cent.history(HistoryRequest(channel="typing:a", limit=1)), 108),
         (cent.presence(PresenceRequest(channel="typing:a")), 108),
         (cent.subscribe(SubscribeRequest(user="42", channel="nowhere:a")), 102),
+        (cent.subscribe(SubscribeRequest.model_validate({"user": "42", "channel": "room:a", "expire_at": 1})), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=2999, reason="low"))), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="7"))), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="null"))), 107),

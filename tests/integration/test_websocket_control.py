@@ -19,6 +19,7 @@ from realtime.namespaces import ChannelOptions, Namespaces
 from storage.streams import StreamsOptions, open_streams
 from tests.integration.websocket_node import STAFF, Client, Node, running
 from tests.peers import Peer
+from tests.realtime_options import CLIENT
 
 KEPT = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True, allow_subscribe_for_client=True)
 NAMESPACES = Namespaces(retention=86_400, named={"kept": KEPT, "plain": ChannelOptions()})
@@ -29,12 +30,13 @@ USER = str(STAFF.id)
 async def nodes(postgres_url: str, redis_url: str, unique_name: str, peer: Peer) -> AsyncIterator[list[Node]]:
     async with AsyncExitStack() as stack:
         streams = await stack.enter_async_context(open_streams(StreamsOptions(postgres_url)))
+        client = replace(CLIENT, expired_close_delay=0.2)
         opened = []
         for _ in range(2):
             options = RedisBusOptions(redis_url, unique_name)
             bus = await stack.enter_async_context(open_redis_bus(options, RealtimeMetrics(CollectorRegistry())))
             opened.append(
-                replace(await stack.enter_async_context(running(streams, bus, namespaces=NAMESPACES)), peer=peer)
+                replace(await stack.enter_async_context(running(streams, bus, client, NAMESPACES)), peer=peer)
             )
         yield opened
 
@@ -97,6 +99,18 @@ async def test_a_subscription_may_begin_where_the_backend_says(nodes: list[Node]
         said = (await client.hear())["push"]
 
     assert said["subscribe"]["offset"] == 1
+
+
+async def test_a_subscription_may_end_when_the_backend_says(nodes: list[Node], control: Control) -> None:
+    node, _ = nodes
+    async with connected(node) as (client, _):
+        for channel, seconds in (("kept:a", -1), ("kept:b", 1000), ("plain:a", 1)):
+            await control.tell(Enroll(Whose(USER), channel, expire_at=int(time.time()) + seconds))
+        begun = [(await client.hear())["push"]["channel"] for _ in range(2)]
+        ended = (await client.hear())["push"]
+
+    assert begun == ["kept:b", "plain:a"]
+    assert ended == {"channel": "plain:a", "unsubscribe": {"code": 2501, "reason": "subscription expired"}}
 
 
 async def test_nobody_is_put_into_a_channel_of_the_domain_that_is_not_theirs(

@@ -549,6 +549,13 @@ def test_the_server_subscribes_a_client_and_tells_it(client: Client) -> None:
     assert client.session.dropped("d") == [Close(Disconnect.INSUFFICIENT_STATE)]
 
 
+def test_a_subscription_by_the_server_ends_when_its_time_is_over(client: Client) -> None:
+    client.session.enroll("d", replace(GRANT, lifetime=60.0), None)
+    client.answer(replace(HEAD, ttl=60))
+    assert kept_alive(client, 84) == []
+    assert kept_alive(client, 1) == [Leave("d"), Say(Ended("d", Unsubscribed.EXPIRED))]
+
+
 def test_what_the_server_wants_waits_its_turn(client: Client) -> None:
     client.says(SUBSCRIBE)
     assert client.session.enroll("d", GRANT, None) == []
