@@ -31,7 +31,9 @@ _LONGEST: Final = 2**31 - 1  # seconds
 _LATEST: Final = 1e15  # Unix time; beyond it numbers that are no time, up to ones that are no float
 _SIZES: Final = ("256", "384", "512")
 _KINDS: Final = {"RS": RSAKey, "ES": ECKey}
-OVERRIDES: Final = frozenset({"presence", "join_leave", "force_push_join_leave", "force_recovery", "force_positioning"})
+_OVERRIDES: Final = frozenset(
+    {"presence", "join_leave", "force_push_join_leave", "force_recovery", "force_positioning"}
+)
 """Channel options that a token may set for its bearer."""
 
 
@@ -247,7 +249,7 @@ def _grant(claims: object, lifetime: float) -> Grant:
         raise TokenInvalid
     given = _typed(claims, "override", dict, {})
     overrides: dict[str, bool] = {}
-    for name in OVERRIDES & given.keys():
+    for name in _OVERRIDES & given.keys():
         wrapped = given[name]
         value = wrapped.get("value") if isinstance(wrapped, dict) else None
         if not isinstance(value, bool):

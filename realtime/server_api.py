@@ -21,7 +21,6 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Publication, StreamsAway
 from realtime import census
 from realtime.bus import BusAway
-from realtime.client_tokens import OVERRIDES
 from realtime.control import Control, Enroll, Expel, Kick, Renew
 from realtime.hub import Hub
 from realtime.namespaces import ChannelOptions, Namespaces
@@ -57,11 +56,15 @@ _IN_PARALLEL: Final = 64
 
 
 class ApiError(Exception):
-    """The method was refused, or failed."""
+    """The method was refused, or failed. `place` is what of the request is bad, where that can be told."""
 
-    def __init__(self, error: Error) -> None:
-        super().__init__(error.message)
+    def __init__(self, error: Error, place: str = "") -> None:
+        super().__init__(f"{error.message}: {place}" if place else error.message)
         self.error = error
+
+    @property
+    def shown(self) -> Result:
+        return {"code": self.error.code, "message": str(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +178,11 @@ class ServerApi:
     async def _subscribe(self, request: SubscribeRequest) -> Result:
         self._namespaces.of(request.channel)
         if 0 < request.expire_at <= utc_now().timestamp():
-            raise ApiError(Error.BAD_REQUEST)
+            raise ApiError(Error.BAD_REQUEST, "expire_at")
         since = request.recover_since or SinceRequest()
-        overrides = {name: given.value for name, given in request.override.items() if given and name in OVERRIDES}
-        info, data = _given(request.info, request.b64info), _given(request.data, request.b64data)
+        overrides = {name: given.value for name, given in request.override if given}
+        info = _given("info", request.info, request.b64info)
+        data = _given("data", request.data, request.b64data)
         await self._control.tell(
             Enroll(request.whose, request.channel, info, overrides, since.offset, since.epoch, data, request.expire_at)
         )
@@ -233,17 +237,16 @@ class ServerApi:
         return {"replies": [await self._reply(command) for command in request.commands]}
 
     async def _reply(self, command: dict[str, JsonValue]) -> Result:
-        method, body = next(((name, body) for name, body in command.items() if name in self._methods), ("", None))
+        asked = {name: body for name, body in command.items() if body is not None}
         try:
-            if not method:
+            if len(asked) != 1:
+                raise ApiError(Error.BAD_REQUEST)
+            [(method, body)] = asked.items()
+            if method not in self._methods:
                 raise ApiError(Error.METHOD_NOT_FOUND)
             return {method: await self.call(method, body)}
         except ApiError as refused:
-            return {"error": error_object(refused.error)}
-
-
-def error_object(error: Error) -> Result:
-    return {"code": error.code, "message": error.message}
+            return {"error": refused.shown}
 
 
 async def _some_at_a_time(
@@ -258,17 +261,17 @@ async def _some_at_a_time(
     return await asyncio.gather(*map(one, commands))
 
 
-def _given(value: JsonValue, encoded: str) -> str:
+def _given(field: str, value: JsonValue, encoded: str) -> str:
     """As one JSON value, empty for null."""
-    found = _json_of(encoded) if encoded else _written(value)
+    found = _json_of(f"b64{field}", encoded) if encoded else _written(field, value)
     return "" if found == b"null" else found.decode()
 
 
 def _read(model: type[M], body: object) -> M:
     try:
         return model.model_validate(body)
-    except ValidationError:
-        raise ApiError(Error.BAD_REQUEST) from None
+    except ValidationError as error:
+        raise ApiError(Error.BAD_REQUEST, ".".join(map(str, error.errors()[0]["loc"]))) from None
 
 
 def _draft(channel: str, content: Content, options: ChannelOptions) -> Draft:
@@ -288,25 +291,25 @@ def _draft(channel: str, content: Content, options: ChannelOptions) -> Draft:
 
 def _data(content: Content) -> bytes:
     """One JSON value on one line, whichever way it came."""
-    if content.b64data is None:
-        if "data" not in content.model_fields_set:
-            raise ApiError(Error.BAD_REQUEST)
-        return _written(content.data)
-    return _json_of(content.b64data)
+    if content.b64data:
+        return _json_of("b64data", content.b64data)
+    if "data" not in content.model_fields_set:
+        raise ApiError(Error.BAD_REQUEST, "data")
+    return _written("data", content.data)
 
 
-def _json_of(encoded: str) -> bytes:
+def _json_of(field: str, encoded: str) -> bytes:
     try:
-        return _written(orjson.loads(base64.b64decode(encoded, validate=True)))
+        return _written(field, orjson.loads(base64.b64decode(encoded, validate=True)))
     except (binascii.Error, ValueError):
-        raise ApiError(Error.BAD_REQUEST) from None
+        raise ApiError(Error.BAD_REQUEST, field) from None
 
 
-def _written(value: JsonValue) -> bytes:
+def _written(field: str, value: JsonValue) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        raise ApiError(Error.BAD_REQUEST) from None  # nests deeper than can be written again
+        raise ApiError(Error.BAD_REQUEST, field) from None  # nests deeper than can be written again
 
 
 def _shown(publication: Publication) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from realtime.control import Whose
 from realtime.protocol.codes import Disconnect
@@ -21,14 +21,28 @@ Moment = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Request(BaseModel):
-    """Fields of newer versions of the libraries are ignored."""
+    """A field that nobody knows here is refused: to pass over one that narrows whom a method is about would be to do it
+    to others as well."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_asked(cls, given: object) -> object:
+        """Null is as good as nothing, and so is what is empty in a field that is not known: libraries write such."""
+        if not isinstance(given, dict):
+            return given
+        known = cls.model_fields
+        return {
+            name: value
+            for name, value in given.items()
+            if (value or name in known) and (value is not None or name == "data")
+        }
 
 
 class Content(Request):
     data: JsonValue = None
-    b64data: str | None = None
+    b64data: str = ""
     skip_history: bool = False
     delta: bool = False
     tags: dict[str, str] = Field(default_factory=dict)
@@ -42,7 +56,7 @@ class PublishRequest(Content):
 
 
 class BroadcastRequest(Content):
-    channels: list[str]
+    channels: Annotated[list[str], Field(min_length=1)]
 
 
 class SinceRequest(Request):
@@ -98,6 +112,14 @@ class Switch(Request):
     value: bool
 
 
+class Overrides(Request):
+    presence: Switch | None = None
+    join_leave: Switch | None = None
+    force_push_join_leave: Switch | None = None
+    force_recovery: Switch | None = None
+    force_positioning: Switch | None = None
+
+
 class SubscribeRequest(WhoseRequest):
     channel: str
     expire_at: Moment = 0
@@ -106,7 +128,7 @@ class SubscribeRequest(WhoseRequest):
     data: JsonValue = None
     b64data: str = ""
     recover_since: SinceRequest | None = None
-    override: dict[str, Switch | None] = Field(default_factory=dict)
+    override: Overrides = Overrides()
 
 
 class RefreshRequest(WhoseRequest):

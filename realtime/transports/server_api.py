@@ -9,7 +9,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from realtime.protocol.codes import Error
-from realtime.server_api import ApiError, Result, ServerApi, error_object
+from realtime.server_api import ApiError, Result, ServerApi
 
 _SCHEME: Final = "apikey "
 _ERROR_MODE: Final = "X-Centrifugo-Error-Mode"
@@ -45,7 +45,7 @@ class ServerApiEndpoint:
         try:
             result = await self._api.call(method, body)
         except ApiError as refused:
-            return _reply({"error": error_object(refused.error)}, status=_status(request, refused.error))
+            return _reply({"error": refused.shown}, status=_status(request, refused.error))
         # A batch has always been answered without the envelope.
         return _reply(result if method == "batch" else {"result": result})
 

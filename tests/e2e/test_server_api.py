@@ -266,32 +266,37 @@ async def test_a_users_connections_are_listed(
         ("publish", b"[]", 400, None),
         ("publish", b"\xff", 400, None),
         ("nothing", b"{}", 404, None),
-        ("publish", b"{}", 200, {"error": {"code": 107, "message": "bad request"}}),
+        ("publish", b"{}", 200, {"error": {"code": 107, "message": "bad request: channel"}}),
         (
             "broadcast",
             b'{"channels":["room:a"]}',
             200,
-            {"result": {"responses": [{"error": {"code": 107, "message": "bad request"}}]}},
+            {"result": {"responses": [{"error": {"code": 107, "message": "bad request: data"}}]}},
         ),
-        ("publish", b'{"channel":"room:a"}', 200, {"error": {"code": 107, "message": "bad request"}}),
-        ("publish", b'{"channel":"room:a","b64data":"x"}', 200, {"error": {"code": 107, "message": "bad request"}}),
+        ("publish", b'{"channel":"room:a"}', 200, {"error": {"code": 107, "message": "bad request: data"}}),
+        (
+            "publish",
+            b'{"channel":"room:a","b64data":"x"}',
+            200,
+            {"error": {"code": 107, "message": "bad request: b64data"}},
+        ),
         (
             "publish",
             b'{"channel":"room:a","data":1,"tags":{"a":1}}',
             200,
-            {"error": {"code": 107, "message": "bad request"}},
+            {"error": {"code": 107, "message": "bad request: tags.a"}},
         ),
         (
             "publish",
             b'{"channel":"room:a","data":' + b"[" * 255 + b"]" * 255 + b"}",
             200,
-            {"error": {"code": 107, "message": "bad request"}},
+            {"error": {"code": 107, "message": "bad request: data"}},
         ),
         (
             "publish",
             b'{"channel":"room:a","b64data":"' + base64.b64encode(b"[" * 300 + b"]" * 300) + b'"}',
             200,
-            {"error": {"code": 107, "message": "bad request"}},
+            {"error": {"code": 107, "message": "bad request: b64data"}},
         ),
         (
             "batch",
@@ -313,6 +318,74 @@ async def test_bad_input_is_told_what_it_is(
         assert reply.status == status
         if expected is not None:
             assert orjson.loads(await reply.read()) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "place"),
+    [
+        ("disconnect", {"user": "", "all_users": True}, "all_users"),
+        ("disconnect", {"user": "42", "label_filter": {"key": "a", "cmp": "ex"}}, "label_filter"),
+        (
+            "disconnect",
+            {"user": "42", "disconnect": {"code": 4000, "reason": "bye", "reconnect": True}},
+            "disconnect.reconnect",
+        ),
+        ("refresh", {"user": "42", "info": {"name": "Carla"}}, "info"),
+        (
+            "subscribe",
+            {"user": "42", "channel": "room:a", "override": {"history": {"value": True}}},
+            "override.history",
+        ),
+        ("publish", {"channel": "room:a", "data": 1, "skip_histroy": True}, "skip_histroy"),
+        ("connections", {"user": "42", "expression": "true"}, "expression"),
+        ("publish", {"channel": "room:a", "data": 1, "tags": {"a": 1}}, "tags.a"),
+        ("broadcast", {"channels": [], "data": 1}, "channels"),
+    ],
+)
+async def test_what_is_not_done_is_refused_and_named(
+    channels: Orderwire, session: aiohttp.ClientSession, path: str, asked: dict[str, Any], place: str
+) -> None:
+    async with session.post(f"{channels.base_url}/api/{path}", json=asked, headers={"X-API-Key": API_KEY}) as reply:
+        assert await reply.json() == {"error": {"code": 107, "message": f"bad request: {place}"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (
+            "publish",
+            {
+                "channel": "room:nulls", "data": None, "b64data": "", "skip_history": None, "tags": None, "delta": None,
+                "idempotency_key": None, "version": None, "version_epoch": None,
+            },
+        ),
+        (
+            "subscribe",
+            {
+                "user": "42", "channel": "room:a", "client": None, "session": None, "info": None, "b64info": None,
+                "expire_at": None, "recover_since": None, "override": None, "label_filter": None, "all_users": False,
+            },
+        ),
+        ("disconnect", {"user": "42", "client": None, "whitelist": None, "disconnect": None}),
+        ("connections", {"user": "42", "expression": ""}),
+        ("batch", {"commands": [{"info": {}, "publish": None}], "parallel": None}),
+    ],
+)  # fmt: skip
+async def test_what_is_empty_asks_for_nothing(
+    channels: Orderwire, session: aiohttp.ClientSession, path: str, asked: dict[str, Any]
+) -> None:
+    """Serializers write fields that nobody set."""
+    async with session.post(f"{channels.base_url}/api/{path}", json=asked, headers={"X-API-Key": API_KEY}) as reply:
+        answer = await reply.json()
+    assert "error" not in answer.get("replies", [answer])[0]
+
+
+async def test_a_command_of_a_batch_is_one(channels: Orderwire, session: aiohttp.ClientSession, room: str) -> None:
+    publish = {"channel": room, "data": 1}
+    commands = [{"publish": publish, "history": {"channel": room}}, {}]
+    url, headers = f"{channels.base_url}/api/batch", {"X-API-Key": API_KEY}
+    async with session.post(url, json={"commands": commands}, headers=headers) as reply:
+        assert [each["error"]["code"] for each in (await reply.json())["replies"]] == [107, 107]
 
 
 async def test_errors_have_statuses_for_who_wants_them(channels: Orderwire, session: aiohttp.ClientSession) -> None:
