@@ -37,13 +37,13 @@ class Kick:
 @dataclass(frozen=True, slots=True)
 class Enroll:
     """Subscribe them to a channel. `info` and `data` are one JSON value or empty. `expire_at` is when it ends, Unix
-    time in seconds; 0: it does not."""
+    time in seconds; 0: it does not. Without an `offset` it begins at the head."""
 
     whose: Whose
     channel: str
     info: str = ""
     overrides: Mapping[str, bool] = field(default_factory=dict)
-    offset: int = 0
+    offset: int | None = None
     epoch: str = ""
     data: str = ""
     expire_at: int = 0
@@ -144,7 +144,7 @@ def _carry_out(command: Command, subject: Subject) -> None:
         case Kick(_, code, reason):
             subject.close(Closing(code, reason))
         case Enroll():
-            since = Position(command.offset, command.epoch) if command.epoch else None
+            since = None if command.offset is None else Position(command.offset, command.epoch)
             grant = Grant(command.info.encode(), overrides=command.overrides, data=command.data.encode())
             subject.enroll(command.channel, grant, since, command.expire_at)
         case Expel():

@@ -42,7 +42,6 @@ from realtime.server_requests import (
     PublishRequest,
     RefreshRequest,
     Request,
-    SinceRequest,
     SubscribeRequest,
     UnsubscribeRequest,
 )
@@ -176,19 +175,31 @@ class ServerApi:
         return {}
 
     async def _subscribe(self, request: SubscribeRequest) -> Result:
-        self._namespaces.of(request.channel)
+        options = self._namespaces.of(request.channel)
         if 0 < request.expire_at <= utc_now().timestamp():
             raise ApiError(Error.BAD_REQUEST, "expire_at")
-        since = request.recover_since or SinceRequest()
+        since = request.recover_since
         overrides = {name: given.value for name, given in request.override if given}
+        if since is not None and not (options.has_history and overrides.get("force_recovery", options.force_recovery)):
+            raise ApiError(Error.NOT_AVAILABLE)  # who cannot resume cannot begin anywhere else either
         info = _given("info", request.info, request.b64info)
         data = _given("data", request.data, request.b64data)
         await self._control.tell(
-            Enroll(request.whose, request.channel, info, overrides, since.offset, since.epoch, data, request.expire_at)
+            Enroll(
+                request.whose,
+                request.channel,
+                info,
+                overrides,
+                None if since is None else since.offset,
+                "" if since is None else since.epoch,
+                data,
+                request.expire_at,
+            )
         )
         return {}
 
     async def _unsubscribe(self, request: UnsubscribeRequest) -> Result:
+        self._namespaces.of(request.channel)
         await self._control.tell(Expel(request.whose, request.channel))
         return {}
 
@@ -275,7 +286,9 @@ def _read(model: type[M], body: object) -> M:
 
 
 def _draft(channel: str, content: Content, options: ChannelOptions) -> Draft:
-    version = Version(content.version, content.version_epoch) if content.version and options.has_history else None
+    if content.version and (content.skip_history or not options.has_history):
+        raise ApiError(Error.NOT_AVAILABLE)
+    version = Version(content.version, content.version_epoch) if content.version else None
     tags = orjson.dumps(content.tags) if content.tags else b""
     return Draft(
         channel,

@@ -171,6 +171,15 @@ async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="7"))), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="null"))), 107),
         (cent.history(HistoryRequest(channel="room:a", since=StreamPosition(offset=3, epoch="x"))), 112),
+        (cent.unsubscribe(UnsubscribeRequest(user="42", channel="nowhere:a")), 102),
+        (cent.subscribe(SubscribeRequest(user="42", channel="typing:a", recover_since=StreamPosition(offset=3))), 108),
+        (cent.publish(PublishRequest.model_validate({"channel": "typing:a", "data": 1, "version": 2})), 108),
+        (
+            cent.publish(
+                PublishRequest.model_validate({"channel": "room:a", "data": 1, "skip_history": True, "version": 2})
+            ),
+            108,
+        ),
     ]:
         with pytest.raises(CentApiResponseError) as caught:
             await request

@@ -101,6 +101,15 @@ async def test_a_subscription_may_begin_where_the_backend_says(nodes: list[Node]
     assert said["subscribe"]["offset"] == 1
 
 
+async def test_a_subscription_may_begin_at_the_very_beginning(nodes: list[Node], control: Control) -> None:
+    node, _ = nodes
+    await node.publish("kept:c", b"1", b"2")
+    async with connected(node) as (client, _):
+        await control.tell(Enroll(Whose(USER), "kept:c", offset=0))
+        await client.hear()
+        assert await client.offsets("kept:c", 2) == [1, 2]
+
+
 async def test_a_subscription_may_end_when_the_backend_says(nodes: list[Node], control: Control) -> None:
     node, _ = nodes
     async with connected(node) as (client, _):
