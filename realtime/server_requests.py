@@ -86,15 +86,15 @@ class WhoseRequest(Request):
 
 
 def _are_words(reason: str) -> str:
-    """SDKs read a reason that is JSON as something else."""
+    """SDKs read a reason that is JSON as something else, and reconnect for ever on an empty one."""
     if reason in {"true", "false", "null"}:
         raise ValueError(reason)
-    return reason
+    return reason or Disconnect.FORCE_NO_RECONNECT.reason
 
 
 class DisconnectReason(Request):
     code: Annotated[int, Field(ge=3000, le=4999)] = Disconnect.FORCE_NO_RECONNECT.code
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z][ -~]{0,121}$"), AfterValidator(_are_words)] = (
+    reason: Annotated[str, Field(pattern=r"^([A-Za-z][ -~]{0,121})?$"), AfterValidator(_are_words)] = (
         Disconnect.FORCE_NO_RECONNECT.reason
     )
 

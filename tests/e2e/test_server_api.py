@@ -159,6 +159,17 @@ async def test_cent_subscribes_unsubscribes_and_disconnects_a_user(
     assert (closed.data, closed.extra) == (4321, "enough")
 
 
+async def test_a_code_needs_no_reason(
+    cent: AsyncClient, channels: Orderwire, session: aiohttp.ClientSession, room: str
+) -> None:
+    async with session.ws_connect(channels.websocket_url) as socket:
+        await socket.send_json({"id": 1, "connect": {"token": backend_token(sub=room)}})
+        await socket.receive_json()
+        await cent.disconnect(DisconnectRequest(user=room, disconnect=Disconnect(code=4321)))  # says reason: ""
+        closed = await socket.receive()
+    assert (closed.data, closed.extra) == (4321, "force disconnect")
+
+
 async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
     for request, code in [
         (cent.publish(PublishRequest(channel="nowhere:a", data=1)), 102),
@@ -166,6 +177,7 @@ async def test_what_cannot_be_has_its_code(cent: AsyncClient) -> None:
         (cent.history(HistoryRequest(channel="typing:a", limit=1)), 108),
         (cent.presence(PresenceRequest(channel="typing:a")), 108),
         (cent.subscribe(SubscribeRequest(user="42", channel="nowhere:a")), 102),
+        (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason=" "))), 107),
         (cent.subscribe(SubscribeRequest.model_validate({"user": "42", "channel": "room:a", "expire_at": 1})), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=2999, reason="low"))), 107),
         (cent.disconnect(DisconnectRequest(user="42", disconnect=Disconnect(code=4000, reason="7"))), 107),
@@ -403,3 +415,6 @@ async def test_errors_have_statuses_for_who_wants_them(channels: Orderwire, sess
     async with session.post(url, json={"channel": "nowhere:a", "data": 1}, headers=headers) as reply:
         assert reply.status == 404
         assert (await reply.json())["error"]["code"] == 102
+    async with session.post(f"{channels.base_url}/api/history", json={"channel": "typing:a"}, headers=headers) as reply:
+        assert reply.status == 400  # as Centrifugo has it
+        assert (await reply.json())["error"]["code"] == 108
