@@ -463,7 +463,7 @@ def test_every_channel_option_is_documented_with_its_default_and_the_example_loa
     assert {name: json.loads(stated) for name, stated in rows.items()} == {**defaults, "allowed_delta_types": []}
     here = {field.name for field in dataclasses.fields(Options)}
     elsewhere = {"force_recovery_mode", "allowed_delta_types"}
-    assert here == {*defaults, "is_cache", "takes_deltas", "is_domain"} - elsewhere
+    assert here == {*defaults, "is_cache", "takes_deltas", "is_personal", "is_domain"} - elsewhere
     [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
