@@ -7,9 +7,12 @@ import math
 import random
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
+
+import structlog
 
 from handlers.clock import utc_now
 from realtime.commands import Commands
@@ -25,6 +28,8 @@ from realtime.rate_limits import UNLIMITED, Meters, RateLimits
 from realtime.session import Session
 from realtime.session_effects import ClientOptions
 from realtime.wire import Wire
+
+log = structlog.get_logger(__name__)
 
 _BUCKET_SECONDS: Final = 0.25
 _WAVE_SECONDS: Final = 0.05
@@ -55,6 +60,15 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         self._connections.forget(self._connection)
+
+
+@contextmanager
+def _its_own_misfortune(connection: Connection) -> Iterator[None]:
+    """What fails for one client does so in the turn of all of them, and is not to end it."""
+    try:
+        yield
+    except Exception:
+        log.exception("connection_failed", client=connection.client)
 
 
 class Connections:
@@ -178,7 +192,8 @@ class Connections:
                 for start in range(0, len(leaving), size):
                     for connection in leaving[start : start + size]:
                         if connection in self._open:  # else it has gone by itself, waves ago
-                            connection.close(Disconnect.SHUTDOWN)
+                            with _its_own_misfortune(connection):
+                                connection.close(Disconnect.SHUTDOWN)
                     await asyncio.sleep(_WAVE_SECONDS)
                 await self._none_left.wait()
         except TimeoutError:
@@ -219,5 +234,6 @@ class Connections:
             for connection in due:
                 connection.bucket = None
             for connection in due:
-                connection.tick()
-                self._schedule(connection)
+                with _its_own_misfortune(connection):
+                    connection.tick()
+                    self._schedule(connection)

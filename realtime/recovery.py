@@ -94,10 +94,10 @@ class Recovery:
         return latest or []
 
     async def _latest_passing(self, channel: Channel, filter_: Filter) -> list[Publication] | None:
-        """Memory may not reach back to it: then the stream is read backwards."""
+        """Memory may not reach back to it: then the stream is read backwards, no further than for who resumes."""
         top, clearings = channel.last, channel.clearings
         found, before = passing(filter_, channel.recent())[-1:], top + 1
-        while not found:
+        while not found and top - before < self._limit:
             page = await self._streams.read_back(channel.name, before=before, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
             if channel.is_gone:
                 return []

@@ -13,6 +13,7 @@ from typing import cast
 
 import orjson
 import pytest
+from aiohttp import WSMsgType
 from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -26,16 +27,19 @@ from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Published, Streams
 from realtime.bus import BusAway, decode
 from realtime.bus_memory import MemoryExchange
+from realtime.connections import Link
 from realtime.identities import Identities
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
-from realtime.protocol.codes import Disconnect
+from realtime.protocol.codes import Closing, Disconnect
+from realtime.protocol.json_codec import JsonCodec
 from realtime.publisher import Draft, Publisher
+from realtime.transports.websocket import Frames
 from realtime.transports.wires import SocketWire
 from storage.streams import PostgresStreams
 from tests.integration.websocket_node import CLIENT_TOKEN_KEY, FEED, PATH, Node, running, texts, until
 from tests.peers import Peer
-from tests.realtime_options import HUB
+from tests.realtime_options import CLIENT, HUB
 
 OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_publish_for_client=True)
 KEPT = replace(OPEN, history_size=100, history_ttl=60.0, force_recovery=True)
@@ -302,6 +306,44 @@ async def test_who_goes_while_the_node_drains_keeps_no_other_from_being_told(
             going.transport.abort()
             assert (await last.closed())[0] == Disconnect.SHUTDOWN.code
             await draining
+
+
+class Broken:
+    """The wire of a client whose transport fails as it never does."""
+
+    buffered = 0
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def write(self, _: bytes) -> bool:
+        return True
+
+    async def drain(self) -> None: ...
+
+    def hold(self) -> None: ...
+
+    def release(self) -> bytes:
+        return b""
+
+    def end(self, _: Disconnect | Closing) -> None:
+        self.ended.set()
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("way", ["its time is over", "the node drains"])
+async def test_a_client_whose_transport_fails_at_its_end_takes_no_other_with_it(streams: Streams, way: str) -> None:
+    options = replace(CLIENT, stale_close_delay=0.1 if way == "its time is over" else 60.0)
+    async with running(streams, MemoryExchange().bus(), options) as node, node.client() as other:
+        wire, frames = Broken(), Frames(JsonCodec(), WSMsgType.TEXT)
+        with capture_logs() as logged, node.connections.open(wire, frames, frames.codec, Link("websocket")):
+            if way == "the node drains":
+                await node.connections.drain(0.5)
+            await asyncio.wait_for(wire.ended.wait(), 5)
+            if way == "its time is over":
+                await node.connections.drain(0.5)
+        assert (await other.closed())[0] == Disconnect.SHUTDOWN.code
+    assert [each["event"] for each in logged].count("connection_failed") == 1
 
 
 def pinging(size: int) -> bytes:
