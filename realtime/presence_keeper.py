@@ -168,8 +168,10 @@ class PresenceKeeper:
             await self._bus.publish([Membership(it.channel, it.member.info, it.is_there) for it in changes])
 
     async def _renew(self) -> None:
-        """Some at a time, and between them who came and went meanwhile."""
-        for some in _some_at_a_time(list(self._held)):
+        """Some at a time, and between them who came and went meanwhile. Not those whose coming the store is still to be
+        told of: it would be none any more, and nobody would hear of it."""
+        coming = {(step.change.channel, step.change.member.client) for step in self._waiting}
+        for some in _some_at_a_time([key for key in self._held if key not in coming]):
             members = [(key[0], member) for key in some if (member := self._held.get(key)) is not None]
             if members:
                 await self._presence.renew(members)

@@ -237,9 +237,10 @@ async def _append_newer(connection: Connection, entry: Entry, version: int, vers
         last = await connection.fetchrow(SQL["lock_version"], entry.channel, _new_salt())
         if last is None or (last["version_epoch"] == version_epoch and version <= last["version"]):
             return None
-        appended = await _append(connection, {0: entry})
-        await connection.execute(SQL["set_version"], entry.channel, version, version_epoch)
-        return appended.get(0)
+        appended = (await _append(connection, {0: entry})).get(0)
+        if appended is not None:
+            await connection.execute(SQL["set_version"], entry.channel, version, version_epoch)
+        return appended
 
 
 def _published(entry: Entry, offset: int, epoch: str) -> Published:

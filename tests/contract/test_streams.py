@@ -137,6 +137,13 @@ async def test_a_known_entry_is_left_out_whatever_its_version(streams: Streams) 
     assert await streams.append_newer(entry("1"), 2, "") is None
 
 
+async def test_an_entry_that_is_left_out_does_not_count_as_the_newest_version(streams: Streams) -> None:
+    await streams.append_newer(entry("1"), 1, "")
+    await streams.append_newer(entry("1"), 7, "")
+
+    assert await streams.append_newer(entry("2"), 5, "") is not None
+
+
 async def test_an_identity_is_remembered_once(streams: Streams) -> None:
     assert [await streams.remember("c", "/s", name) for name in ("1", "2", "1")] == [True, True, False]
     assert await streams.find("c", "/s", "1") is None
