@@ -125,6 +125,7 @@ class Publisher:
         await outcome
 
     async def _remember_and_send(self, draft: Draft, publication: Publication, outcome: asyncio.Future[None]) -> None:
+        told: StreamsAway | BusAway | None = StreamsAway()  # also when the node stops in between
         try:
             if await self._streams.remember(draft.channel, draft.source, draft.id):
                 try:
@@ -132,13 +133,13 @@ class Publisher:
                 except BusAway:
                     await self._streams.forget(draft.channel, draft.source, draft.id)
                     raise
+            told = None
         except (StreamsAway, BusAway) as error:
-            _settle(outcome, error)
+            told = error
         except Exception:
             log.exception("publication_failed")  # who waits suffers it, not the node
-            _settle(outcome, StreamsAway())
-        else:
-            _settle(outcome, None)
+        finally:
+            _settle(outcome, told)
 
     async def _send(self, channel: str, publication: Publication) -> None:
         if not await self._bus.publish([Published(channel, "", publication)]):

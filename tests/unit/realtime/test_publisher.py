@@ -69,6 +69,21 @@ async def test_a_key_whose_caller_went_away_is_one_whose_publication_was_sent() 
     await asyncio.wait(running)
 
 
+async def test_who_publishes_while_the_node_stops_is_told_that_nobody_knows() -> None:
+    streams = _Remembering()
+    publisher = Publisher(cast("Any", streams), NOBODY, RealtimeMetrics(CollectorRegistry()))
+    running = asyncio.create_task(publisher.run())
+    await asyncio.sleep(0)
+    publishing = asyncio.create_task(publisher.publish(Draft("a", b"1", "/tests", "key"), ChannelOptions()))
+    await streams.has_remembered.wait()
+
+    running.cancel()
+
+    with pytest.raises(StreamsAway):
+        await asyncio.wait_for(publishing, 2)
+    await asyncio.wait([running])
+
+
 async def test_one_channels_misfortune_is_not_the_others_of_a_broadcast() -> None:
     publisher = Publisher(cast("Any", _Refusing()), NOBODY, RealtimeMetrics(CollectorRegistry()))
     kept = Namespaces(retention=86_400, named={"kept": KEPT})
