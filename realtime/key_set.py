@@ -43,7 +43,7 @@ class KeySet:
         self._keys: Mapping[str, Key] = {}
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     def find(self, key_id: str) -> Key | None:
         return self._keys.get(key_id)
@@ -55,14 +55,22 @@ class KeySet:
     async def fetch(self, key_id: str) -> None:
         """Afterwards `find` has the key, or there is none. Raises KeysAway when that cannot be found out now."""
         is_known = key_id in self._keys
-        if is_known and (self._fetching.locked() or not self.wants_fetch(key_id)):
+        if is_known and (self._fetching is not None or not self.wants_fetch(key_id)):
             return  # what is known need not wait for what is newer
         asked_at = self._clock()
-        async with self._fetching:
-            if self.wants_fetch(key_id) and self._clock() - self._tried_at > _PAUSE_SECONDS:
-                await self._try_to_fetch()
-            if key_id not in self._keys and self._fetched_at < asked_at:
-                raise KeysAway
+        if self._fetching is None and asked_at - self._tried_at > _PAUSE_SECONDS:
+            # In a task of its own: whoever goes away does not end it for the others, nor makes room for another.
+            self._fetching = asyncio.create_task(self._try_to_fetch(), name="fetch_keys")
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        if key_id not in self._keys and self._fetched_at < asked_at:
+            raise KeysAway
+
+    async def close(self) -> None:
+        """Nothing is fetched any more."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
 
     async def _try_to_fetch(self) -> None:
         try:
@@ -70,7 +78,9 @@ class KeySet:
             self._fetched_at = self._clock()
         except KeysAway:
             log.warning("keys_away", known=len(self._keys))
-        self._tried_at = self._clock()
+        finally:
+            self._tried_at = self._clock()
+            self._fetching = None
 
 
 @asynccontextmanager
@@ -89,7 +99,11 @@ async def open_key_set(url: str) -> AsyncIterator[KeySet]:
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise KeysAway from error
 
-        yield KeySet(fetch)
+        key_set = KeySet(fetch)
+        try:
+            yield key_set
+        finally:
+            await key_set.close()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -28,7 +28,7 @@ class Backend:
     document: bytes | None = None
     is_away: bool = False
     asked: int = 0
-    now: float = 1000.0
+    now: float = 10_000.0
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -141,3 +141,28 @@ async def test_who_has_a_known_key_does_not_wait_for_a_fetch_that_somebody_else_
     backend.may_answer.set()
     await fetching
     assert backend.asked == 2
+
+
+async def test_who_goes_away_takes_the_fetch_from_nobody_and_makes_room_for_no_other() -> None:
+    backend = Backend([described("a")])
+    backend.may_answer.clear()
+    keys = backend.key_set()
+    gone, waiting = (asyncio.create_task(keys.fetch("a")) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    backend.may_answer.set()
+    await waiting
+    assert keys.find("a") is not None
+    assert backend.asked == 1
+
+
+async def test_once_it_is_closed_nothing_is_fetched() -> None:
+    backend = Backend([described("a")])
+    backend.may_answer.clear()
+    keys = backend.key_set()
+    waiting = asyncio.create_task(keys.fetch("a"))
+    await asyncio.sleep(0)
+    await keys.close()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
