@@ -47,6 +47,10 @@ def test_a_token_says_who_connects_and_until_when() -> None:
     assert BY_HMAC.connection(token, NOW) == ConnectionToken("42", 60.0, b'{"name":"Ann"}', {})
 
 
+def test_the_id_of_a_user_may_have_255_characters() -> None:
+    assert BY_HMAC.connection(signed({"sub": "a" * 255}), NOW).user == "a" * 255
+
+
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"])
 def test_every_algorithm_is_verified_with_its_kind_of_key(algorithm: str) -> None:
     key: OctKey | RSAKey | ECKey
@@ -98,7 +102,11 @@ def test_how_long_a_connection_lives(claims: dict[str, Any], lifetime: float) ->
     assert BY_HMAC.connection(signed(claims), NOW).lifetime == lifetime
 
 
-@pytest.mark.parametrize("claims", [{"exp": T}, {"nbf": T + 1}, {"nbf": 10**400}])
+def test_a_token_is_good_from_the_moment_that_it_names() -> None:
+    assert BY_HMAC.connection(signed({"sub": "42", "nbf": T}), NOW).user == "42"
+
+
+@pytest.mark.parametrize("claims", [{"exp": T}, {"exp": T, "expire_at": T + 60}, {"nbf": T + 1}, {"nbf": 10**400}])
 def test_a_token_whose_time_is_over_or_still_to_come_has_expired(claims: dict[str, Any]) -> None:
     with pytest.raises(TokenExpired):
         BY_HMAC.connection(signed({"sub": "42", **claims}), NOW)
@@ -118,6 +126,8 @@ def test_a_token_opens_nothing_whose_time_is_over(claims: dict[str, Any]) -> Non
         {"sub": 42},
         {"sub": None},
         {"sub": "a\n"},
+        {"sub": "a" * 256},
+        {"info": "a" * 16_384},
         {"exp": "soon"},
         {"exp": True},
         {"channel": "news:a"},
@@ -284,11 +294,24 @@ def test_the_users_id_may_be_in_another_claim() -> None:
 
 
 async def test_no_public_key_is_looked_for_where_a_secret_signs() -> None:
-    async def fetch() -> bytes:
-        raise KeysAway
-
-    tokens = ClientTokens(ClientTokenOptions(hmac_key=SECRET), KeySet(fetch))
+    tokens = ClientTokens(ClientTokenOptions(hmac_key=SECRET), KeySet(no_keys))
     token = jwt.encode({"alg": "HS256", "kid": "mine"}, {"sub": "42"}, HMAC, algorithms=["HS256"])
     assert not tokens.wants_key(token)
     await tokens.fetch_key(token)
     assert tokens.connection(token, NOW).user == "42"
+
+
+async def no_keys() -> bytes:
+    raise KeysAway
+
+
+def test_a_token_that_names_no_key_is_verified_with_the_one_of_the_options_beside_a_key_set() -> None:
+    tokens = ClientTokens(ClientTokenOptions(rsa_public_key=pem(RSA)), KeySet(no_keys))
+    assert tokens.connection(signed({"sub": "42"}, "RS256", RSA), NOW).user == "42"
+
+
+@pytest.mark.parametrize("token", ["", "garbage", "W10.e30.", base64url(b'{"alg":"RS256","kid":7}')], ids=repr)
+async def test_no_key_is_looked_for_that_is_not_named(token: str) -> None:
+    tokens = ClientTokens(ClientTokenOptions(), KeySet(no_keys))
+    assert not tokens.wants_key(token)
+    await tokens.fetch_key(token)

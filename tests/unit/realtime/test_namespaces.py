@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from handlers.actor import Actor, Role
 from handlers.audience import UnknownChannel
+from handlers.ports.streams import Keep
 from realtime.capabilities import Capability, Operation
 from realtime.credentials import ANONYMOUS, Credentials, credentials_of
 from realtime.namespaces import ChannelOptions, Namespaces, permits
@@ -32,6 +33,23 @@ def test_the_domains_channels_are_there_whatever_is_configured(name: str) -> Non
     assert options.has_history
     assert options.force_recovery
     assert options.keep.ttl == 3600
+
+
+def test_the_numbers_of_orders_are_a_cache_and_what_happens_to_orders_is_not() -> None:
+    latest, events = namespaces().of("stats:orders"), namespaces().of("orders:feed")
+    assert (latest.is_cache, latest.conflate, latest.takes_deltas, latest.keep.size) == (True, True, True, 1)
+    assert (latest.is_domain, latest.force_recovery, latest.keep.ttl) == (True, True, 3600)
+    assert (events.is_cache, events.conflate, events.takes_deltas) == (False, False, False)
+
+
+def test_by_default_a_namespace_has_and_allows_nothing() -> None:
+    assert [name for name in ChannelOptions.__slots__ if getattr(BARE, name)] == []
+
+
+@pytest.mark.parametrize("options", [BARE, ChannelOptions(history_size=10), ChannelOptions(history_ttl=60.0)])
+def test_a_history_has_a_size_and_a_time_and_else_nothing_is_kept(options: ChannelOptions) -> None:
+    assert not options.has_history
+    assert options.keep == Keep(0, 0.0)
 
 
 @pytest.mark.parametrize("name", ["news:a", "news:a:b", "$news:a", "news:", "news:dialog#42"])
@@ -98,6 +116,10 @@ def test_a_user_limited_channel_is_for_these_users_only(channel: str, may: bool)
     options = replace(BARE, allow_user_limited_channels=True, allow_subscribe_for_client=True)
     assert permits(options, Operation.SUBSCRIBE, channel, USER) == may
     assert not permits(options, Operation.SUBSCRIBE, "dialog#", ANONYMOUS)
+
+
+def test_a_channel_that_names_a_user_is_not_open_to_them_where_that_is_not_allowed() -> None:
+    assert not permits(BARE, Operation.SUBSCRIBE, "dialog#42", USER)
 
 
 @pytest.mark.parametrize("channel", ["$news:a", "dialog#7"])
