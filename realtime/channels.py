@@ -161,7 +161,6 @@ class Channels:
         heard = [subscriber for roster in channel.live.values() for subscriber in roster.subscribers]
         self._metrics.subscriptions.dec(len(heard))
         channel.live.clear()
-        channel.watching = channel.filters = channel.publishers = channel.deltas = None
         for subscriber in heard:
             subscriber.dropped(channel.name)
         # Joiners without a reply find the channel gone and begin again by themselves.

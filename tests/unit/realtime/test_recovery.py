@@ -104,3 +104,32 @@ async def test_what_was_removed_while_a_gap_was_read_is_not_kept(streams: Counte
         await live.has_heard.wait()
         assert live.heard == b"4 5 "
         assert await Returner().come_back(hub, Position(3, streams.streams["a"].epoch)) == []
+
+
+@dataclass(eq=False, kw_only=True)
+class Interrupted(Returner):
+    """Between the parts of what it missed its stream begins anew."""
+
+    streams: CountedStreams
+    told: list[str] = field(default_factory=list)
+
+    async def writable(self, *, is_more: bool) -> None:
+        if is_more:
+            self.streams.change_epoch("a")
+
+    def dropped(self, channel: str) -> None:
+        self.told.append(channel)
+
+
+async def test_who_has_some_of_what_it_missed_as_the_stream_begins_anew_is_told_so_and_not_answered_again(
+    streams: CountedStreams,
+) -> None:
+    streams.publish("a")  # more than one page holds
+    async with running(streams) as hub:
+        returner = Interrupted(streams=streams)
+        joined: list[Subscribed] = []
+        await hub.join(returner, "a", Position(0, ""), joined.append)
+
+        assert [[publication.offset for publication in part.publications] for part in joined] == [[1, 2, 3]]
+        assert returner.told == ["a"]
+        assert not hub.hears("a")
