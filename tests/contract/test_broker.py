@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -130,6 +131,16 @@ async def test_what_was_acknowledged_does_not_come_again_and_the_rest_does_in_or
     await broker.publish(messages(range(10, 12)))
     async with broker.consume(deployment.queue, prefetch=100) as deliveries:
         assert bodies(await take(deliveries, 8)) == list(range(4, 12))
+
+
+async def test_who_consumes_again_after_a_lost_connection_gets_what_it_did_not_acknowledge(
+    deployment: Deployment, broker: Broker
+) -> None:
+    await broker.publish(messages(range(4)))
+    async with broker.consume(deployment.queue, prefetch=100) as deliveries:
+        await deliveries.acknowledge((await take(deliveries, 4))[:1])
+        await cast("Any", deliveries).close()  # as it does itself when the connection is lost
+        assert bodies(await take(deliveries, 3)) == [1, 2, 3]
 
 
 async def test_a_waiting_consumer_is_woken_by_a_publish_on_another_node(deployment: Deployment, broker: Broker) -> None:
