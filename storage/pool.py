@@ -31,6 +31,7 @@ class OnConnect(Protocol):
 log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
+SILENT_TIMEOUT = 30.0  # seconds; far longer than a part that has a session's lock is silent while it is well
 
 # A server notices a client whose host died after 5 + 3 * 2 seconds instead of two hours. No effect on Unix sockets.
 _KEEPALIVES = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
@@ -135,13 +136,16 @@ async def connect(
 ) -> AsyncIterator[DirectConnection]:
     """A connection of its own, closed at the end of the block together with the session's locks.
 
-    `timeout` is for connecting, `command_timeout` for each statement. Raises PostgreSQL's own errors.
+    `timeout` is for connecting, `command_timeout` for each statement; with one, the server ends a session that is
+    silent for SILENT_TIMEOUT. A process that hangs or is frozen keeps its connections alive: what it leads it would
+    lead for ever. Raises PostgreSQL's own errors.
     """
+    silent = {} if command_timeout is None else {"idle_session_timeout": str(int(SILENT_TIMEOUT * 1000))}
     connection = await asyncpg.connect(
         url,
         timeout=timeout,
         command_timeout=command_timeout,
-        server_settings=_server_settings(name, command_timeout or 0, settings or {}),
+        server_settings=_server_settings(name, command_timeout or 0, silent | dict(settings or {})),
     )
     try:
         yield connection

@@ -11,6 +11,7 @@ import pytest
 
 from handlers.events import MAX_EVENT_BYTES, SOURCE, Event
 from handlers.ports.outbox import Leadership, OutboxAway
+from storage import pool
 from storage.outbox import PostgresOutbox
 from storage.postgres import Postgres, open_postgres
 from tests.database_options import postgres_options
@@ -170,6 +171,19 @@ async def test_a_lost_session_is_told_and_another_may_lead(nodes: tuple[Node, No
             with pytest.raises(OutboxAway):
                 await leadership.wait(60.0)
             assert await ids(successor) == []
+
+
+async def test_a_node_that_hangs_while_it_leads_leads_no_longer(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SILENT_TIMEOUT", 1.0)
+    first, second = nodes
+    async with first.outbox.lead() as hanging:  # it asks nothing any more, and its connection is alive
+        async with asyncio.timeout(SOON), second.outbox.lead() as other:
+            await second.emit("a")
+            assert await ids(other) == ["a"]
+        with pytest.raises(OutboxAway):
+            await ids(hanging)
 
 
 async def test_an_error_of_the_relay_itself_stays_what_it_is(node: Node) -> None:
