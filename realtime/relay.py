@@ -42,8 +42,8 @@ class Relay:
                 async with self._outbox.lead() as leadership:
                     backoff.reset()
                     await self._lead(leadership)
-            except OutboxAway:
-                log.warning("relay_lost_outbox")
+            except OutboxAway as away:
+                log.warning("relay_lost_outbox", cause=type(away.__cause__).__name__)
                 await asyncio.sleep(backoff.delay())
             except _Stuck:
                 log.warning("relay_gave_up_lead", stuck_seconds=STUCK_SECONDS)

@@ -16,7 +16,8 @@ from handlers.accounts.model import NewAccount
 from handlers.accounts.service import create_account
 from handlers.actor import Role
 from handlers.clock import utc_now
-from handlers.errors import AppError
+from handlers.errors import AppError, Unavailable
+from handlers.ports.streams import StreamsAway
 from server import config, runtime
 from server.config import ConfigError
 from server.embedded import EmbeddedError
@@ -109,7 +110,11 @@ def new_epoch(config_file: ConfigFile = None) -> None:
             open_places(settings, os.environ) as places,
             open_streams(StreamsOptions(places.database_url)) as opened,
         ):
-            typer.echo(f"generation {await opened.new_epoch()}")
+            try:
+                generation = await opened.new_epoch()
+            except StreamsAway as away:
+                raise Unavailable from away
+        typer.echo(f"generation {generation}")
 
     _run(change, config_file)
 
@@ -153,8 +158,15 @@ def _explained() -> Iterator[None]:
 def _explain(group: BaseExceptionGroup[BaseException], *, code: int) -> int:
     for error in _leaves(group):
         line = (error.detail or error.title()) if isinstance(error, AppError) else str(error)
+        if isinstance(error, Unavailable) and (cause := _first_cause(error)) is not error:
+            reason, _, _ = str(cause).partition("\n")
+            line += f" ({reason or type(cause).__name__})"
         sys.stderr.write(f"orderwire: {line}\n")
     return code
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

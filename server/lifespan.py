@@ -68,8 +68,8 @@ async def _prepare_schema(url: str, *, is_ours: bool) -> None:
         return
     try:
         await check(url)
-    except Unavailable:
-        log.warning("schema_not_checked", reason="PostgreSQL is away")
+    except Unavailable as away:
+        log.warning("schema_not_checked", reason="PostgreSQL is away", cause=str(away.__cause__))
 
 
 async def _token_secret(given: SecretStr | None, folder: Path) -> bytes:

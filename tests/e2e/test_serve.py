@@ -198,14 +198,31 @@ def test_migrate_says_what_it_did_and_serve_refuses_a_schema_that_was_not_migrat
     assert (second.returncode, second.stdout) == (0, "nothing to do\n")
 
 
-def test_migrate_with_the_database_away_is_one_clear_line() -> None:
-    with socket.socket() as unused:
+@pytest.mark.parametrize("command", ["migrate", "streams new-epoch"])
+def test_a_command_with_the_database_away_says_why_on_one_line(command: str) -> None:
+    with socket.socket() as unused, reachable_folder() as folder:
         unused.bind(("127.0.0.1", 0))
         url = f"postgresql://nobody@127.0.0.1:{unused.getsockname()[1]}/none"
-        ended = run("migrate", environment={"ORDERWIRE_DATABASE__URL": url, "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32})
+        environment = {
+            "ORDERWIRE_DATABASE__URL": url,
+            "ORDERWIRE_REDIS__URL": "redis://127.0.0.1:1",
+            "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32,
+            "ORDERWIRE_DATA_DIR": str(folder / "data"),
+        }
+        ended = run(*command.split(), environment=environment)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.startswith("orderwire: ")
+    assert ended.stderr.splitlines()[-1].startswith("orderwire: A part of the service is away")
+    assert "Connect call failed" in ended.stderr.splitlines()[-1]
+
+
+def test_a_password_that_is_wrong_is_told_from_a_database_that_is_away(postgres_url: str) -> None:
+    user, _, place = urlsplit(postgres_url).netloc.rpartition("@")
+    url = urlunsplit(urlsplit(postgres_url)._replace(netloc=f"{user.partition(':')[0]}_else:wrong@{place}"))
+    ended = run("migrate", environment={"ORDERWIRE_DATABASE__URL": url, "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32})
+    assert ended.returncode == 1
+    assert "authentication failed" in ended.stderr or "does not exist" in ended.stderr
+    assert "wrong" not in ended.stderr
 
 
 def test_a_node_waits_for_a_schema_that_comes_after_it(postgres_url: str, redis_url: str) -> None:
