@@ -157,7 +157,7 @@ async def _apply(connection: Connection, migration: Migration) -> None:
                 await connection.execute(
                     SQL["record"], migration.number, migration.name, migration.checksum, migration.oldest_code
                 )
-        except asyncpg.LockNotAvailableError:
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             log.warning("migration_waits_for_traffic", number=migration.number)
             await asyncio.sleep(random.uniform(*PAUSE))  # noqa: S311 jitter
         except asyncpg.PostgresError as error:

@@ -139,6 +139,23 @@ async def test_a_migration_gives_way_to_traffic_and_comes_back(
     assert await migrating == [2]
 
 
+async def test_a_migration_that_is_in_a_deadlock_with_traffic_comes_back(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    await migrate(url, write(tmp_path, "CREATE TABLE a (n int); CREATE TABLE b (n int);"))
+    change = "SET LOCAL deadlock_timeout = '100ms'; ALTER TABLE a ADD COLUMN m int; ALTER TABLE b ADD COLUMN m int;"
+    write(tmp_path, "CREATE TABLE a (n int); CREATE TABLE b (n int);", change)
+
+    async with sql.transaction():
+        await sql.execute("SET LOCAL deadlock_timeout = '10s'; SELECT * FROM b")
+        migrating = asyncio.create_task(migrate(url, tmp_path))
+        async with asyncio.timeout(20):
+            while not await _waiting(url):
+                pass
+            await sql.execute("SELECT * FROM a")  # which the migration has: it waits for us, and we for it
+    assert await migrating == [2]
+
+
 async def test_a_database_that_is_away_is_unavailable() -> None:
     nobody = "postgresql://nobody@127.0.0.1:1/nothing"
     with pytest.raises(Unavailable):
