@@ -29,9 +29,18 @@ def url_of(*schemes: str) -> AfterValidator:
         has_blank = any(map(str.isspace, value.get_secret_value()))
         if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
             raise ValueError
+        if "%" not in (url.hostname or ""):  # the folder of a socket
+            for host in (url.hostname or "").split(","):
+                is_host(host)
         return value
 
     return AfterValidator(check)
+
+
+def is_host(value: str) -> str:
+    """Whatever cannot be looked up: Python raises no OSError for it, but a UnicodeError, which is a ValueError."""
+    value.encode("idna")
+    return value
 
 
 def is_of_redis(value: SecretStr) -> SecretStr:
@@ -131,7 +140,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
-Host = Annotated[str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address")]
+Host = Annotated[
+    str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address"), AfterValidator(is_host)
+]
 Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
 Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
 # PostgreSQL counts its timeouts in int32 milliseconds.

@@ -190,6 +190,7 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
         ("SERVER__PORT", "65536", 'expected a port from 0 to 65535, not "65536"'),
         ("SERVER__PORT", "", 'expected a port from 0 to 65535, not ""'),
         ("SERVER__HOST", "", 'expected a host name or an IP address, not ""'),
+        ("SERVER__HOST", "a..b", 'expected a host name or an IP address, not "a..b"'),
         ("SERVER__MAX_BODY_BYTES", "1", 'expected bytes from 1024 to 2147483647, not "1"'),
         (
             "SERVER__SHUTDOWN_GRACE",
@@ -219,6 +220,9 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
             for url in ("redis://h?db=abc", "redis://h?foo=bar", "rediss://h?ssl_cert_reqs=foo", "redis://h/abc")
         ),
         ("BROKER__URL", "mq.example", "expected a URL like amqp://user@host/ or amqps://user@host/"),
+        ("DATABASE__URL", "postgresql://a,b..c/x", "expected a URL like postgresql://user@host/database"),
+        ("REDIS__URL", "redis://a..b", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
+        ("BROKER__URL", "amqp://rabbit..svc/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         ("BROKER__URL", "amqp://a b/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         (
             "BROKER__EXCHANGE",
