@@ -31,6 +31,7 @@ from server.values import (
     Seconds,
     Size,
     Switch,
+    Text,
     as_tuple,
     is_key,
     is_long_enough,
@@ -78,7 +79,7 @@ class Redis(Section):
         Field(description="a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
     ] = None
     bus_channel: Name = "orderwire.bus"
-    cluster: bool = False
+    cluster: Switch = False
 
 
 class Broker(Section):
@@ -118,9 +119,9 @@ class ClientToken(Section):
     jwks_public_endpoint: Annotated[
         Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None, Field(description="an http or https URL")
     ] = None
-    audience: str = ""
+    audience: Text = ""
     audience_regex: Pattern = ""
-    issuer: str = ""
+    issuer: Text = ""
     issuer_regex: Pattern = ""
     user_id_claim: Annotated[
         str, Field(pattern=r"^[-a-zA-Z0-9_.:/]+$", max_length=255, description="the name of a claim")
@@ -223,7 +224,7 @@ class Orders(Section):
     unpaid_expiry: Expiry = 86_400.0
     draft_expiry: Expiry = 2_592_000.0
     low_stock: Length = 5
-    prices_include_tax: bool = True
+    prices_include_tax: Switch = True
 
 
 class Payments(Section):

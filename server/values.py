@@ -179,6 +179,7 @@ Origins = Annotated[
     BeforeValidator(as_tuple),
     Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
 ]
+Text = Annotated[str, Field(description="text")]
 Switch = Annotated[bool, Field(description="true or false")]
 Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 Duration = Annotated[

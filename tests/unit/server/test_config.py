@@ -472,6 +472,11 @@ def test_every_channel_option_is_documented_with_its_default_and_the_example_loa
     assert [each.name for each in load(written(tmp_path, example), {}).channel.namespaces] == ["news", "typing"]
 
 
+def test_of_every_setting_it_is_known_what_is_expected() -> None:
+    nameless = [name for name in NAMES if not type(SECTIONS[name[0]]).model_fields[name[1]].description]
+    assert nameless == []
+
+
 def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     rows = dict(
         re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
