@@ -188,10 +188,10 @@ async def _take_over(path: Path, lock: int) -> None:
 
 def _make_socket_folder(preferred: Path, socket_name: str, owner: Account | None) -> Path:
     """An empty folder of mode 0700: `preferred`, or one in the system's temporary folder where the socket's path would
-    be too long for the kernel."""
+    be too long for the kernel, or be two to PostgreSQL and its clients, who take a comma for the end of one."""
     with explained(preferred):
         shutil.rmtree(preferred, ignore_errors=True)
-        if len(os.fsencode(preferred / socket_name)) <= MAX_SOCKET_PATH:
+        if len(os.fsencode(preferred / socket_name)) <= MAX_SOCKET_PATH and "," not in str(preferred):
             make_private(preferred, owner)
             return preferred
         folder = Path(tempfile.mkdtemp(prefix="orderwire-"))

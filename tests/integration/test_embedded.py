@@ -294,8 +294,9 @@ async def test_path_too_long_for_a_socket_works(seed: Path, folder: Path) -> Non
         assert not socket_folder.exists()
 
 
-async def test_path_with_blanks_and_signs_works(seed: Path, folder: Path) -> None:
-    odd = copied(seed, folder / "a b%20c?d#é")
+@pytest.mark.parametrize("name", ["a b%20c?d#é", "a, b"])
+async def test_path_with_blanks_and_signs_works(seed: Path, folder: Path, name: str) -> None:
+    odd = copied(seed, folder / name)
     async with claimed(odd), embedded_postgres(odd) as postgres, embedded_valkey(odd) as valkey:
         connection = await asyncpg.connect(postgres.url)
         await connection.close()
