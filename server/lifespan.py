@@ -12,7 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from handlers.errors import Unavailable
-from server.embedded import Server, claimed, data_dir, embedded_postgres, embedded_valkey, secret
+from server.embedded import Server, claimed, data_dir, embedded_postgres, embedded_valkey, explained, secret
 from server.settings import Settings
 from storage.migrate import check, migrate
 
@@ -39,14 +39,16 @@ async def open_places(settings: Settings, environ: Mapping[str, str]) -> AsyncIt
         folder = data_dir(environ)
         urls = (settings.database.url, settings.redis.url)
         if None in urls:
-            await stack.enter_async_context(claimed(folder))
+            with explained(folder):
+                await stack.enter_async_context(claimed(folder))
         postgres: _Start = partial(embedded_postgres, connections=_connections(settings))
         starts: tuple[_Start, _Start] = (postgres, embedded_valkey)
         children: list[Server] = []
         resolved: list[str] = []
         for given, start in zip(urls, starts, strict=True):
             if given is None:
-                children.append(await stack.enter_async_context(start(folder)))
+                with explained(folder):  # a disk that is full fails at any file
+                    children.append(await stack.enter_async_context(start(folder)))
                 resolved.append(children[-1].url)
             else:
                 resolved.append(given.get_secret_value())

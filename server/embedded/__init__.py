@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.embedded.folder import AlreadyRunning, claimed, data_dir, secret
+from server.embedded.folder import AlreadyRunning, claimed, data_dir, explained, secret
 from server.embedded.postgres import embedded_postgres
 from server.embedded.process import ChildDied, EmbeddedError, Server
 from server.embedded.valkey import embedded_valkey
@@ -16,5 +16,6 @@ __all__ = [
     "data_dir",
     "embedded_postgres",
     "embedded_valkey",
+    "explained",
     "secret",
 ]

@@ -133,6 +133,28 @@ def test_of_two_starts_on_one_data_folder_the_second_says_so_and_exits(node: Ord
     assert "serves this folder" in second.stderr
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_disk_that_is_full_is_one_clear_line(blocks: int) -> None:
+    """No file can become longer than so many blocks."""
+    with reachable_folder() as folder:
+        ended = subprocess.run(
+            ["sh", "-c", f'ulimit -f {blocks} && exec "$@"', "sh", sys.executable, "-m", "server", "serve"],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(CHECKOUT),
+                "PYTHONDONTWRITEBYTECODE": "1",  # it would be cut off, and break every later start
+                "ORDERWIRE_DATA_DIR": str(folder / "data"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=20.0,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("orderwire: ")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(node: Orderwire) -> None:
     with reachable_folder() as folder:
         second = run("serve", "--port", str(node.port), environment={"ORDERWIRE_DATA_DIR": str(folder / "data")})
