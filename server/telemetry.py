@@ -7,6 +7,7 @@ asyncpg, aio-pika) comes out in the same form. Request, event and trace ids are 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import sys
@@ -94,7 +95,10 @@ def new_registry() -> CollectorRegistry:
 
 
 def _dumps(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a path that is not UTF-8, or a number of more than 64 bits
+        return json.dumps(event, default=str)
 
 
 class PolledMetrics:

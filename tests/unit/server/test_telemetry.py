@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,14 @@ def test_our_events_and_the_librarys_lines_are_json_with_what_is_bound(capsys: p
     assert (ours["number"], ours["request_id"], ours["level"], ours["logger"]) == (7, "r-1", "info", "ours")
     assert theirs["event"] == "lost a connection"
     assert theirs["request_id"] == "r-1"
+
+
+@pytest.mark.parametrize("value", [os.fsdecode(b"/data/\xe9"), 2**70])
+def test_what_few_can_write_as_json_is_a_line_as_well(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    structlog.get_logger("ours").error("child_not_restarted", reason=value)
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["reason"]) == ("child_not_restarted", value)
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
