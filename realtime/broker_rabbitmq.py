@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 REASON_HEADER = "x-orderwire-reason"
 REACHABLE_TIMEOUT = 1.0  # seconds
+DOUBT_SECONDS = 5.0  # within which the relay tries again
 KEPT_HEADER_BYTES = 16 * 1024  # of a dead letter's own headers: all of them must fit into one AMQP frame
 _PERSISTENT = 2
 _GENERATION = 1 << 64  # AMQP delivery tags are 64 bits; above them our tags carry which channel they are of
@@ -52,10 +53,12 @@ class RabbitMQ:
     def __init__(self, options: RabbitMQOptions, metrics: RealtimeMetrics) -> None:
         topology = Topology(options)
         self._options = options
+        self._patience = 2.0 * options.heartbeat
         self._publishing = Link("publisher", options, topology, metrics)
         self._consuming = Link("consumer", options, topology, metrics)
         self._opening = asyncio.Lock()
         self._channel: Channel | None = None
+        self._doubted_until = 0.0  # of the loop's time: what was published last has got no answer
 
     async def publish(self, messages: Sequence[Message]) -> int:
         return await self._send([self._outgoing(message) for message in messages])
@@ -84,7 +87,8 @@ class RabbitMQ:
                 await self._ready_channel()  # a connection alone is not enough: the topology may be refused
         except (BrokerAway, TimeoutError):
             return False
-        return True
+        # With an alarm RabbitMQ takes connections, and reads nothing of those that publish.
+        return asyncio.get_running_loop().time() >= self._doubted_until
 
     async def close(self) -> None:
         await self._publishing.close()
@@ -97,7 +101,9 @@ class RabbitMQ:
         channel = await self._ready_channel()
         # On one channel, whose lock is first come, first served: that keeps the order.
         with broker_errors():
-            outcomes = await publish_together(channel, outgoing, patience=2.0 * self._options.heartbeat)
+            outcomes = await publish_together(channel, outgoing, patience=self._patience)
+        if outcomes[0] is None:
+            self._doubted_until = 0.0
         for durable, outcome in enumerate(outcomes):
             if outcome is not None:
                 await self._judge(outcome, channel)
@@ -116,6 +122,8 @@ class RabbitMQ:
         if self._channel is channel:
             self._channel = None
         if isinstance(failure, TimeoutError):
+            # Until the next try has failed as well; a node that has nothing to publish any more knows nothing.
+            self._doubted_until = asyncio.get_running_loop().time() + self._patience + DOUBT_SECONDS
             await self._publishing.drop()
         else:
             # Returned means that no queue was bound: a new channel declares the topology again.

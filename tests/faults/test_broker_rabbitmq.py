@@ -208,3 +208,16 @@ async def test_a_node_starts_with_the_broker_away_and_consumes_when_it_comes(
         await asyncio.to_thread(own_rabbitmq.start)
         await publish_surely(broker, 0)
         assert (await waiting)[-1].body == b"0"
+
+
+async def test_while_an_alarm_stops_who_publishes_it_is_not_reachable(own_rabbitmq: RabbitMQ, broker: Broker) -> None:
+    await publish_surely(broker, 0)
+    await asyncio.to_thread(own_rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        with pytest.raises(BrokerAway):
+            await broker.publish([message(1)])
+        assert not await broker.is_reachable()
+    finally:
+        await asyncio.to_thread(own_rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "512MiB")
+    await publish_surely(broker, 2)
+    assert await broker.is_reachable()
