@@ -11,11 +11,13 @@ import asyncio
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -106,7 +108,8 @@ class _Worker:
         ready, told = _SPAWN.Pipe(duplex=False)
         with closing(ready):
             process = _SPAWN.Process(target=work, args=(self._assignment, told), name=f"orderwire-{self.number}")
-            process.start()
+            with _without_ctrl_c():
+                process.start()
             self._process = process
             told.close()
             await _until_readable(ready.fileno())
@@ -148,6 +151,17 @@ class _Worker:
             await _until_readable(self._process.sentinel)
             self._process.join()
             log.error("worker_died", worker=self.number, exit_code=self._process.exitcode)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """A process that is started meanwhile is never interrupted by its terminal: it ends when the supervisor says so."""
+    resource_tracker.ensure_running()  # the first start would do it, and lift what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _until_readable(number: int) -> None:

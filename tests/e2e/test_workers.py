@@ -6,16 +6,19 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.e2e.test_serve import TERMINAL_PATIENCE, alive, descendants, run
 from tests.services.feed import subscribed
-from tests.services.orderwire import Orderwire, orderwire, reachable_folder
+from tests.services.orderwire import CHECKOUT, Orderwire, orderwire, reachable_folder
 from tests.services.person import Person
 
 FEED = "orders:feed"
@@ -49,6 +52,10 @@ async def by_worker(session: aiohttp.ClientSession, node: Orderwire, name: str) 
         page = await response.text()
     found = re.findall(rf'^{name}{{worker="(\d+)"}} (\S+)$', page, re.MULTILINE)
     return {int(number): float(value) for number, value in found}
+
+
+def command_lines(family: set[int]) -> str:
+    return " ".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in alive(family))
 
 
 def left_of(family: set[int]) -> set[int]:
@@ -129,3 +136,21 @@ def test_nobody_serves_with_no_workers() -> None:
     refused = run("serve", "--workers", "0", environment={})
     assert refused.returncode == 2
     assert refused.stderr == "orderwire: --workers: expected a whole number from 1 to 256, not 0\n"
+
+
+def test_ctrl_c_while_the_workers_start_is_no_error() -> None:
+    with reachable_folder() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "serve", "--port", "0", "--workers", "2"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "ORDERWIRE_DATA_DIR": str(folder / "data")},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        while "spawn_main" not in command_lines(descendants(process.pid)):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in said
