@@ -83,6 +83,7 @@ async def test_who_was_cut_off_is_given_what_it_missed(
         assert [(said.data, said.offset) for said in [await one.heard() for _ in range(3)]] == [(2, 2), (3, 3), (4, 4)]
 
 
+@pytest.mark.parametrize("talk", ["javascript json", "javascript json sse"], indirect=True)
 async def test_who_hears_many_channels_comes_back_to_them(line: Proxy, backend: Backend, talk: Talk) -> None:
     rooms = {f"room:{uuid4()}" for _ in range(90)}
     async with talk(line.websocket_url, backend_token(sub=str(uuid4()), channels=sorted(rooms))) as one:
@@ -182,6 +183,7 @@ async def test_tokens_are_renewed_before_they_end(channels: Orderwire, backend: 
         assert (await one.heard()).data == "still here"
 
 
+@pytest.mark.parametrize("talk", ["javascript json", "python json"], indirect=True)
 async def test_a_backend_whose_clock_is_ahead_locks_nobody_out(
     channels: Orderwire, backend: Backend, talk: Talk
 ) -> None:

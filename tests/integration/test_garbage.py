@@ -20,7 +20,7 @@ import pytest
 from tests.deployment import HISTORY, OPEN, Deploy, Deployment, namespace, of_account, signed
 from tests.integration.http_stream import Listener
 
-TIMES = 20
+TIMES = 10
 PLAIN = {"Content-Type": "application/json"}
 SERVERS = ("aiohttp.web", "handlers.", "realtime.", "server.", "storage.")
 SETTINGS = "[http_stream]\nenabled = true\n[sse]\nenabled = true\n" + namespace(
