@@ -78,6 +78,22 @@ async def test_a_query_sees_what_is_committed_and_a_refusal_reaches_who_asked() 
             await work.read(refuse)
 
 
+async def test_who_asked_has_the_answer_in_the_next_turn_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    turns: list[str] = []
+
+    def turn() -> None:
+        turns.append("next")
+        loop.call_soon(turns.append, "the one after")
+
+    async def query(_: UnitOfWork) -> None:
+        loop.call_soon(turn)
+
+    async with Work(MemoryDatabase()) as work:
+        await work.read(query)
+        assert turns == ["next"]
+
+
 async def test_a_read_whose_caller_is_cancelled_is_waited_for_at_the_end() -> None:
     query = Slow()
 
