@@ -15,6 +15,7 @@ from handlers.ports.streams import Published, Streams, StreamsAway
 from realtime.bus import Bus, BusAway, Membership, Order
 from realtime.channel import Channel, Subscriber, Ticket
 from realtime.channels import Channels
+from realtime.errands import Errands
 from realtime.flusher import Flusher
 from realtime.history import read_history
 from realtime.metrics import RealtimeMetrics
@@ -68,6 +69,7 @@ class Hub:
         )
         self._openings = Openings(self._channels, self._repairs, streams)
         self._reads = SharedReads(streams)
+        self._errands = Errands()
         self._recovery = Recovery(
             self._channels, self._openings, self._repairs, streams, self._reads, metrics, limit=options.recovery_limit
         )
@@ -135,6 +137,9 @@ class Hub:
 
     async def remove_history(self, channel: str) -> None:
         """On all nodes. Raises StreamsAway, and BusAway when other nodes may still remember some of it."""
+        await self._errands.run(lambda: self._remove_history(channel))
+
+    async def _remove_history(self, channel: str) -> None:
         await self._streams.clear(channel)
         if not await self._bus.publish([Order(FORGET, channel.encode())]):
             raise BusAway
@@ -195,7 +200,7 @@ class Hub:
 
     async def run(self) -> None:
         """Open channels, find and repair what the bus lost, until cancelled. Nobody joins before it runs."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._errands.open(), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._openings.run())
             tasks.create_task(self._reads.run())
             tasks.create_task(self._repairs.run())

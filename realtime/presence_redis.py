@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -119,7 +119,8 @@ class RedisPresence:
         pairs = zip(changes, outcomes, strict=True)
         left = {change.channel for change, outcome in pairs if outcome.is_channels and not change.is_there}
         if self._watches and left:
-            with _raising():
+            # Where that fails they are told of again when their time is over: rather that than to tell of nobody here.
+            with suppress(PresenceAway), _raising():
                 async with asyncio.timeout(DEADLINE):
                     await self._redis.zrem(self._occupied, *left)
         return outcomes

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -18,12 +18,11 @@ from handlers.clock import utc_now
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Publication, Published, Streams, StreamsAway
 from realtime.bus import Bus, BusAway
+from realtime.errands import Errands
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 _TOGETHER: Final = 500  # publications
 _TOGETHER_BYTES: Final = 1024 * 1024
@@ -83,7 +82,7 @@ class Publisher:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._woken = asyncio.Event()
-        self._tasks: asyncio.TaskGroup | None = None
+        self._errands = Errands()
 
     async def publish(self, draft: Draft, options: ChannelOptions) -> Position | None:
         """Where it is in its stream, durably; for a repeated identity, where the first is; for a version that is not
@@ -100,7 +99,7 @@ class Publisher:
             return await self._append(entry, draft)
         publication = Publication(0, draft.data, now_ms, draft.info, draft.tags, draft.as_delta)
         if draft.id:
-            await self._send_once(draft, publication)
+            await self._errands.run(lambda: self._send_once(draft, publication))
         else:
             await self._send(draft.channel, publication)
         return None
@@ -118,28 +117,12 @@ class Publisher:
     async def _send_once(self, draft: Draft, publication: Publication) -> None:
         """Unless the channel has had it. Were its identity remembered and it not sent, whoever tried it again would be
         told that it was."""
-        if self._tasks is None:
-            raise BusAway
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(self._remember_and_send(draft, publication, outcome))
-        await outcome
-
-    async def _remember_and_send(self, draft: Draft, publication: Publication, outcome: asyncio.Future[None]) -> None:
-        told: StreamsAway | BusAway | None = StreamsAway()  # also when the node stops in between
-        try:
-            if await self._streams.remember(draft.channel, draft.source, draft.id):
-                try:
-                    await self._send(draft.channel, publication)
-                except BusAway:
-                    await self._streams.forget(draft.channel, draft.source, draft.id)
-                    raise
-            told = None
-        except (StreamsAway, BusAway) as error:
-            told = error
-        except Exception:
-            log.exception("publication_failed")  # who waits suffers it, not the node
-        finally:
-            _settle(outcome, told)
+        if await self._streams.remember(draft.channel, draft.source, draft.id):
+            try:
+                await self._send(draft.channel, publication)
+            except BusAway:
+                await self._streams.forget(draft.channel, draft.source, draft.id)
+                raise
 
     async def _send(self, channel: str, publication: Publication) -> None:
         if not await self._bus.publish([Published(channel, "", publication)]):
@@ -147,16 +130,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Append what waits, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            try:
-                while True:
-                    await self._woken.wait()
-                    while self._waiting:
-                        await self._append_some(list(self._next()))
-                    self._woken.clear()
-            finally:
-                self._tasks = None
+        async with self._errands.open():
+            while True:
+                await self._woken.wait()
+                while self._waiting:
+                    await self._append_some(list(self._next()))
+                self._woken.clear()
 
     def _next(self) -> Iterator[_Waiting]:
         size = 0
@@ -186,7 +165,7 @@ class Publisher:
             await self._bus.publish(_wanted(item, batch[index]) for index, item in appended.items())
         for index, waiting in enumerate(batch):
             item = appended.get(index)
-            _settle(waiting.outcome, await self._found(waiting.entry) if item is None else _position(item))
+            _settle(waiting, await self._found(waiting.entry) if item is None else _position(item))
 
     async def _written(self, batch: list[_Waiting]) -> Mapping[int, Published]:
         entry, version = batch[0].entry, batch[0].version
@@ -214,13 +193,13 @@ def _position(item: Published) -> Position:
 
 def _settle_all(batch: Sequence[_Waiting], error: StreamsAway) -> None:
     for waiting in batch:
-        _settle(waiting.outcome, error)
+        _settle(waiting, error)
 
 
-def _settle(waiting: asyncio.Future[T], outcome: T | StreamsAway | BusAway) -> None:
-    if waiting.done():
+def _settle(waiting: _Waiting, outcome: Position | StreamsAway) -> None:
+    if waiting.outcome.done():
         return  # its caller is gone
-    if isinstance(outcome, StreamsAway | BusAway):
-        waiting.set_exception(outcome)
+    if isinstance(outcome, Position):
+        waiting.outcome.set_result(outcome)
     else:
-        waiting.set_result(outcome)
+        waiting.outcome.set_exception(outcome)
