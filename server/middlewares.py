@@ -188,6 +188,7 @@ def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """For `on_response_prepare`: it sees streamed responses too, before their head is sent."""
     request[_RESPONSE_BEGUN] = True
+    response.headers.pop(hdrs.SERVER, None)  # which versions run here is nobody else's business
     if isinstance(response, web.WebSocketResponse):
         return
     if REQUEST_ID in request:

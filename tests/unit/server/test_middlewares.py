@@ -197,6 +197,13 @@ async def test_a_socket_passes_untouched_and_is_counted_but_not_timed(registry: 
     assert registry.get_sample_value("orderwire_http_request_seconds_count", labels) is None
 
 
+async def test_no_answer_says_which_versions_run(registry: CollectorRegistry) -> None:
+    async with serving(registry) as client:
+        opened = await client.ws_connect("/socket")
+        answers = [await client.get("/thing/1"), await client.get("/nowhere"), opened._response]
+        assert [answer.headers.get("Server") for answer in answers] == [None] * 3
+
+
 async def test_answers_are_not_sniffed_framed_or_kept(client: Client) -> None:
     api, page = await client.get("/api/v1/thing"), await client.get("/thing/1")
 
