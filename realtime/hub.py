@@ -71,7 +71,7 @@ class Hub:
         self._reads = SharedReads(streams)
         self._errands = Errands()
         self._recovery = Recovery(
-            self._channels, self._openings, self._repairs, streams, self._reads, metrics, limit=options.recovery_limit
+            self._channels, self._openings, self._repairs, self._reads, metrics, limit=options.recovery_limit
         )
 
     def hears(self, name: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from handlers.clock import utc_now
 from handlers.ports.domain import Position
-from handlers.ports.streams import Publication, Streams
+from handlers.ports.streams import Publication
 from realtime.channel import Channel, Ticket
 from realtime.channels import Channels, is_run_after, passing
 from realtime.metrics import RealtimeMetrics
@@ -14,7 +14,7 @@ from realtime.openings import Openings
 from realtime.protocol.filters import Filter
 from realtime.protocol.messages import Subscribed
 from realtime.repair import Repairs
-from realtime.shared_reads import PAGE_BYTES, PAGE_LENGTH, SharedReads
+from realtime.shared_reads import SharedReads
 
 _KEPT_SECONDS: Final = 60.0  # by streams after its time at most; and no two nodes' clocks are the same
 
@@ -27,7 +27,6 @@ class Recovery:
         channels: Channels,
         openings: Openings,
         repairs: Repairs,
-        streams: Streams,
         reads: SharedReads,
         metrics: RealtimeMetrics,
         *,
@@ -36,7 +35,6 @@ class Recovery:
         self._channels = channels
         self._openings = openings
         self._repairs = repairs
-        self._streams = streams
         self._reads = reads
         self._metrics = metrics
         self._limit = limit
@@ -98,7 +96,7 @@ class Recovery:
         top, clearings = channel.last, channel.clearings
         found, before = passing(filter_, channel.recent())[-1:], top + 1
         while not found and top - before < self._limit:
-            page = await self._streams.read_back(channel.name, before=before, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+            page = await self._reads.read_back(channel.name, before)
             if channel.is_gone:
                 return []
             if page.top.epoch != channel.epoch:

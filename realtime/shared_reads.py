@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, TypeAlias
 
 from handlers.ports.streams import Page, Streams, StreamsAway
 
 PAGE_LENGTH: Final = 1000
 PAGE_BYTES: Final = 256 * 1024
+
+
+_Wanted: TypeAlias = tuple[str, int | None, int | None]
+"""A channel, and after or before which offset."""
 
 
 class SharedReads:
@@ -17,11 +21,17 @@ class SharedReads:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._tasks: asyncio.TaskGroup | None = None
-        self._under_way: dict[tuple[str, int], asyncio.Future[Page]] = {}
+        self._under_way: dict[_Wanted, asyncio.Future[Page]] = {}
 
     async def read(self, channel: str, after: int) -> Page:
         """The page that follows this offset, as it is now or was when somebody began to read it. Raises StreamsAway."""
-        key = (channel, after)
+        return await self._page((channel, after, None))
+
+    async def read_back(self, channel: str, before: int) -> Page:
+        """As `read`, the one that ends before this offset: newest first."""
+        return await self._page((channel, None, before))
+
+    async def _page(self, key: _Wanted) -> Page:
         page = self._under_way.get(key)
         if page is None:
             if self._tasks is None:
@@ -45,10 +55,14 @@ class SharedReads:
             finally:
                 self._tasks = None
 
-    async def _read(self, key: tuple[str, int], page: asyncio.Future[Page]) -> None:
-        channel, after = key
+    async def _read(self, key: _Wanted, page: asyncio.Future[Page]) -> None:
+        channel, after, before = key
+        most = {"limit": PAGE_LENGTH, "max_bytes": PAGE_BYTES}
         try:
-            found = await self._streams.read(channel, after=after, limit=PAGE_LENGTH, max_bytes=PAGE_BYTES)
+            if after is None:
+                found = await self._streams.read_back(channel, before=before, **most)
+            else:
+                found = await self._streams.read(channel, after=after, **most)
         except Exception as error:  # noqa: BLE001 - a bug here is the misfortune of who waits, not of the node
             page.set_exception(error)
         else:

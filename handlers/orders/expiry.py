@@ -35,18 +35,18 @@ class Expiry:
     async def expire(self) -> int:
         """Let all orders expire that are due, and return how many this node has. Raises Unavailable, and whatever keeps
         many of them from it."""
-        count, failed = 0, set[UUID]()
-        while (done := await self._expire_next(failed)) is not None:
-            count += done
-        if count:
+        tried, failed = 0, set[UUID]()
+        while await self._expire_next(failed):
+            tried += 1
+        if count := tried - len(failed):
             log.info("orders_expired", count=count)
         return count
 
-    async def _expire_next(self, failed: set[UUID]) -> int | None:
-        """How many have expired, of those that have not `failed` yet; None when there was nothing to do."""
+    async def _expire_next(self, failed: set[UUID]) -> bool:
+        """Was there one to try that has not `failed` before? Where this one does, it is noted there."""
         tried = failed.copy()
         try:
-            return await self._work.write(lambda uow: service.expire_next(uow, Cause(utc_now()), tried)) or None
+            return await self._work.write(lambda uow: service.expire_next(uow, Cause(utc_now()), tried))
         except Unavailable:
             raise
         except Exception:
@@ -55,4 +55,4 @@ class Expiry:
                 raise
             log.exception("expiry_failed", order=str((tried - failed).pop()))
             failed |= tried
-            return 0
+            return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -416,15 +417,23 @@ async def test_who_has_paid_is_told_so_though_another_request_has_taken_the_key_
     assert (await shop.pay(order, "pm_card_visa", key="a")).code == "idempotency_key_reused"
 
 
+@contextmanager
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The provider cannot be told of any payment."""
+
+    async def fail(*_: object) -> Standing:
+        raise ProviderAway
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sandbox, "open", fail)
+        yield
+
+
 async def test_what_was_not_collected_for_an_order_that_is_over_by_now_never_is(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object) -> Standing:
-        raise ProviderAway
-
     order = await shop.order()
-    with monkeypatch.context() as patched:
-        patched.setattr(Sandbox, "open", away)
+    with away(monkeypatch):
         assert (await shop.pay(order, "pm_card_visa", "key")).status == 503
     await shop.act(order, "cancel", shop.customer)
 
@@ -437,12 +446,8 @@ async def test_what_was_not_collected_for_an_order_that_is_over_by_now_never_is(
 async def test_what_the_provider_was_never_told_of_is_in_the_way_of_no_other_try(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object) -> Standing:
-        raise ProviderAway
-
     order = await shop.order()
-    with monkeypatch.context() as patched:
-        patched.setattr(Sandbox, "open", away)
+    with away(monkeypatch):
         assert [(await shop.pay(order, "pm_card_visa", key)).status for key in ("a", "b", None)] == [503] * 3
     assert (await shop.payment(order))["status"] == "requires_payment_method"
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from handlers.ports.streams import Publication, Published
 from realtime.bus import Membership
+from realtime.channel import Channel
 from realtime.channels import Channels
 from realtime.flusher import Flusher
 from realtime.metrics import RealtimeMetrics
@@ -40,14 +41,19 @@ class Behind(BareSubscriber):
         return True
 
 
-async def test_who_is_behind_and_takes_differences_is_sent_each_and_the_others_the_latest() -> None:
+def two_hear() -> tuple[Channels, Channel, Behind, Behind]:
     metrics, encoding = RealtimeMetrics(CollectorRegistry()), Plain()
     channels = Channels(Flusher(metrics), metrics, recent_bytes=1000)
-    takes_all, takes_differences = Behind(encoding=encoding), Behind(encoding=encoding)
-    for subscriber in (takes_all, takes_differences):
+    one, other = Behind(encoding=encoding), Behind(encoding=encoding)
+    for subscriber in (one, other):
         channels.listen("c", subscriber)
     channel = channels.get("c")
     assert channel is not None
+    return channels, channel, one, other
+
+
+async def test_who_is_behind_and_takes_differences_is_sent_each_and_the_others_the_latest() -> None:
+    channels, channel, takes_all, takes_differences = two_hear()
     channel.is_conflated = channel.sends_deltas = True
     channel.compress(takes_differences)
 
@@ -58,13 +64,7 @@ async def test_who_is_behind_and_takes_differences_is_sent_each_and_the_others_t
 
 
 async def test_who_left_and_came_again_hears_as_if_it_had_never_been_there() -> None:
-    metrics, encoding = RealtimeMetrics(CollectorRegistry()), Plain()
-    channels = Channels(Flusher(metrics), metrics, recent_bytes=1000)
-    stays, returns = Behind(encoding=encoding), Behind(encoding=encoding)
-    for subscriber in (stays, returns):
-        channels.listen("c", subscriber)
-    channel = channels.get("c")
-    assert channel is not None
+    channels, channel, _, returns = two_hear()
     channel.watch(returns)
     channel.compress(returns)
     channel.narrow(returns, Condition("region", "ex"))

@@ -23,6 +23,10 @@ class CountedStreams(ModelStreams):
             raise LookupError("a bug")
         return await super().read(channel, after=after, limit=limit, max_bytes=max_bytes)
 
+    async def read_back(self, channel: str, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        self.reads += 1
+        return await super().read_back(channel, before=before, limit=limit, max_bytes=max_bytes)
+
 
 def three_published() -> CountedStreams:
     streams = CountedStreams()
@@ -54,6 +58,13 @@ async def test_all_who_want_the_same_page_at_the_time_share_a_read(streams: Coun
     async with running(streams) as reads:
         pages = await asyncio.gather(*(reads.read("a", 1) for _ in range(50)), reads.read("a", 0))
         assert [offsets(page) for page in pages] == [[2, 3]] * 50 + [[1, 2, 3]]
+        assert streams.reads == 2
+
+
+async def test_those_who_look_back_share_a_read_as_well_but_not_with_those_who_go_on(streams: CountedStreams) -> None:
+    async with running(streams) as reads:
+        pages = await asyncio.gather(*(reads.read_back("a", 3) for _ in range(50)), reads.read("a", 3))
+        assert [offsets(page) for page in pages] == [[2, 1]] * 50 + [[]]
         assert streams.reads == 2
 
 
