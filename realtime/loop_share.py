@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from handlers.loop_load import LoopLoad
+
 _TARGET: Final = 0.7
 _LEAST: Final = 0.4  # with less, what floods a channel outruns its deliveries
-_WINDOW_SECONDS: Final = 0.1  # looked at together
-_WEIGHT: Final = 0.25  # of a window among those before it
 _CREDIT_SECONDS: Final = 0.02  # to be ahead by: one time that took long does not hold up the next
 
 
@@ -22,21 +22,20 @@ class LoopShare:
 
     def __init__(self, *, clock: Callable[[], float], cpu: Callable[[], float]) -> None:
         self._clock = clock
-        self._cpu = cpu
-        self._since, self._cpu_since, self._own = clock(), cpu(), 0.0
-        self._others = 0.0
+        self._others = LoopLoad(clock=clock, cpu=cpu)
+        self._own = 0.0
         self._rest_until = 0.0
 
     @property
     def value(self) -> float:
         """What this work may take of the loop's time, 0 to 1."""
-        return max(_LEAST, _TARGET - self._others)
+        return max(_LEAST, _TARGET - self._others.value)
 
     def begin(self, now: float) -> None:
         """It comes round once more."""
         self._rest_until = max(self._rest_until, now)
-        if now - self._since >= _WINDOW_SECONDS:
-            self._look(now)
+        if self._others.look(but=self._own):
+            self._own = 0.0
 
     def spent(self, seconds: float) -> None:
         self._own += seconds
@@ -45,9 +44,3 @@ class LoopShare:
     def rest(self) -> float:
         """How many seconds it is too early to begin again; negative when it is not."""
         return self._rest_until - _CREDIT_SECONDS - self._clock()
-
-    def _look(self, now: float) -> None:
-        cpu = self._cpu()
-        others = max(0.0, cpu - self._cpu_since - self._own) / (now - self._since)
-        self._others += _WEIGHT * (others - self._others)
-        self._since, self._cpu_since, self._own = now, cpu, 0.0

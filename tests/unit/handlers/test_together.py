@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,20 +11,23 @@ import pytest
 import structlog
 
 from handlers.errors import Conflict, NotFound, Unavailable
+from handlers.loop_load import LoopLoad
 from handlers.ports.domain import UnitOfWork, Wants
-from handlers.together import AT_ONCE, GATHER_SECONDS, MOST, Together
+from handlers.together import A_FEW, AT_ONCE, GATHER_SECONDS, LOADS, MOST, Together, gather_seconds
 from tests import virtual_time
 from tests.doubles import MemoryDatabase, MemoryUnitOfWork, a_product
 
+CALM, FULL = GATHER_SECONDS
 WANTS = Wants(UUID(int=1), None, (), None)
 
 
 @dataclass
 class GuardedDatabase(MemoryDatabase):
-    """Transactions begin when `gate` is open; `sizes` are how many commands each had. One with a product of SKU
-    `unwritable` cannot be committed."""
+    """Transactions begin when `gate` is open and end one by one; `sizes` are how many commands each had. One with a
+    product of SKU `unwritable` cannot be committed."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    locked: asyncio.Lock = field(default_factory=asyncio.Lock)
     sizes: list[int] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -59,7 +63,8 @@ class GuardedDatabase(MemoryDatabase):
             await self.gate.wait()
             if self.error is not None:
                 raise self.error
-            yield
+            async with self.locked:
+                yield
         finally:
             self.running -= 1
 
@@ -75,14 +80,16 @@ class GuardedDatabase(MemoryDatabase):
 class Callers:
     """Each adds a product."""
 
-    def __init__(self, database: GuardedDatabase) -> None:
-        self.together = Together(database)
+    def __init__(self, database: GuardedDatabase, load: float = 0.0) -> None:
+        loop_load = LoopLoad(clock=lambda: 0.0)  # time stands still, so nothing is seen of it
+        loop_load.value = load
+        self.together = Together(database, loop_load)
         self.asked: dict[str, asyncio.Task[str]] = {}
 
     async def ask(self, *skus: str, refused: bool = False) -> None:
         for sku in skus:
             self.asked[sku] = asyncio.create_task(self.add(sku, refused=refused))
-        await asyncio.sleep(GATHER_SECONDS * 1.5)  # until they wait, or are done
+        await asyncio.sleep(CALM * 1.5)  # until they wait, or are done
 
     async def add(self, sku: str, *, refused: bool = False) -> str:
         async def command(uow: UnitOfWork) -> str:
@@ -138,21 +145,28 @@ async def test_who_comes_in_the_moment_in_which_the_last_ones_end_is_not_forgott
     assert (await callers.outcomes())["two"] == "ab"
 
 
-def test_one_that_follows_another_closely_waits_for_company() -> None:
+@pytest.mark.parametrize(("load", "gathers"), [(0.0, CALM), (1.0, FULL)])
+def test_one_that_follows_another_closely_waits_for_company(load: float, gathers: float) -> None:
     async def live() -> tuple[list[int], float]:
         database = GuardedDatabase()
         database.gate.set()
-        callers, loop = Callers(database), asyncio.get_running_loop()
+        callers, loop = Callers(database, load), asyncio.get_running_loop()
         began = loop.time()
         for sku in ("a", "b", "c"):
             callers.asked[sku] = asyncio.create_task(callers.add(sku))
-            await asyncio.sleep(GATHER_SECONDS / 4)
+            await asyncio.sleep(CALM / 4)
         await callers.outcomes()
         return database.sizes, loop.time() - began
 
     sizes, seconds = virtual_time.run(live())
     assert sizes == [1, 2]
-    assert seconds == pytest.approx(GATHER_SECONDS)
+    assert seconds == pytest.approx(gathers)
+
+
+def test_it_waits_longer_the_busier_the_loop_is() -> None:
+    calm, full = LOADS
+    loads = [0.0, calm, (calm + full) / 2, full, 1.0]
+    assert [gather_seconds(load) for load in loads] == pytest.approx([CALM, CALM, (CALM + FULL) / 2, FULL, FULL])
 
 
 def test_who_comes_when_as_many_wait_as_go_together_waits_no_longer() -> None:
@@ -162,8 +176,10 @@ def test_who_comes_when_as_many_wait_as_go_together_waits_no_longer() -> None:
         callers, loop = Callers(database), asyncio.get_running_loop()
         callers.asked["first"] = asyncio.create_task(callers.add("first"))
         await asyncio.sleep(0)
+        callers.asked["second"] = asyncio.create_task(callers.add("second"))
+        await asyncio.sleep(CALM / 2)
         began = loop.time()
-        callers.asked |= {sku: asyncio.create_task(callers.add(sku)) for sku in map(str, range(MOST))}
+        callers.asked |= {sku: asyncio.create_task(callers.add(sku)) for sku in map(str, range(MOST - 1))}
         await callers.outcomes()
         return database.sizes, loop.time() - began
 
@@ -186,6 +202,43 @@ async def test_who_comes_while_others_are_worked_on_goes_together_with_the_next(
     assert database.sizes == [1] * AT_ONCE + [MOST, 3]
     assert database.most_running == AT_ONCE
     assert set(later) <= set(database.skus)
+
+
+async def test_others_have_their_turn_between_a_few_commands_and_between_a_few_answers(
+    database: GuardedDatabase, callers: Callers
+) -> None:
+    turns, done_in, told_in = 0, list[int](), list[int]()
+
+    async def command(_: UnitOfWork) -> None:
+        done_in.append(turns)
+
+    async def caller() -> None:
+        await callers.together.run(command, WANTS)
+        told_in.append(turns)
+
+    await busy(callers)
+    tasks = [asyncio.create_task(caller()) for _ in range(MOST)]
+    await asyncio.sleep(2 * CALM)
+    database.gate.set()
+    while not all(task.done() for task in tasks):
+        turns += 1
+        await asyncio.sleep(0)
+    await callers.outcomes()
+
+    for turns_of in (done_in, told_in):
+        assert max(Counter(turns_of).values()) == A_FEW
+        assert len(turns_of) == MOST
+
+
+async def test_nobody_is_forgotten_who_is_told_later_than_others(database: GuardedDatabase, callers: Callers) -> None:
+    await busy(callers)
+    await callers.ask(*map(str, range(MOST)))
+    database.gate.set()
+
+    await callers.together.settle()
+
+    assert callers.together.size == 0
+    assert set(await callers.outcomes()) == {*map(str, range(MOST)), "first 0", "first 1"}
 
 
 async def test_who_is_refused_has_done_nothing_and_the_others_have(database: GuardedDatabase, callers: Callers) -> None:
