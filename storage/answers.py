@@ -36,7 +36,7 @@ class PostgresAnswers:
             (account_id, key, answer.fingerprint, answer.status, answer.body) for account_id, key, answer in answers
         ]
         try:
-            await self.connection.executemany(SQL["keep"], rows)
+            await self.connection.execute(SQL["keep"], *zip(*rows, strict=True))
         except asyncpg.UniqueViolationError as error:
             # The statement that claims sees the table as it was before it had the lock: the key's holder may have
             # committed and let go in between.

@@ -47,13 +47,18 @@ class PostgresOrders:
     connection: Connection
 
     async def add(self, order: Order, change: Change) -> Order:
-        number: int = await self.connection.fetchval(SQL["add"], *_values(order, change), None)
-        return replace(order, number=number)
+        return replace(order, number=await self._add([(*_head(order, change), None)], [order]))
 
-    async def add_all(self, orders: Iterable[tuple[Order, Change]]) -> None:
+    async def add_all(self, orders: Sequence[tuple[Order, Change]]) -> None:
         """As `add`, with the numbers that they have."""
-        rows = [(*_values(order, change), order.number) for order, change in orders]
-        await self.connection.executemany(SQL["add"], rows)
+        heads = [(*_head(order, change), order.number) for order, change in orders]
+        await self._add(heads, [order for order, _ in orders])
+
+    async def _add(self, heads: Iterable[Sequence[object]], orders: Iterable[Order]) -> int:
+        """The number of one of them."""
+        lines = ((order.id, *line) for order in orders for line in _lines(order))
+        number: int = await self.connection.fetchval(SQL["add"], *_columns(heads), *_columns(lines))
+        return number
 
     async def get(self, order_id: UUID) -> Order | None:
         return (await self.get_with("", order_id)).state
@@ -99,7 +104,7 @@ class PostgresOrders:
         )
 
     async def redraft(self, order: Order, change: Change) -> None:
-        await self.connection.execute(SQL["redraft"], *_values(order, change))
+        await self.connection.execute(SQL["redraft"], *_head(order, change), *_columns(_lines(order)))
 
     async def changes(self, order_id: UUID, *, after: int, limit: int) -> Sequence[Change]:
         return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id, after, limit)]
@@ -127,9 +132,8 @@ class PostgresOrders:
         return owner
 
 
-def _values(order: Order, change: Change) -> Sequence[object]:
-    """All of an order and of what made it so, as `add` and `redraft` take it."""
-    lines = order.lines
+def _head(order: Order, change: Change) -> Sequence[object]:
+    """All of an order but its lines, and what made it so."""
     return (
         order.id,
         order.customer_id,
@@ -142,19 +146,25 @@ def _values(order: Order, change: Change) -> Sequence[object]:
         change.action,
         change.by,
         change.account_id,
-        [line.product_id for line in lines],
-        [line.sku for line in lines],
-        [line.name for line in lines],
-        [line.unit_price for line in lines],
-        [line.quantity for line in lines],
         order.total,
         _as_json(order.address),
         order.note,
-        [line.tax_rate for line in lines],
-        [line.discount for line in lines],
         order.discount_code,
         order.tax_included,
+        " ".join([line.name for line in order.lines] + [line.sku for line in order.lines]),  # to be searched for
     )
+
+
+def _lines(order: Order) -> Sequence[Sequence[object]]:
+    """All of them, numbered."""
+    return [
+        (number, line.product_id, line.sku, line.name, line.unit_price, line.quantity, line.tax_rate, line.discount)
+        for number, line in enumerate(order.lines, 1)
+    ]
+
+
+def _columns(rows: Iterable[Sequence[object]]) -> Iterable[Sequence[object]]:
+    return zip(*rows, strict=True)
 
 
 def _asked_for(which: OrderFilter) -> Sequence[object]:

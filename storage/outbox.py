@@ -48,25 +48,20 @@ class Bell:
 
 @dataclass(slots=True)
 class OutboxWriter:
-    """The outbox of one transaction."""
+    """The outbox of one transaction. `write` it before the commit: all at once, while what is told of is locked."""
 
     connection: Connection
-    emitted: int = field(default=0, init=False)
+    rows: list[tuple[str, str, str, bytes]] = field(default_factory=list, init=False)
 
     async def add(self, event: Event) -> None:
-        await self.connection.execute(SQL["add"], *_row(event))
-        self.emitted += 1
+        body = event.encode()
+        if len(body) > MAX_EVENT_BYTES:  # nobody downstream would take it: better no change than one nobody hears of
+            raise ValueError(f"{event.type} of {len(body)} bytes: at most {MAX_EVENT_BYTES} are delivered")
+        self.rows.append((event.id, event.type, event.subject, body))
 
-    async def add_all(self, events: Sequence[Event]) -> None:
-        await self.connection.executemany(SQL["add"], [_row(event) for event in events])
-        self.emitted += len(events)
-
-
-def _row(event: Event) -> tuple[str, str, str, bytes]:
-    body = event.encode()
-    if len(body) > MAX_EVENT_BYTES:  # nobody downstream would take it: better no change than one nobody hears of
-        raise ValueError(f"{event.type} of {len(body)} bytes: at most {MAX_EVENT_BYTES} are delivered")
-    return event.id, event.type, event.subject, body
+    async def write(self) -> None:
+        if self.rows:
+            await self.connection.execute(SQL["add"], *zip(*self.rows, strict=True))
 
 
 class PostgresLeadership:

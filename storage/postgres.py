@@ -83,7 +83,8 @@ class Postgres:
         async with self._committing() as connection:
             unit = PostgresUnitOfWork.on(connection)
             yield unit
-        if unit.outbox.emitted:
+            await unit.outbox.write()
+        if unit.outbox.rows:
             self.bell.ring()
 
     @asynccontextmanager
@@ -94,8 +95,8 @@ class Postgres:
         async with self._committing() as connection:
             shared = await SharedTransaction.begin(connection, wanted)
             yield shared.units()
-            emitted = await shared.write()
-        if emitted:
+            has_emitted = await shared.write()
+        if has_emitted:
             self.bell.ring()
 
     @asynccontextmanager

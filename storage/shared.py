@@ -209,8 +209,8 @@ class SharedTransaction:
         self._done.events += done.events
         self._done.answers += done.answers
 
-    async def write(self) -> int:
-        """What was done in units that did not raise; how many events were emitted."""
+    async def write(self) -> bool:
+        """What was done in units that did not raise; was anything emitted?"""
         done, outbox = self._done, OutboxWriter(self._connection)
         if self._taken:
             await PostgresProducts(self._connection).save_stock([self._stock[each] for each in self._taken])
@@ -218,8 +218,9 @@ class SharedTransaction:
             await PostgresDiscounts(self._connection).save(self._discounts[code])
         if done.orders:
             await PostgresOrders(self._connection).add_all(done.orders)
-        if done.events:
-            await outbox.add_all(done.events)
+        for event in done.events:
+            await outbox.add(event)
+        await outbox.write()
         if done.answers:
             await PostgresAnswers(self._connection).keep_all(done.answers)
-        return outbox.emitted
+        return bool(outbox.rows)

@@ -42,15 +42,20 @@ async def _place(pool: Pool, customer: UUID, rng: random.Random) -> int:
     async with pool.acquire() as connection, connection.transaction():
         products = await connection.fetch(_TAKE, ids, [-quantity for quantity in quantities])
         lines = {row["id"]: row for row in products}
-        prices = [lines[each]["price"] for each in ids]
-        await connection.fetchval(
-            *(_ADD, order_id, customer, "placed", 1, "EUR", now, now, now + timedelta(days=1)),
-            *("place", "customer", customer),
-            *(ids, [lines[each]["sku"] for each in ids], [lines[each]["name"] for each in ids], prices, quantities),
-            *(sum(price * quantity for price, quantity in zip(prices, quantities, strict=True)), None, None),
-            *([lines[each]["tax_rate"] for each in ids], [0] * LINES, None, True, None),
+        skus, names, prices, taxes = (
+            [lines[each][column] for each in ids] for column in ("sku", "name", "price", "tax_rate")
         )
-        await connection.execute(_TELL, str(uuid4()), "order.created", str(order_id), _EVENT)
+        total = sum(price * quantity for price, quantity in zip(prices, quantities, strict=True))
+        order = (
+            *(order_id, customer, "placed", 1, "EUR", now, now, now + timedelta(days=1), "place", "customer", customer),
+            *(total, None, None, None, True, " ".join(names + skus), None),
+        )
+        await connection.fetchval(
+            _ADD,
+            *([value] for value in order),
+            *([order_id] * LINES, range(1, LINES + 1), ids, skus, names, prices, quantities, taxes, [0] * LINES),
+        )
+        await connection.execute(_TELL, [str(uuid4())], ["order.created"], [str(order_id)], [_EVENT])
     return sum(quantities)
 
 

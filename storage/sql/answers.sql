@@ -5,6 +5,6 @@ FROM (SELECT pg_try_advisory_xact_lock(hashtextextended($2, hashtextextended($1:
 LEFT JOIN idempotency_answers AS a ON a.account_id = $1 AND a.key = $2;
 
 -- name: keep
--- Keep the answer to the request that claimed the key.
+-- Keep the answers to the requests that claimed these keys.
 INSERT INTO idempotency_answers (account_id, key, fingerprint, status, body)
-VALUES ($1, $2, $3, $4, $5);
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::integer[], $5::bytea[]);

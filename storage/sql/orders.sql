@@ -1,43 +1,54 @@
 -- name: add
--- Insert an order with its lines, numbered from 1, and the begin of its history, and count it unless it is a draft; returns its
--- number: the one that it is given, if any.
-WITH placed AS (
+-- Insert orders, their lines and the begin of their history, and count those that are no drafts; returns their numbers: those that
+-- they are given, if any. $1 to $18 have one value for each order, the others one for each line.
+WITH wanted AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
+        $9::text[], $10::text[], $11::uuid[], $12::bigint[], $13::jsonb[], $14::text[], $15::text[], $16::boolean[], $17::text[],
+        $18::bigint[]
+    ) AS w (
+        id, customer_id, status, version, currency, created_at, updated_at, expires_at, action, changed_by, account_id, total, address,
+        note, discount_code, tax_included, words, number
+    )
+), placed AS (
     INSERT INTO orders (
         id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, discount_code,
         tax_included, number, search
     )
     OVERRIDING SYSTEM VALUE
     SELECT
-        $1, $2, $3, $4, $5, $6, $7, $8, $17, $18::jsonb, $19, $22, $23, coalesce($24, nextval('orders_number_seq')),
-        order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
-    FROM accounts AS a
-    WHERE a.id = $2
+        id, customer_id, status, version, currency, created_at, updated_at, expires_at, total, address, note, discount_code,
+        tax_included, coalesce(number, nextval('orders_number_seq')),
+        -- Not a join, which might be planned through all accounts. A customer who is not there is for the foreign key to refuse.
+        coalesce((SELECT order_words(a.name, a.email, w.words, w.address) FROM accounts AS a WHERE a.id = w.customer_id), '')
+    FROM wanted AS w
     RETURNING number
 ), history AS (
     INSERT INTO order_changes (order_id, version, action, status, changed_at, changed_by, account_id)
-    VALUES ($1, $4, $9, $3, $7, $10, $11)
+    SELECT id, version, action, status, updated_at, changed_by, account_id FROM wanted
 ), counted AS (
     INSERT INTO order_deltas (created_at, currency, status, orders, total)
-    SELECT $6, $5, $3, 1, $17
-    WHERE $3 <> 'draft'
+    SELECT created_at, currency, status, 1, total FROM wanted WHERE status <> 'draft'
 ), lines AS (
     INSERT INTO order_lines (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
-    SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-    FROM unnest($12::uuid[], $13::text[], $14::text[], $15::bigint[], $16::integer[], $20::integer[], $21::bigint[])
-        WITH ORDINALITY AS l (product_id, sku, name, unit_price, quantity, tax_rate, discount, line)
+    SELECT order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount
+    FROM unnest(
+        $19::uuid[], $20::integer[], $21::uuid[], $22::text[], $23::text[], $24::bigint[], $25::integer[], $26::integer[], $27::bigint[]
+    ) AS l (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
 )
 SELECT number FROM placed;
 
 -- name: redraft
--- Write all of an order that was a draft, with its lines and the line of its history; placed, count it as of now. Takes what `add`
--- takes.
+-- Write all of an order that was a draft, with its lines, which are $18 and the following, and the line of its history; placed, count
+-- it as of now.
 WITH drafted AS (
     UPDATE orders AS o
     SET
-        status = $3, version = $4, currency = $5, created_at = $6, updated_at = $7, expires_at = $8, total = $17,
-        address = $18::jsonb, note = $19, discount_code = $22, tax_included = $23,
+        status = $3, version = $4, currency = $5, created_at = $6, updated_at = $7, expires_at = $8, total = $12,
+        address = $13::jsonb, note = $14, discount_code = $15, tax_included = $16,
         placed_at = CASE WHEN $3 <> 'draft' THEN $7::timestamptz END,
-        search = order_words(a.name, a.email, array_to_string($14::text[] || $13::text[], ' '), $18::jsonb)
+        search = order_words(a.name, a.email, $17, $13::jsonb)
     FROM accounts AS a
     WHERE o.id = $1 AND a.id = $2
 ), history AS (
@@ -45,15 +56,15 @@ WITH drafted AS (
     VALUES ($1, $4, $9, $3, $7, $10, $11)
 ), counted AS (
     INSERT INTO order_deltas (created_at, currency, status, orders, total)
-    SELECT $7, $5, $3, 1, $17
+    SELECT $7, $5, $3, 1, $12
     WHERE $3 <> 'draft'
 ), dropped AS (
-    DELETE FROM order_lines WHERE order_id = $1 AND line > cardinality($12::uuid[])
+    DELETE FROM order_lines WHERE order_id = $1 AND line > cardinality($18::integer[])
 )
 INSERT INTO order_lines AS o (order_id, line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
 SELECT $1, l.line, l.product_id, l.sku, l.name, l.unit_price, l.quantity, l.tax_rate, l.discount
-FROM unnest($12::uuid[], $13::text[], $14::text[], $15::bigint[], $16::integer[], $20::integer[], $21::bigint[])
-    WITH ORDINALITY AS l (product_id, sku, name, unit_price, quantity, tax_rate, discount, line)
+FROM unnest($18::integer[], $19::uuid[], $20::text[], $21::text[], $22::bigint[], $23::integer[], $24::integer[], $25::bigint[])
+    AS l (line, product_id, sku, name, unit_price, quantity, tax_rate, discount)
 ON CONFLICT (order_id, line) DO UPDATE
 SET
     product_id = excluded.product_id, sku = excluded.sku, name = excluded.name, unit_price = excluded.unit_price,

@@ -1,7 +1,9 @@
 -- name: add
--- Emit an event with the transaction.
+-- Emit events with the transaction, in this order.
 INSERT INTO outbox (event_id, type, subject, body)
-VALUES ($1, $2, $3, $4);
+SELECT event_id, type, subject, body
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS e (event_id, type, subject, body, n)
+ORDER BY n;
 
 -- name: try_lead
 -- Become the one relay of the deployment unless another session is; held until the session ends.

@@ -12,7 +12,7 @@ import pytest
 from handlers.events import MAX_EVENT_BYTES, SOURCE, Event
 from handlers.ports.outbox import Leadership, OutboxAway
 from storage import pool
-from storage.outbox import PostgresOutbox
+from storage.outbox import OutboxWriter, PostgresOutbox
 from storage.postgres import Postgres, open_postgres
 from tests.database_options import postgres_options
 
@@ -102,8 +102,14 @@ async def test_events_of_a_rolled_back_transaction_never_appear(node: Node) -> N
 
 
 async def test_an_id_below_the_last_one_seen_is_still_found(node: Node) -> None:
-    async with node.outbox.lead() as leadership, node.database.transaction() as slow:
-        await slow.outbox.add(event("slow"))
+    async with (
+        node.outbox.lead() as leadership,
+        node.database.pool.connection() as connection,
+        connection.transaction(),
+    ):
+        slow = OutboxWriter(connection)
+        await slow.add(event("slow"))
+        await slow.write()
         await node.emit("fast")
         [fast] = await leadership.pending(100, published=[])
         assert await leadership.pending(100, published=[fast.id]) == []
