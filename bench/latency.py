@@ -22,7 +22,7 @@ class Load:
     goal: float | None = None
 
 
-LOADS = (Load(1000, 20, goal=12.0), Load(1000, 100, goal=20.0), Load(100, 500))
+LOADS = (Load(1000, 20, goal=12.0), Load(1000, 100, goal=15.0), Load(100, 500))
 
 
 @dataclass(frozen=True, slots=True)
