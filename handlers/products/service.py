@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,7 @@ async def tell_stock(uow: UnitOfWork, cause: Cause) -> None:
     for begin in range(0, len(changed), MOST_TOLD):
         told = ProductsBody.of(changed[begin : begin + MOST_TOLD])
         await uow.outbox.add(Event.own(OwnType.STOCK_CHANGED, PRODUCTS, told, cause))
+        await asyncio.sleep(0)  # thousands may have changed in a second: others have their turn in between
 
 
 async def _lock(uow: UnitOfWork, actor: Actor, product_id: UUID, version: int | None) -> Product:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID, uuid4
 
 import pytest
@@ -182,3 +183,16 @@ async def test_of_many_products_no_event_is_too_long(uow: MemoryUnitOfWork) -> N
 
     assert [len(event.data.items) for event in uow.outbox.events] == [service.MOST_TOLD, 1]
     assert len(uow.outbox.events[0].encode()) < MAX_EVENT_BYTES
+
+
+async def test_while_much_is_told_others_have_their_turn(uow: MemoryUnitOfWork) -> None:
+    for _ in range(3 * service.MOST_TOLD):
+        await stocked(uow)
+    await uow.products.take([Quantity(each, 1) for each in uow.products.rows])
+
+    telling, told_by_turn = asyncio.create_task(service.tell_stock(uow, CAUSE)), list[int]()
+    while not telling.done():
+        told_by_turn.append(len(uow.outbox.events))
+        await asyncio.sleep(0)
+
+    assert told_by_turn == [0, 1, 2, 3]
