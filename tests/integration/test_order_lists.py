@@ -346,3 +346,13 @@ async def test_an_order_is_found_by_all_of_its_address(rest: PostgresRest) -> No
     assert (await rest.call("POST", "/api/v1/orders", customer, json=body)).status == 201
     for word in ("ada", "main", "springfield", "illinois"):
         assert len((await rest.call("GET", f"/api/v1/orders?q={word}", customer)).body["items"]) == 1, word
+
+
+async def test_what_a_slash_joins_is_found_word_by_word(rest: PostgresRest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product()
+    address = {"name": "AC/DC", "line1": "Flat 3/14 High Street", "city": "Springfield", "country": "US"}
+    body = {"items": [{"product_id": str(product.id), "quantity": 1}], "address": address}
+    assert (await rest.call("POST", "/api/v1/orders", customer, json=body)).status == 201
+    for words in ("AC/DC", "ac", "dc", "dc 14", "3/14", '"flat 3"', '"14 high street"', '"3/14 high"'):
+        path = f"/api/v1/orders?{urlencode({'q': words})}"
+        assert len((await rest.call("GET", path, customer)).body["items"]) == 1, words

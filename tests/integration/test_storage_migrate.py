@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,12 +11,20 @@ import asyncpg
 import pytest
 
 from handlers.errors import Unavailable
-from storage.migrate import SchemaError, check, check_on, migrate, read
+from storage.migrate import FOLDER, SchemaError, check, check_on, migrate, read
 
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'orderwire migrate' AND wait_event_type = 'Lock'
 """
+TWO_ORDERS = """
+    INSERT INTO accounts (id, email, name, role, password_hash)
+    VALUES (gen_random_uuid(), 'ada@example.com', 'Ada', 'customer', '$');
+    INSERT INTO orders (id, customer_id, status, version, currency, created_at, updated_at, total, search)
+    SELECT gen_random_uuid(), id, 'placed', 1, 'EUR', now(), now(), 0, order_words(name, email, products, NULL)
+    FROM accounts, unnest(ARRAY['USB/HDMI cable', 'Other cable']) AS products
+"""
+FOUND = "SELECT number FROM orders WHERE search @@ websearch_to_tsquery('simple', $1) ORDER BY number"
 
 
 @pytest.fixture
@@ -156,6 +165,20 @@ async def test_a_migration_that_is_in_a_deadlock_with_traffic_comes_back(
     assert await migrating == [2]
 
 
+async def test_orders_from_before_are_found_by_each_word_that_a_slash_joins(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    for path in sorted(FOLDER.glob("*.sql"))[:12]:
+        shutil.copy(path, tmp_path)
+    await migrate(url, tmp_path)
+    await sql.execute(TWO_ORDERS)
+    assert await _found(sql, "usb/hdmi", "hdmi", "cable") == [[1], [], [1, 2]]
+
+    await migrate(url)
+
+    assert await _found(sql, "usb/hdmi", "hdmi", "cable", '"usb hdmi"') == [[1], [1], [1, 2], [1]]
+
+
 async def test_a_database_that_is_away_is_unavailable() -> None:
     nobody = "postgresql://nobody@127.0.0.1:1/nothing"
     with pytest.raises(Unavailable):
@@ -176,3 +199,8 @@ async def _waiting(url: str) -> bool:
         return bool(await connection.fetchval(WAITING))
     finally:
         await connection.close()
+
+
+async def _found(sql: asyncpg.Connection[asyncpg.Record], *texts: str) -> list[list[int]]:
+    """The numbers of the orders, for each text."""
+    return [[row["number"] for row in await sql.fetch(FOUND, text)] for text in texts]
