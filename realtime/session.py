@@ -357,13 +357,19 @@ class Session:
 
     def renew(self, lifetime: float, now: float) -> list[Effect]:
         """The server lets the connection live for so many seconds from now, or for ever with infinity."""
-        if self._phase is not _Phase.CONNECTED:
+        if not self._takes_orders:
             return []
         self._expires_at = now + lifetime
-        return [Say(Renewed(self._ttl(now)))]
+        # Who is still to be welcomed is told so by that.
+        return [Say(Renewed(self._ttl(now)))] if self._phase is _Phase.CONNECTED else []
+
+    @property
+    def _takes_orders(self) -> bool:
+        """Also while its first channels are joined: whoever orders knows the user, and not how far the client is."""
+        return self._who is not None and self._phase in {_Phase.CONNECTING, _Phase.CONNECTED}
 
     def _order(self, order: _Order) -> list[Effect]:
-        if self._phase is not _Phase.CONNECTED:
+        if not self._takes_orders:
             return []
         self._enqueue([order], 0)
         return self._advance()

@@ -189,6 +189,10 @@ class Conversation(RuleBasedStateMachine):
     def server_unsubscribes(self, name: str) -> None:
         self.observe(self.session.expel(name, Unsubscribed.BY_SERVER))
 
+    @rule(lifetime=st.floats(0.1, 60))
+    def server_renews(self, lifetime: float) -> None:
+        self.observe(self.session.renew(lifetime, self.now))
+
     @rule(name=channel)
     def hub_drops(self, name: str) -> None:
         self.observe(self.session.dropped(name))

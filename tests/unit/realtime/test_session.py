@@ -580,8 +580,46 @@ def test_who_hears_a_channel_no_longer_is_not_expelled_from_it(client: Client) -
     assert client.session.expel("c", Unsubscribed.BY_SERVER) == []
 
 
-def test_nothing_is_wanted_of_a_client_that_has_not_connected(fresh: Client) -> None:
+def test_nothing_is_wanted_of_a_client_that_has_not_said_who_it_is(fresh: Client) -> None:
     assert fresh.session.enroll("d", GRANT, None) == fresh.session.expel("d", Unsubscribed.BY_SERVER) == []
+    fresh.says(CONNECT)
+    assert fresh.session.enroll("d", GRANT, None) == fresh.session.expel(MINE, Unsubscribed.BY_SERVER) == []
+    assert [type(effect) for effect in fresh.answer(ME, HEAD)] == [Join, Say]
+
+
+@pytest.fixture
+def joining(fresh: Client) -> Client:
+    """It is known who it is; its first channel is being joined."""
+    fresh.says(CONNECT)
+    fresh.answer(ME)
+    return fresh
+
+
+def test_what_the_server_wants_of_a_client_that_is_connecting_comes_after_the_welcome(joining: Client) -> None:
+    assert joining.session.enroll("d", GRANT, None) == joining.session.expel(MINE, Unsubscribed.BY_SERVER) == []
+    welcome, *effects = joining.answer(HEAD, HEAD)
+    assert welcome == Say(Reply(1, Connected("me", "0.1.0", 900, 25, {MINE: HEAD})))
+    assert effects == [
+        Join(WHO, "d", None, grant=GRANT),
+        Say(Begun("d", HEAD)),
+        Leave(MINE),
+        Say(Ended(MINE, Unsubscribed.BY_SERVER)),
+    ]
+
+
+def test_a_client_that_is_connecting_is_closed_when_the_server_wants_it(joining: Client) -> None:
+    assert joining.session.close(Closing(4000, "banned")) == [Close(Closing(4000, "banned"))]
+    assert joining.answer(HEAD) == []
+
+
+def test_a_client_that_is_connecting_learns_by_the_welcome_of_the_time_it_was_given(joining: Client) -> None:
+    assert joining.session.renew(1000, joining.now) == []
+    assert joining.answer(HEAD) == [Say(Reply(1, Connected("me", "0.1.0", 1000, 25, {MINE: HEAD})))]
+
+
+def test_nothing_is_wanted_of_a_client_that_was_turned_away(joining: Client) -> None:
+    joining.answer(Refused(Error.INTERNAL))
+    assert joining.session.enroll("d", GRANT, None) == joining.session.renew(1000, joining.now) == []
 
 
 def test_a_backend_closes_with_a_code_of_its_own(client: Client) -> None:
