@@ -20,10 +20,14 @@ MIN_KEY_LENGTH = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
 
 
+_LIBPQ = {"postgresql", "postgres"}  # their host may stand in the query
+
+
 def url_of(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         url = urlsplit(value.get_secret_value())
-        has_place = bool(url.hostname or url.query or (url.scheme == "unix" and url.path))
+        is_elsewhere = (url.scheme == "unix" and url.path) or (url.scheme in _LIBPQ and url.query)
+        has_place = bool(url.hostname or is_elsewhere)
         # libpq's form with several hosts has a port in each, which urlsplit cannot read.
         is_port_legible = "," in url.netloc or url.port is None or url.port > 0
         has_blank = any(map(str.isspace, value.get_secret_value()))

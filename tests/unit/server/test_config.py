@@ -217,13 +217,22 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
         ("REDIS__URL", "unix://", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
         *(
             ("REDIS__URL", url, "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket")
-            for url in ("redis://h?db=abc", "redis://h?foo=bar", "rediss://h?ssl_cert_reqs=foo", "redis://h/abc")
+            for url in (
+                "redis://h?db=abc",
+                "redis://?db=1",
+                "redis://h?foo=bar",
+                "rediss://h?ssl_cert_reqs=foo",
+                "redis://h/abc",
+            )
         ),
         ("BROKER__URL", "mq.example", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         ("DATABASE__URL", "postgresql://a,b..c/x", "expected a URL like postgresql://user@host/database"),
         ("REDIS__URL", "redis://a..b", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
         ("BROKER__URL", "amqp://rabbit..svc/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
-        ("BROKER__URL", "amqp://a b/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
+        *(
+            ("BROKER__URL", url, "expected a URL like amqp://user@host/ or amqps://user@host/")
+            for url in ("amqp://a b/", "amqp:///?x=1", "amqps://user@?x=1")
+        ),
         (
             "BROKER__EXCHANGE",
             "amq.topic",
