@@ -4,6 +4,7 @@ memory. Pure."""
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -19,9 +20,9 @@ class LineTooLong:
 
 
 async def lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes | LineTooLong]:
-    """Those with something on them, in whichever pieces they come."""
+    """Those with something on them, in whichever pieces they come. A byte order mark before all is none of them."""
     rest, is_too_long = b"", False
-    async for chunk in chunks:
+    async for chunk in _without_mark(chunks):
         *ended, rest = (rest + chunk).split(b"\n")
         for line in ended:
             if is_too_long or len(line) > MAX_LINE_BYTES:
@@ -35,6 +36,20 @@ async def lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes | LineTooLo
         yield LineTooLong()
     elif rest.strip():
         yield rest
+
+
+async def _without_mark(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    begin: bytes | None = b""  # while that may still be the mark
+    async for chunk in chunks:
+        if begin is None:
+            yield chunk
+            continue
+        begin += chunk
+        if len(begin) >= len(BOM_UTF8) or not BOM_UTF8.startswith(begin):
+            yield begin.removeprefix(BOM_UTF8)
+            begin = None
+    if begin:
+        yield begin
 
 
 async def answer_in_order(

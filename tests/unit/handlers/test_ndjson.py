@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterable
 from itertools import pairwise
 
@@ -31,7 +32,7 @@ def test_lines_are_the_same_however_they_are_cut(texts: list[bytes], cuts: list[
     places = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
     chunks = [whole[begin:end] for begin, end in pairwise(places)]
 
-    assert asyncio.run(read(chunks)) == [text for text in texts if text.strip()]
+    assert asyncio.run(read(chunks)) == [text for text in whole.removeprefix(BOM_UTF8).split(b"\n") if text.strip()]
 
 
 @pytest.mark.parametrize("length", [1, 1000, 2 * MAX_LINE_BYTES])
@@ -42,6 +43,19 @@ def test_what_is_too_long_is_told_once_and_the_rest_is_read(length: int) -> None
     chunks = [whole[begin : begin + length] for begin in range(0, len(whole), length)] if length > 1 else [whole]
 
     assert asyncio.run(read(chunks)) == [b"a", b"x" * MAX_LINE_BYTES, None, b"b", None]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 100])
+def test_a_byte_order_mark_is_passed_over_at_the_very_beginning_only(length: int) -> None:
+    whole = b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n"
+    chunks = [whole[begin : begin + length] for begin in range(0, len(whole), length)]
+
+    assert asyncio.run(read(chunks)) == [b"a", b"\xef\xbb\xbfb"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [(b"\xef\xbb\xbf", []), (b"\xef\xbb", [b"\xef\xbb"]), (b"", [])])
+def test_of_a_byte_order_mark_alone_nothing_is_left(text: bytes, expected: list[bytes]) -> None:
+    assert asyncio.run(read([text])) == expected
 
 
 async def numbers() -> AsyncIterator[int]:
