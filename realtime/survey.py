@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from realtime.bus import Bus, Order
+from realtime.metrics import RealtimeMetrics
 from realtime.nodes import Nodes
 
 log = structlog.get_logger(__name__)
@@ -40,13 +41,16 @@ class _Round:
 class Survey:
     """`answers` are this node's, by the name of the question."""
 
-    def __init__(self, uid: str, bus: Bus, nodes: Nodes, answers: Mapping[str, Answer]) -> None:
+    def __init__(
+        self, uid: str, bus: Bus, nodes: Nodes, answers: Mapping[str, Answer], metrics: RealtimeMetrics
+    ) -> None:
         self._uid = uid
         self._bus = bus
         self._nodes = nodes
         self._answers = answers
+        self._metrics = metrics
         self._rounds: dict[str, _Round] = {}
-        self._asked: deque[dict[str, str]] = deque(maxlen=_MOST_WAITING)
+        self._asked: deque[dict[str, str]] = deque()
         self._woken = asyncio.Event()
 
     async def ask(self, question: str, about: str) -> list[Any]:
@@ -64,6 +68,9 @@ class Survey:
         return round_.answers
 
     def hear_question(self, body: bytes) -> None:
+        if len(self._asked) >= _MOST_WAITING:
+            self._asked.popleft()  # the one whose asker has waited longest, and is the next to give up
+            self._metrics.drops.labels("question").inc()
         self._asked.append(orjson.loads(body))
         self._woken.set()
 

@@ -154,7 +154,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             for number, queue in enumerate(queues)
         ]
         emulation = Emulation(uid, bus, nodes, connections.find)
-        survey = Survey(uid, bus, nodes, census.answers)
+        survey = Survey(uid, bus, nodes, census.answers, metrics)
         inbox = Inbox(hub, control, nodes, survey, emulation, metrics)
         retention = Retention(RetentionOptions(places.database_url, settings.streams.seen_retention))
         health = Health(

@@ -9,10 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from realtime.bus import Order, decode
 from realtime.bus_memory import MemoryBus, MemoryExchange
+from realtime.metrics import RealtimeMetrics
 from realtime.nodes import NodeInfo, Nodes
 from realtime.survey import ANSWER, QUESTION, NodesSilent, Survey
 from tests.integration.websocket_node import until
@@ -52,7 +54,8 @@ Join = Callable[[str], AsyncIterator[Part]]
 async def part(exchange: MemoryExchange, uid: str) -> AsyncIterator[Part]:
     bus = exchange.bus()
     nodes = Nodes(uid, bus, lambda: NodeInfo(uid, uid, "1", 0, 0, 0, 0, 0), interval=INTERVAL)
-    survey = Survey(uid, bus, nodes, {"who": lambda about: f"{uid} of {about}"})
+    answers = {"who": lambda about: f"{uid} of {about}"}
+    survey = Survey(uid, bus, nodes, answers, RealtimeMetrics(CollectorRegistry()))
     one = Part(bus, nodes, survey, [])
     one.tasks += [asyncio.create_task(work) for work in (bus.run(one.receive), nodes.run(), survey.run())]
     try:

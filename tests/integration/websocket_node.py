@@ -213,7 +213,7 @@ async def running(
     census = Census(uid, "a node", VERSION, lambda: connections)
     nodes = Nodes(uid, bus, census.node, interval=0.2)
     emulation = Emulation(uid, bus, nodes, connections.find)
-    survey = Survey(uid, bus, nodes, census.answers)
+    survey = Survey(uid, bus, nodes, census.answers, metrics)
     app = web.Application()
     app.add_routes(transport_routes(OPTIONAL, connections, emulation))
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)

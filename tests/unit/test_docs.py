@@ -39,6 +39,14 @@ def test_every_metric_is_documented_and_no_other() -> None:
     assert sorted(table) == sorted(ours)
 
 
+def test_everything_that_is_dropped_is_documented_by_its_reason() -> None:
+    code = "".join(path.read_text() for path in (CHECKOUT / "realtime").rglob("*.py"))
+    row = next(line for line in (CHECKOUT / "docs/operations.md").read_text().splitlines() if "drops_total" in line)
+    reasons = set(re.findall(r'drops\.labels\("(\w+)"\)', code))
+    assert "question" in reasons
+    assert set(re.findall(r"`(\w+)`", row)) - {"orderwire_drops_total"} == reasons
+
+
 def test_every_command_is_documented() -> None:
     documented = (CHECKOUT / "docs/operations.md").read_text()
     missing = [command for command in _commands(typer.main.get_command(app), "orderwire") if command not in documented]
