@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
+
+from handlers.errors import Unavailable
+from handlers.ports.outbox import OutboxAway
+from handlers.ports.streams import Entry, StreamsAway
+from storage.outbox import PostgresOutbox
 from storage.postgres import open_postgres
+from storage.streams import StreamsOptions, open_streams
 from tests.database_options import postgres_options
 
 
@@ -32,3 +43,40 @@ async def test_closing_waits_for_those_that_are_being_given_back(postgres_url: s
             async with postgres.pool.connection() as connection:
                 await connection.fetchval("SELECT 1")
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "give_back"] == []
+
+
+@asynccontextmanager
+async def a_doorkeeper(asked: set[str]) -> AsyncIterator[str]:
+    """Its URL. It hears what a session asks for at its beginning, and lets nobody in."""
+
+    async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        said = (await reader.readexactly(length - 4))[4:].split(b"\0")  # behind the protocol's version
+        asked.update(name.decode() for name in said[:-2:2])
+        writer.close()
+
+    server = await asyncio.start_server(turn_away, "127.0.0.1")
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable"
+
+
+async def test_what_a_pooler_has_to_pass_over_is_documented() -> None:
+    asked = set[str]()
+    async with (
+        a_doorkeeper(asked) as url,
+        open_postgres(postgres_options(url)) as postgres,
+        open_streams(StreamsOptions(url)) as streams,
+    ):
+        for unit in (postgres.transaction, postgres.read):
+            with pytest.raises(Unavailable):
+                await unit().__aenter__()
+        with pytest.raises(StreamsAway):
+            await streams.append([Entry("a", "b", "c", b"1", 0)])
+        with pytest.raises(OutboxAway):
+            await PostgresOutbox(url, postgres.pool, postgres.bell).lead().__aenter__()
+
+    document = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    [ignored] = re.findall(r"^ignore_startup_parameters = (.+)$", document, re.MULTILINE)
+    known_to_it = {"user", "database", "application_name", "client_encoding", "timezone"}
+    assert set(ignored.split(", ")) == asked - known_to_it
