@@ -72,8 +72,16 @@ class PostgresOrders:
         return await self.get(order_id)
 
     async def lock_due(self, now: datetime, *, but: Set[UUID]) -> Order | None:
-        due = await self.connection.fetchval(SQL["lock_due"], now, list(but))
+        due, before = await self._lock_due(now, but), None
+        # Until it is the same twice: the statement that takes the lock sees no payment that was begun since it began,
+        # and the next sees whatever was done under the lock of somebody else.
+        while due != before:
+            due, before = await self._lock_due(now, but), due
         return None if due is None else await self.get(due)
+
+    async def _lock_due(self, now: datetime, but: Set[UUID]) -> UUID | None:
+        due: UUID | None = await self.connection.fetchval(SQL["lock_due"], now, list(but))
+        return due
 
     async def save(self, order: Order, change: Change) -> None:
         await self.connection.execute(

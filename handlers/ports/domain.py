@@ -146,8 +146,8 @@ class Orders(Protocol):
         ...
 
     async def lock_due(self, now: datetime, *, but: Set[UUID]) -> Order | None:
-        """Like `lock`, of the order that should have expired first, of all but these; None when no order is due, or
-        those that are belong to other transactions."""
+        """Like `lock`, of the order that should have expired first, of all but these and those that are just being paid
+        for; None when no order is due, or those that are belong to other transactions."""
         ...
 
     async def save(self, order: Order, change: Change) -> None:

@@ -97,6 +97,7 @@ SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due
 -- Lock the order that should have expired first, that nobody has locked and nobody is just paying for, as `lock` does; none of $2.
+-- Payments are seen as they were when the statement began, not when it had the lock: ask twice.
 SELECT id
 FROM orders
 WHERE expires_at <= $1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,16 +15,22 @@ import pytest
 from handlers.accounts.model import Account
 from handlers.actor import Actor, Role
 from handlers.errors import Conflict, KeyInFlight, NotFound, OutOfStock, Unavailable
-from handlers.events import SOURCE, Event
+from handlers.events import SOURCE, Cause, Event
 from handlers.orders.lists import OrderFilter, OrderSort
 from handlers.orders.model import Action, By, Change, Line, Order, Status
+from handlers.payments.ledger import new_payment
+from handlers.payments.model import PaymentStatus
 from handlers.ports.domain import Answer, Database, Position, Quantity, Snapshot, UnitOfWork
 from handlers.ports.streams import Entry
 from handlers.products.model import Product
+from storage.orders import PostgresOrders
 from storage.postgres import Postgres, open_postgres
 from storage.streams import StreamsOptions, open_streams
 from tests.database_options import postgres_options
 from tests.locks import until_blocked
+
+if TYPE_CHECKING:
+    from storage.pool import Connection
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -224,6 +231,41 @@ async def test_an_order_that_is_paid_while_it_is_looked_at_is_not_due(database: 
         assert await unit.orders.lock_due(NOW, but=set()) is None  # somebody else's
     async with database.transaction() as unit:
         assert await unit.orders.lock_due(NOW, but=set()) is None
+
+
+class _Interrupted:
+    """A connection on which something happens right behind the first statement, too late for what that sees."""
+
+    def __init__(self, connection: Any, happen: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._happenings = [happen]
+
+    async def fetchval(self, query: str, *arguments: object) -> object:
+        found = await self._connection.fetchval(query, *arguments)
+        while self._happenings:
+            await self._happenings.pop()()
+        return found
+
+    async def fetch(self, query: str, *arguments: object) -> object:
+        return await self._connection.fetch(query, *arguments)
+
+
+async def test_an_order_whose_payment_begins_while_it_is_looked_for_is_not_due(
+    postgres: Postgres, customer: Account
+) -> None:
+    product, *_ = await stocked(postgres, 9)
+    async with postgres.transaction() as unit:
+        ends = (NOW, NOW + timedelta(hours=1))
+        paid, unpaid = [await placed_by(unit, replace(order_of(customer, product), expires_at=end)) for end in ends]
+
+    async def begin_payment() -> None:
+        payment = new_payment(paid, "sandbox", Cause(NOW))
+        async with postgres.transaction() as payer:
+            await payer.payments.add(replace(payment, status=PaymentStatus.PROCESSING))
+
+    async with postgres.transaction() as unit:
+        orders = PostgresOrders(cast("Connection", _Interrupted(unit.orders.connection, begin_payment)))
+        assert await orders.lock_due(NOW + timedelta(hours=2), but=set()) == unpaid
 
 
 async def test_a_locked_order_is_seen_by_the_next_who_locks_it_as_it_was_left(
