@@ -188,6 +188,51 @@ def test_who_comes_when_as_many_wait_as_go_together_waits_no_longer() -> None:
     assert seconds == pytest.approx(0.0)
 
 
+def test_one_that_follows_another_that_took_long_waits_for_nobody() -> None:
+    async def live() -> float:
+        database = GuardedDatabase()
+        database.gate.set()
+        callers, loop = Callers(database), asyncio.get_running_loop()
+        await callers.together.run(lambda _: asyncio.sleep(2 * CALM), WANTS)
+        began = loop.time()
+        await callers.add("a")
+        return loop.time() - began
+
+    assert virtual_time.run(live()) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("left", "gathers"), [(3, CALM), (MOST - 1, CALM), (MOST, 0.0)])
+def test_what_is_left_of_a_crowd_waits_for_company_unless_it_is_one_itself(left: int, gathers: float) -> None:
+    async def live() -> tuple[list[int], float]:
+        database = GuardedDatabase()
+        database.gate.set()
+        callers, loop = Callers(database), asyncio.get_running_loop()
+        began = loop.time()
+        callers.asked |= {sku: asyncio.create_task(callers.add(sku)) for sku in map(str, range(MOST + left))}
+        await callers.outcomes()
+        return database.sizes, loop.time() - began
+
+    sizes, seconds = virtual_time.run(live())
+    assert sizes == [MOST, left]
+    assert seconds == pytest.approx(gathers)
+
+
+@pytest.mark.parametrize(("share", "gathers"), [(0.1, CALM), (0.9, FULL)])
+def test_it_sees_itself_how_busy_the_loop_is(share: float, gathers: float) -> None:
+    async def live() -> float:
+        database = GuardedDatabase()
+        database.gate.set()
+        callers, loop = Callers(database), asyncio.get_running_loop()
+        callers.together = Together(database, LoopLoad(clock=loop.time, cpu=lambda: share * loop.time()))
+        await asyncio.sleep(10)
+        began = loop.time()
+        await callers.add("a")
+        await callers.add("b")
+        return loop.time() - began
+
+    assert virtual_time.run(live()) == pytest.approx(gathers)
+
+
 async def test_who_comes_while_others_are_worked_on_goes_together_with_the_next(
     database: GuardedDatabase, callers: Callers
 ) -> None:
