@@ -259,6 +259,22 @@ async def test_a_key_that_another_transaction_has_keeps_nobody_waiting(
     assert kinds(outcomes) == [KeyInFlight, Reply]
 
 
+async def test_each_is_given_its_own_answer_however_postgresql_looks_for_them(postgres_url: str) -> None:
+    sorting = f"{postgres_url}?enable_nestloop=off&enable_hashjoin=off"
+    async with open_postgres(postgres_options(sorting)) as postgres:
+        ada = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$")
+        async with postgres.transaction() as uow:
+            await uow.accounts.add(ada)
+        mug = await a_product(postgres, 10)
+        wishes = [Wish(ada, mug, key=key) for key in "cabd"]
+        placed = await together(postgres, wishes)
+
+        again = await together(postgres, wishes)
+
+    assert kinds(placed) == [Reply] * 4
+    assert again == [replace(reply, replayed=True) for reply in placed if isinstance(reply, Reply)]
+
+
 async def test_who_waited_for_a_product_takes_what_is_left(postgres: Postgres, ada: Account, run: Run) -> None:
     mug = await a_product(postgres, 5)
 

@@ -449,7 +449,7 @@ async def test_waiting_for_a_connection_is_bounded(postgres_url: str) -> None:
 
 
 async def test_a_unit_of_work_that_takes_too_long_is_given_up_and_its_connection_replaced(postgres_url: str) -> None:
-    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as postgres:
+    async with open_postgres(postgres_options(postgres_url, pool_size=1, deadline=30.0)) as postgres:
         with pytest.raises(Unavailable):
             async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
@@ -482,15 +482,24 @@ async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> 
             assert await unit.products.page(after_sku="", limit=1) == []
 
 
-async def test_the_server_too_stops_a_statement_at_the_deadline(postgres_url: str) -> None:
+@pytest.mark.parametrize("setting", ["statement_timeout", "idle_in_transaction_session_timeout"])
+async def test_the_server_too_stops_a_statement_or_a_transaction_at_the_deadline(
+    postgres_url: str, setting: str
+) -> None:
     async with open_postgres(postgres_options(postgres_url, deadline=2.5)) as postgres:
         for pool, expected in ((postgres.pool, "2500ms"), (postgres.reserve, "800ms")):
             async with pool.connection() as connection:
-                assert await connection.fetchval("SHOW statement_timeout") == expected
+                assert await connection.fetchval(f"SHOW {setting}") == expected
+
+
+async def test_the_server_soon_notices_that_the_host_of_a_client_is_gone(postgres: Postgres) -> None:
+    async with postgres.pool.connection() as connection:
+        asked = [await connection.fetchval(f"SHOW tcp_keepalives_{each}") for each in ("idle", "interval", "count")]
+    assert asked == ["5", "2", "3"]
 
 
 async def test_a_statement_that_nobody_waits_for_any_more_ends_in_the_server_too(postgres_url: str) -> None:
-    async with open_postgres(postgres_options(postgres_url)) as postgres:
+    async with open_postgres(postgres_options(postgres_url, deadline=30.0)) as postgres:  # of which it does not end
         with pytest.raises(Unavailable):
             async with postgres.pool.connection(deadline=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
