@@ -255,17 +255,10 @@ async def test_the_consumer_of_another_partition_elsewhere_is_woken_as_soon(
     deployment, arrived = deploy(2), asyncio.Queue[str]()
     one, other = partitions(deployment.queue, 2)
 
-    async def pass_on(deliveries: Deliveries) -> None:
-        while True:
-            got = await deliveries.receive()
-            await deliveries.acknowledge(got)
-            for delivery in got:
-                arrived.put_nowait(delivery.body.decode())
-
     async with deployment.connect() as here, deployment.connect() as there, AsyncExitStack() as stack:
         for node, queue in ((here, one), (there, other)):
             deliveries = await stack.enter_async_context(node.consume(queue, prefetch=10))
-            consuming = asyncio.create_task(pass_on(deliveries))
+            consuming = asyncio.create_task(pass_on(deliveries, arrived))
             stack.callback(consuming.cancel)
         await here.publish([Message(f"first {n}", "t", f"{n}", b"first") for n in range(40)])
         for _ in range(40):
@@ -275,3 +268,31 @@ async def test_the_consumer_of_another_partition_elsewhere_is_woken_as_soon(
                 subjects = range(number, number + count)
                 await here.publish([Message(f"{number} {each}", "t", f"{each}", b"%d" % number) for each in subjects])
                 assert [await arrived.get() for _ in subjects] == [f"{number}"] * count
+
+
+async def test_a_consumer_elsewhere_is_woken_as_soon_when_the_one_here_has_left(
+    deployment: Deployment, broker: Broker
+) -> None:
+    arrived = asyncio.Queue[str]()
+    await broker.publish(messages(range(1)))
+    async with broker.consume(deployment.queue, prefetch=10) as left:
+        await left.acknowledge(await take(left, 1))
+
+    async with deployment.connect() as other, other.consume(deployment.queue, prefetch=10) as deliveries:
+        consuming = asyncio.create_task(pass_on(deliveries, arrived))
+        await broker.publish(messages(range(1)))
+        await arrived.get()
+        async with asyncio.timeout(3):
+            for number in range(40):
+                await broker.publish(messages(range(number, number + 1)))
+                assert await arrived.get() == f"{number}"
+        consuming.cancel()
+        await asyncio.wait([consuming])
+
+
+async def pass_on(deliveries: Deliveries, to: asyncio.Queue[str]) -> None:
+    while True:
+        got = await deliveries.receive()
+        await deliveries.acknowledge(got)
+        for delivery in got:
+            to.put_nowait(delivery.body.decode())

@@ -121,13 +121,18 @@ async def test_waiting_ends_when_this_node_commits_events(node: Node) -> None:
     async with node.outbox.lead() as leadership:
         assert await ids(leadership) == []
         await node.emit("a")
+        assert node.database.bell.here.is_set()  # not found by the relay's own polling
         async with asyncio.timeout(SOON):
             await leadership.wait(60.0)
         assert await ids(leadership) == ["a"]
 
 
-async def test_waiting_ends_when_another_node_commits_events(nodes: tuple[Node, Node]) -> None:
+@pytest.mark.parametrize("has_led", [False, True])
+async def test_waiting_ends_when_another_node_commits_events(nodes: tuple[Node, Node], *, has_led: bool) -> None:
     leading, other = nodes
+    if has_led:
+        async with other.outbox.lead():
+            pass
     telling = asyncio.create_task(other.outbox.run())
     async with leading.outbox.lead() as leadership, asyncio.timeout(SOON):
         leading.database.bell.here.clear()
