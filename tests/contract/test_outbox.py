@@ -124,6 +124,7 @@ async def test_waiting_ends_when_this_node_commits_events(node: Node) -> None:
         assert node.database.bell.here.is_set()  # not found by the relay's own polling
         async with asyncio.timeout(SOON):
             await leadership.wait(60.0)
+        assert not node.database.bell.here.is_set()  # else it would look without a pause from now on
         assert await ids(leadership) == ["a"]
 
 
@@ -140,6 +141,7 @@ async def test_waiting_ends_when_another_node_commits_events(nodes: tuple[Node, 
         await leading.database.bell.here.wait()  # rung by the other node, not by the relay's own polling
         await leadership.wait(60.0)
         assert await ids(leadership) == ["a"]
+    assert not other.database.bell.elsewhere.is_set()  # it is told once
     telling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await telling
@@ -205,9 +207,12 @@ async def test_an_error_of_the_relay_itself_stays_what_it_is(node: Node) -> None
 
 async def test_the_backlog_is_counted_with_the_age_of_the_oldest(node: Node) -> None:
     assert await node.outbox.backlog() == (0, 0.0)
-    await node.emit("a", "b")
+    await node.emit("a")
+    async with node.database.pool.connection() as connection:
+        await connection.execute("UPDATE outbox SET created_at = created_at - interval '1 hour'")
+    await node.emit("b")
 
     waiting, age = await node.outbox.backlog()
 
     assert waiting == 2
-    assert 0 < age < SOON
+    assert 0 < age - 3600 < SOON

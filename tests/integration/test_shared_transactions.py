@@ -105,8 +105,8 @@ async def ada(postgres: Postgres) -> Account:
     return account
 
 
-async def a_product(postgres: Postgres, stock: int) -> Product:
-    product = Product(uuid4(), f"SKU-{uuid4()}", "A thing", 1250, "EUR", stock, 1900)
+async def a_product(postgres: Postgres, stock: int, product_id: UUID | None = None) -> Product:
+    product = Product(product_id or uuid4(), f"SKU-{uuid4()}", "A thing", 1250, "EUR", stock, 1900)
     async with postgres.transaction() as uow:
         await uow.products.add(product)
     return product
@@ -286,6 +286,30 @@ async def test_who_waited_for_a_product_takes_what_is_left(postgres: Postgres, a
 
     assert kinds(waiting.result()) == [Reply, Reply, OutOfStock, OutOfStock]
     assert await stock_of(postgres, mug) == 0
+
+
+@pytest.mark.parametrize("held", range(4))
+async def test_what_is_wanted_is_locked_in_one_order(
+    postgres: Postgres, postgres_url: str, ada: Account, held: int
+) -> None:
+    """Products by id, then discounts by code, whichever was there first: else two would wait for each other."""
+    pot, mug = [await a_product(postgres, 10, UUID(int=number)) for number in (2, 1)]
+    for code in ("ZULU", "ALFA"):
+        await a_discount(postgres, code)
+    in_order = [f"products WHERE id = '{each.id}'" for each in (mug, pot)]
+    in_order += [f"discounts WHERE code = '{code}'" for code in ("ALFA", "ZULU")]
+
+    holder = await asyncpg.connect(postgres_url)
+    async with asyncio.TaskGroup() as tasks, holder.transaction():
+        await holder.execute(f"SELECT FROM {in_order[held]} FOR UPDATE")
+        waiting = tasks.create_task(together(postgres, [Wish(ada, pot, code="ZULU"), Wish(ada, mug, code="ALFA")]))
+        async with postgres.readers.connection() as connection:
+            await until_blocked(connection)
+        for free in in_order[held + 1 :]:
+            await holder.execute(f"SELECT FROM {free} FOR UPDATE NOWAIT")
+    await holder.close()
+
+    assert kinds(waiting.result()) == [Reply, Reply]
 
 
 async def test_one_who_is_not_there_undoes_it_for_all(postgres: Postgres, postgres_url: str, ada: Account) -> None:
