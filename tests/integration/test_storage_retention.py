@@ -153,6 +153,17 @@ async def test_streams_go_when_unused_for_a_month_unless_they_have_publications(
     assert again.epoch != epoch
 
 
+async def test_a_stream_is_not_forgotten_before_what_it_recognizes(
+    streams: PostgresStreams, sql: Connection, postgres_url: str
+) -> None:
+    await fill(streams, "a", 1)
+    await sql.execute("DELETE FROM publications; UPDATE streams SET updated_at = now() - interval '40 days'")
+
+    for days, gone in ((50, 0), (35, 1)):
+        retention = Retention(RetentionOptions(postgres_url, seen=days * 24 * HOUR))
+        assert (await retention.clean())["streams"] == gone
+
+
 async def test_a_stream_that_is_appended_to_while_it_is_looked_at_is_kept(
     streams: PostgresStreams, sql: Connection, retention: Retention, postgres_url: str
 ) -> None:
