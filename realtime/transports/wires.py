@@ -96,7 +96,10 @@ class SocketWire:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return True  # the reader is about to learn it too
+                if not transport.is_reading():  # else the reader is about to learn it too
+                    # aiohttp reads no more from who sends requests while one is answered; who owes no pongs would stay.
+                    transport.abort()
+                return True
             if sent == len(data):
                 return True
             data = data[sent:]

@@ -91,6 +91,20 @@ async def test_a_client_that_goes_away_is_gone(node: Node, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ONE_WAY)
+async def test_a_listener_that_asks_for_more_and_goes_away_is_gone(node: Node, name: str) -> None:
+    """Requests that come while one is answered wait, and of a crowd of them the last ones are not even read."""
+    body = orjson.dumps({"token": node.token()})
+    head = b"POST /connection/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (name.encode(), len(body))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(node.origin.rpartition(":")[2]))
+    writer.write(head + body)
+    await reader.readuntil(b'"connect"')
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+    await writer.drain()
+    writer.close()
+    await until(lambda: len(node.connections) == 0)
+
+
+@pytest.mark.parametrize("name", ONE_WAY)
 async def test_a_listener_is_sent_bare_pushes(node: Node, name: str) -> None:
     async with streaming(node, name, {"token": node.token()}) as listener:
         welcome = (await listener.hear())["connect"]

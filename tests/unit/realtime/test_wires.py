@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
@@ -158,6 +159,15 @@ async def test_a_client_that_went_is_no_error(it: Line) -> None:
     for _ in range(3):
         assert it.write(b"is somebody there?")
         await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_went_is_let_go_although_nothing_is_read_from_it(it: Line) -> None:
+    """aiohttp reads no more from who sends requests while one is answered, and so does not learn it."""
+    it.transport.pause_reading()
+    it.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it resets
+    it.client.close()
+    assert it.write(b"is somebody there?")
+    assert it.transport.is_closing()
 
 
 @pytest.mark.parametrize("how", ["over", "closing", "behind", "full", "gone"])
