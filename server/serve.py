@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from server.app import Node, open_node
 from server.crew import Berth
@@ -102,17 +103,12 @@ async def _listen(
     runner = web.AppRunner(
         node.app,
         handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
-        access_log=None,
-        auto_decompress=False,  # compressed bodies are refused, and not looked into before
-        keepalive_timeout=settings.server.keepalive_timeout,
-        # The first commands of an event stream are in its address, where a byte takes up to three.
-        max_line_size=_LINE_BYTES + 3 * settings.client.message_size_limit,
         shutdown_timeout=_LAST_REPLIES,
     )
     await runner.setup()
     try:
         host, port = settings.server.host, settings.server.port
-        async with listening(_protocols(runner), host, port, is_shared=is_shared) as place:
+        async with listening(_protocols(runner, settings), host, port, is_shared=is_shared) as place:
             url = url_of(*place)
             log.info("serving", url=url, version=VERSION)
             announce(url)
@@ -127,7 +123,36 @@ async def _listen(
         log.info("stopped_serving")
 
 
-def _protocols(runner: web.AppRunner) -> Protocols:
+def _protocols(runner: web.AppRunner, settings: Settings) -> Protocols:
     if runner.server is None:
         raise RuntimeError("the runner is not set up")
-    return runner.server
+    return partial(_Protocol, runner.server, settings)
+
+
+class _Protocol(web.RequestHandler):
+    """One connection's HTTP."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server, settings: Settings) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as aiohttp's own runner gives it
+            auto_decompress=False,  # compressed bodies are refused, and not looked into before
+            keepalive_timeout=settings.server.keepalive_timeout,
+            # The first commands of an event stream are in its address, where a byte takes up to three.
+            max_line_size=_LINE_BYTES + 3 * settings.client.message_size_limit,
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered before the application has seen it; aiohttp would name all versions there."""
+        response = super().handle_error(request, status, exc, message)
+        response.headers[hdrs.SERVER] = "orderwire"
+        return response

@@ -118,6 +118,17 @@ async def test_a_body_that_cannot_be_unpacked_is_refused_and_no_error_of_the_ser
     assert "Unhandled exception" not in node.log()
 
 
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + bytes(9), b"\x16\x03\x01\x02"])
+def test_who_speaks_no_http_is_not_told_which_versions_run(node: Orderwire, said: bytes) -> None:
+    place = urlsplit(node.base_url)
+    with socket.create_connection((place.hostname, place.port), timeout=5) as client, client.makefile("rb") as heard:
+        client.sendall(said)
+        answer = heard.read()
+    assert b" 400 Bad Request\r\n" in answer
+    assert b"Python" not in answer
+    assert b"aiohttp" not in answer
+
+
 async def test_a_websocket_address_that_is_opened_plainly_says_what_is_missing(node: Orderwire) -> None:
     """As behind a proxy that does not pass Upgrade on."""
     url = f"{node.base_url}/connection/websocket"
