@@ -116,7 +116,7 @@ class WebSocketEndpoint:
         ws = _Response(
             protocols=[name for name in _offered(request) if name in spoken],
             compress=False,
-            max_msg_size=self._connections.options.message_size_limit,
+            max_msg_size=self._connections.options.message_size_limit + 1,  # the first size that aiohttp refuses
             autoclose=False,
             autoping=False,
             timeout=GOODBYE_SECONDS,

@@ -227,8 +227,14 @@ async def test_garbage_is_a_bad_request(node: Node, frame: bytes) -> None:
 
 async def test_an_oversized_frame_is_closed_as_too_big(node: Node) -> None:
     async with node.socket() as client:
-        await client.send(b"x" * 70_000)
+        await client.send(b"x" * (CLIENT.message_size_limit + 1))
         assert (await client.closed())[0] == 1009
+
+
+async def test_a_frame_of_just_the_size_that_is_allowed_is_read(node: Node) -> None:
+    async with node.socket() as client:
+        await client.send(b"x" * CLIENT.message_size_limit)
+        assert await client.closed() == (3501, "bad request")
 
 
 @pytest.mark.parametrize("noise", [b"\xff" * 40, b"\x83\x80\0\0\0\0"])
