@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 import structlog
 from aiohttp import ClientError, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from handlers import timing
 from handlers.errors import NotFound
 from handlers.http import TRACEPARENT
-from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares
+from server.middlewares import LOOPBACK_HOSTS, HttpMetrics, add_headers, middlewares, observe
 
 Client = TestClient[web.Request, web.Application]
 
@@ -130,6 +130,40 @@ async def test_each_request_is_counted_by_its_route_and_logged_without_its_query
     assert "secret" not in repr(logs)
 
 
+async def test_no_path_ends_a_line_of_the_log(client: Client) -> None:
+    with capture_logs() as logs:
+        await client.get("/thing/1%0Ahttp_request")
+
+    assert [entry["path"] for entry in logs] == ["/thing/1%0Ahttp_request"]
+
+
+async def test_who_goes_before_there_is_an_answer_makes_no_error_of_the_server(registry: CollectorRegistry) -> None:
+    async def gone(_request: web.Request) -> web.Response:
+        raise asyncio.CancelledError
+
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await observe(HttpMetrics(registry))(make_mocked_request("GET", "/thing/1"), gone)
+
+    assert [entry["status"] for entry in logs] == [499]
+
+
+async def said(client: Client, request: bytes) -> bytes:
+    """The first line of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(5):
+            return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_nobody_wants_is_not_waited_for(client: Client) -> None:
+    head = b"POST /nothing/here HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+
+    assert await said(client, head) == b"HTTP/1.1 404 Not Found\r\n"
+
+
 async def test_an_outlandish_method_makes_no_label_of_its_own(client: Client, registry: CollectorRegistry) -> None:
     response = await client.request("PROPFIND", "/thing/1")
 
@@ -230,6 +264,17 @@ async def test_a_foreign_host_is_misdirected_also_for_a_socket(registry: Collect
 
         assert (response.status, upgrade.status) == (421, 421)
         assert (await response.json(content_type="application/problem+json"))["code"] == "misdirected"
+
+
+async def test_a_host_is_one_however_the_list_writes_it(registry: CollectorRegistry) -> None:
+    async with serving(registry, allowed_hosts=["Orders.Example"]) as client:
+        assert (await client.get("/thing/1", headers={"Host": "orders.example"})).status == 200
+
+
+async def test_who_names_no_host_is_misdirected(registry: CollectorRegistry) -> None:
+    """Only HTTP/1.0 may leave it out."""
+    async with serving(registry, allowed_hosts=LOOPBACK_HOSTS) as client:
+        assert await said(client, b"GET /thing/1 HTTP/1.0\r\n\r\n") == b"HTTP/1.0 421 Misdirected Request\r\n"
 
 
 async def test_probes_ask_by_address(registry: CollectorRegistry) -> None:

@@ -25,7 +25,7 @@ async def refuse(_request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    origins = [ALLOWED, "https://*.shop.example", "http://[::1]:3000"]
+    origins = [ALLOWED, "https://*.Shop.example", "http://[::1]:3000"]
     app = web.Application(
         middlewares=middlewares(
             HttpMetrics(CollectorRegistry()), allowed_hosts=(), body_timeout=1.0, allowed_origins=origins
