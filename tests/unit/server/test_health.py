@@ -57,6 +57,7 @@ async def test_degraded_is_still_ready() -> None:
     async with _client(Health(vital={"postgresql": yes}, helpful={"redis": no})) as client:
         ready = await client.get("/health/ready")
         assert (ready.status, await ready.text()) == (200, "degraded\npostgresql: fine\nredis: degraded\n")
+        assert ready.headers["Cache-Control"] == "no-store"
 
 
 async def test_a_node_that_drains_is_not_ready() -> None:
