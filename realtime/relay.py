@@ -40,8 +40,7 @@ class Relay:
         while True:
             try:
                 async with self._outbox.lead() as leadership:
-                    backoff.reset()
-                    await self._lead(leadership)
+                    await self._lead(leadership, backoff)
             except OutboxAway as away:
                 log.warning("relay_lost_outbox", cause=type(away.__cause__).__name__)
                 await asyncio.sleep(backoff.delay())
@@ -49,10 +48,10 @@ class Relay:
                 log.warning("relay_gave_up_lead", stuck_seconds=STUCK_SECONDS)
                 await asyncio.sleep(PAUSE_SECONDS + backoff.delay())
 
-    async def _lead(self, leadership: Leadership) -> None:
+    async def _lead(self, leadership: Leadership, since_loss: Backoff) -> None:
         self._metrics.relay_leads.set(1)
         try:
-            await _Lead(leadership, self._broker, self._metrics).relay()
+            await _Lead(leadership, self._broker, self._metrics, since_loss).relay()
         finally:
             self._metrics.relay_leads.set(0)
 
@@ -60,10 +59,11 @@ class Relay:
 class _Lead:
     """One leadership, from winning it to losing it."""
 
-    def __init__(self, leadership: Leadership, broker: Broker, metrics: RealtimeMetrics) -> None:
+    def __init__(self, leadership: Leadership, broker: Broker, metrics: RealtimeMetrics, since_loss: Backoff) -> None:
         self._leadership = leadership
         self._broker = broker
         self._metrics = metrics
+        self._since_loss = since_loss
         self._backoff = Backoff(cap=2.0)  # well below STUCK_SECONDS: several tries before giving up
         self._limit = SMALLEST_BATCH
         self._published: list[int] = []  # rows that the broker has, removed with the next read
@@ -73,6 +73,7 @@ class _Lead:
     async def relay(self) -> None:
         while True:
             rows = await self._leadership.pending(self._limit, published=self._published)
+            self._since_loss.reset()  # not before: a standby can be led, and read by nobody who removes
             self._published = []
             if not rows:
                 self._waiting_since = None

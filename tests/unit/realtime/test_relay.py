@@ -155,3 +155,10 @@ def test_a_lost_outbox_is_led_again() -> None:
     assert not outbox.rows
     assert registry.get_sample_value("orderwire_relayed_events_total") == 1
     assert registry.get_sample_value("orderwire_relay_leads") == 0
+
+
+def test_an_outbox_that_can_be_led_and_not_read_is_tried_again_with_growing_pauses() -> None:
+    outbox = MemoryOutbox([row(1, "a")])
+    outbox.fail_reads = 1_000_000
+    relay_for(60, outbox, UnreliableBroker())
+    assert 12 < len(outbox.leads) < 35
