@@ -128,3 +128,46 @@ def test_what_the_stream_has_no_longer_may_still_come_by_the_bus() -> None:
 def test_what_neither_has_ends_the_channel() -> None:
     for brings in (0, 3):
         assert virtual_time.run(repaired(brings=brings)).is_gone
+
+
+@dataclass
+class Away(Streams):
+    """Notes of which channels reads were under way together."""
+
+    under_way: list[str] = field(default_factory=list)
+    together: list[list[str]] = field(default_factory=list)
+
+    async def read(self, channel: str, *, after: int, limit: int, max_bytes: int) -> Page:
+        self.under_way.append(channel)
+        self.together.append(sorted(self.under_way))
+        await asyncio.sleep(3)
+        self.under_way.remove(channel)
+        return await super().read(channel, after=after, limit=limit, max_bytes=max_bytes)
+
+
+async def wanted_again_and_again(streams: Away) -> None:
+    """Two channels, of which every message of the bus says that they are behind, while the streams are away."""
+    metrics = RealtimeMetrics(CollectorRegistry())
+    channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
+    repairs = repairs_of(channels, streams, Bus(), metrics)
+    upkeep = asyncio.create_task(repairs.run())
+    opened = []
+    for name, head in (await streams.open(["a", "b"])).items():
+        opened.append(channels.enter(name, Ticket(BareSubscriber(), None, lambda _: None)))
+        channels.begin(opened[-1], head)
+    streams.is_away = True
+    for channel in opened:
+        channel.heard = 10
+        for _ in range(20):
+            repairs.want(channel)
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(10)
+    upkeep.cancel()
+    await asyncio.wait([upkeep])
+
+
+def test_a_channel_that_is_wanted_again_and_again_is_repaired_once_at_a_time_and_keeps_no_other_waiting() -> None:
+    streams = Away()
+    virtual_time.run(wanted_again_and_again(streams))
+    assert ["a", "b"] in streams.together
+    assert all(len(set(names)) == len(names) for names in streams.together)
