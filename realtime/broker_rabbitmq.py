@@ -119,12 +119,14 @@ class RabbitMQ:
         log.warning("rabbitmq_publish_failed", cause=type(failure).__name__)
         if isinstance(failure, DeliveryError) and not isinstance(failure, PublishError):
             return  # refused by the queue: the channel is as good as before
-        if self._channel is channel:
+        is_current = self._channel is channel
+        if is_current:
             self._channel = None
         if isinstance(failure, TimeoutError):
-            # Until the next try has failed as well; a node that has nothing to publish any more knows nothing.
-            self._doubted_until = asyncio.get_running_loop().time() + self._patience + DOUBT_SECONDS
-            await self._publishing.drop()
+            if is_current:  # else who found out first has dropped the connection, and there is another by now
+                # Until the next try has failed as well; a node that has nothing to publish any more knows nothing.
+                self._doubted_until = asyncio.get_running_loop().time() + self._patience + DOUBT_SECONDS
+                await self._publishing.drop()
         else:
             # Returned means that no queue was bound: a new channel declares the topology again.
             await close_within(channel)

@@ -34,26 +34,37 @@ async def publish_together(
     channel: Channel, wave: Sequence[Outgoing], *, patience: float
 ) -> Sequence[BaseException | None]:
     """What became of each: None for one that is durable. A message without an answer after `patience` seconds is a
-    TimeoutError. Raises what aiormq raises for a channel that is closed already; then nothing was sent.
+    TimeoutError, and so is each of a wave that could not be written for as long. Raises what aiormq raises for a
+    channel that is closed already; then nothing was sent.
 
     Mandatory, because a message that no queue took is confirmed as well.
     """
     frames = [frame for message in wave for frame in _frames(message, channel.max_content_size)]
     written = ChannelFrame.marshall(channel.number, frames)
-    async with channel.lock:
-        before = channel.delivery_tag
-        confirmations = [_expect(channel, message.properties.message_id) for message in wave]
-        try:
-            await channel.write_queue.put(written)
-        except BaseException:
-            _take_back(channel, before, confirmations)
-            raise
+    try:
+        # Of a connection that is ending nobody reads the queue any more: what waits for room in it would wait for ever,
+        # and with it whoever waits for the lock.
+        async with asyncio.timeout(patience), channel.lock:
+            confirmations = await _write(channel, wave, written)
+    except TimeoutError:
+        return [TimeoutError() for _ in wave]
     try:
         _, unanswered = await asyncio.wait(confirmations, timeout=patience)
         return [TimeoutError() if each in unanswered else _outcome(each) for each in confirmations]
     finally:
         for confirmation in confirmations:
             confirmation.cancel()  # nobody waits any more for what has no answer
+
+
+async def _write(channel: Channel, wave: Sequence[Outgoing], written: ChannelFrame) -> list[asyncio.Future[object]]:
+    before = channel.delivery_tag
+    confirmations = [_expect(channel, message.properties.message_id) for message in wave]
+    try:
+        await channel.write_queue.put(written)
+    except BaseException:
+        _take_back(channel, before, confirmations)
+        raise
+    return confirmations
 
 
 def _expect(channel: Channel, message_id: str | None) -> asyncio.Future[object]:

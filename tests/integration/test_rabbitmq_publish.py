@@ -91,6 +91,18 @@ async def test_what_cannot_be_written_is_refused_before_it_has_a_number(publishe
     assert await publish_together(publisher.channel, [publisher.message("a")], patience=PATIENCE) == [None]
 
 
+async def test_a_wave_that_cannot_be_written_is_not_waited_for_longer_than_for_answers(publisher: Publisher) -> None:
+    """As of a connection that ends: nobody reads its queue any more, and the channel is not closed yet."""
+    written, publisher.channel.write_queue = publisher.channel.write_queue, asyncio.Queue(1)
+    publisher.channel.write_queue.put_nowait(ChannelFrame.marshall(0, [Heartbeat()]))
+    wave = [publisher.message("a"), publisher.message("b")]
+    both = [publish_together(publisher.channel, wave, patience=0.1) for _ in range(2)]
+    for outcomes in await asyncio.gather(*both):
+        assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
+    publisher.channel.write_queue = written
+    assert await publish_together(publisher.channel, wave, patience=PATIENCE) == [None, None]
+
+
 async def test_on_a_closed_channel_nothing_is_published(publisher: Publisher) -> None:
     await publisher.channel.close()
     with pytest.raises(aiormq.exceptions.ChannelInvalidStateError):
