@@ -169,6 +169,19 @@ async def test_events_of_other_services_without_a_key_keep_their_order_among_eac
         assert sorted(await counted(options, 3, 3)) == [0, 0, 3]
 
 
+async def test_what_a_queue_refuses_ends_what_counts_as_durable(options: RabbitMQOptions, broker: RabbitMQ) -> None:
+    """Another service's queue that is full. Behind a refused event nothing counts, or its row would be removed."""
+    refused, *others = [Message("id-1", "order.paid", "s", b"1"), *numbered(2)[:3]]
+    async with await aio_pika.connect(options.url) as operator, operator.channel() as channel:
+        full: FieldTable = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        queue = await channel.declare_queue(exclusive=True, arguments=full)
+        await queue.bind(options.exchange, "order.paid")
+        assert await broker.publish([others[0], refused, *others[1:]]) == 1
+        with pytest.raises(BrokerAway):
+            await broker.publish([refused, *others])
+    assert await broker.publish([refused, *others]) == 4
+
+
 async def test_a_queue_that_is_there_with_other_arguments_is_used_and_warned_about_once(
     options: RabbitMQOptions,
 ) -> None:
