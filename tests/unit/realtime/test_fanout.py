@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -13,14 +13,15 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from handlers.events import SOURCE, Event, LifeCycleType, OwnType
-from handlers.ports.broker import Deliveries, Delivery, Message
-from handlers.ports.streams import Keep, Published
+from handlers.ports.broker import BrokerAway, Deliveries, Delivery, Message
+from handlers.ports.streams import Entry, Keep, Published, StreamsAway
 from realtime.bus import Item, decode
 from realtime.bus_memory import MemoryExchange
 from realtime.cloudevents import BadEvent
 from realtime.fanout import BATCH_BYTES, FanOut, FanOutOptions, batches, entries_for, judge
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import ChannelOptions, Namespaces
+from tests import virtual_time
 from tests.property.streams_model import ModelStreams
 
 NOW, NOW_MS = datetime(2026, 1, 31, 9, 30, tzinfo=UTC), 1769851800000
@@ -186,3 +187,73 @@ async def test_an_event_can_be_followed_to_where_its_channels_have_it() -> None:
         ("/billing", "7", [("orders:feed", 1)]),
         (SOURCE, "7", [("orders:feed", 2), (f"order:{ORDER}", 1), (f"#{CUSTOMER}", 1)]),
     ]
+
+
+class Troubled(OneBatch):
+    """One that fails to put letters aside, as its streams fail to append, so many times; `steps` is what succeeded."""
+
+    def __init__(self, *batch: Delivery, failures: int) -> None:
+        super().__init__(*batch)
+        self.failures = failures
+        self.steps: list[str] = []
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        self.steps.append(f"{len(deliveries)} acknowledged")
+
+    async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:  # noqa: ARG002
+        if self.failures:
+            self.failures -= 1
+            raise BrokerAway
+        self.steps.append(reason)
+
+
+class TroubledStreams(ModelStreams):
+    def __init__(self, broker: Troubled) -> None:
+        super().__init__()
+        self.broker = broker
+
+    async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
+        if self.broker.failures:
+            self.broker.failures -= 1
+            raise StreamsAway
+        self.broker.steps.append(f"{len(entries)} appended")
+        return await super().append(entries)
+
+
+async def moved(broker: Troubled) -> list[str]:
+    """What the nodes are told of: the channels."""
+    heard: list[str] = []
+    bus = MemoryExchange().bus()
+
+    def receive(message: bytes) -> None:
+        heard.extend(item.channel for item in decode(message) if isinstance(item, Published))
+
+    fan_out = FanOut("queue", broker, TroubledStreams(broker), bus, RealtimeMetrics(CollectorRegistry()), options())
+    running = [asyncio.create_task(bus.run(receive)), asyncio.create_task(fan_out.run())]
+    await broker.is_through.wait()
+    await asyncio.sleep(1)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    return heard
+
+
+STORED = delivery(event(channel="orders:feed"), trusted=False)
+PASSING = delivery(event(channel="ticker:a"), trusted=False)
+FORGED = delivery(event(OwnType.ORDER_PAID), trusted=False)
+
+
+@pytest.mark.parametrize("failures", [0, 3])
+def test_a_batch_is_acknowledged_after_all_of_it_was_done_however_often_that_failed(failures: int) -> None:
+    for batch, steps in (
+        ([STORED], ["1 appended", "1 acknowledged"]),
+        ([FORGED], ["forged", "1 acknowledged"]),
+        ([FORGED, STORED, PASSING, FORGED], ["1 appended", "forged", "forged", "4 acknowledged"]),
+    ):
+        broker = Troubled(*batch, failures=failures)
+        virtual_time.run(moved(broker))
+        assert broker.steps == steps
+
+
+def test_the_nodes_are_told_of_what_is_kept_and_of_what_is_not() -> None:
+    assert virtual_time.run(moved(Troubled(STORED, PASSING, failures=0))) == ["orders:feed", "ticker:a"]
