@@ -226,6 +226,11 @@ class RedisBus:
         except REDIS_AWAY:
             self._is_doubted = True
             return False
+        except Exception:
+            # Of the client library: the fan-out waits here, and what it says the streams have.
+            log.exception("bus_publish_failed", messages=len(together))
+            self._is_doubted = True
+            return False
         return True
 
     async def _confirm(self, line: Line) -> None:

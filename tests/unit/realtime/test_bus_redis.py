@@ -11,7 +11,9 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
 
+from realtime.bus import Order
 from realtime.bus_redis import RedisBus
 from realtime.metrics import RealtimeMetrics
 from realtime.redis_client import Line
@@ -59,3 +61,22 @@ async def test_a_cancellation_that_was_lost_below_ends_the_run_all_the_same(fail
     async with asyncio.timeout(5):
         await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_whatever_the_client_library_raises_nobody_waits_for_ever_behind_it() -> None:
+    @asynccontextmanager
+    async def subscribe() -> AsyncIterator[Line]:
+        raise NotImplementedError
+        yield
+
+    async def publish(_: bytes) -> None:
+        await asyncio.sleep(0)
+        raise AttributeError("a bug of a library")
+
+    bus = RedisBus(subscribe, publish, RealtimeMetrics(CollectorRegistry()))
+    great = [Order("test", bytes(200 * 1024))]  # two do not go together
+
+    with capture_logs() as logs:
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*(bus.publish(great) for _ in range(3))) == [False, False, False]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("bus_publish_failed", "error")]
