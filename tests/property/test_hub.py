@@ -478,6 +478,21 @@ def test_a_stream_that_lost_its_end_is_begun_anew(path: LossyPath) -> None:
     assert path.clients[0].live == set()
 
 
+def test_a_stream_that_began_anew_where_it_was_is_noticed_with_nothing_published(path: LossyPath) -> None:
+    path.begin(8, 8, {0})
+    path.streams.change_epoch("a")
+    path.settle()
+    assert path.clients[0].live == set()
+
+
+def test_who_joins_while_the_database_is_away_is_told_and_not_dropped(path: LossyPath) -> None:
+    path.begin(8, 8, set())
+    path.database_goes_or_comes(True)
+    with pytest.raises(StreamsAway):
+        path.spin(path.nodes[0].hub.join(path.clients[0], "a", None, lambda _: None))
+    assert path.clients[0].pending == []
+
+
 def test_an_offset_without_an_epoch_is_no_position_but_at_the_very_beginning(path: LossyPath) -> None:
     path.begin(8, 8, {0})
     path.leave(0, "a", False)
