@@ -161,8 +161,9 @@ def check_host(allowed_hosts: Iterable[str]) -> Middleware:
 
 
 def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware:
-    """Refuse with 408 what has not come whole after so long: handlers find the body there, and wait for nobody. But for
-    the paths in `streamed`: their handlers learn how long they may wait for more."""
+    """Refuse with 408 what has not come whole after so long, and with 413, at once, what says that it is too large:
+    handlers find the body there, and wait for nobody. But for the paths in `streamed`: their handlers learn how long
+    they may wait for more."""
 
     @web.middleware
     def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
@@ -173,6 +174,9 @@ def receive_body(seconds: float, streamed: Set[str] = frozenset()) -> Middleware
         return handler(request)
 
     async def received(request: web.Request, handler: Handler) -> web.StreamResponse:
+        size, most = request.content_length or 0, request.client_max_size
+        if size > most:
+            raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=size)
         try:
             async with asyncio.timeout(seconds):
                 await request.read()

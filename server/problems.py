@@ -46,6 +46,7 @@ STATUSES: Mapping[type[AppError], int] = {
 # What HTTP itself refuses, before or beside the domain.
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("malformed", "The request cannot be understood."),
+    401: ("wrong_api_key", "There is no API key, or it is not the right one."),
     404: ("not_found", "There is no such thing."),
     405: ("method_not_allowed", "This resource does not know that method."),
     408: ("request_timeout", "The request body did not come in time."),

@@ -206,6 +206,7 @@ async def test_a_backend_has_the_key(deploy: Deploy) -> None:
         for key, status in (("another key for backends", 200), ("a key for backends", 401)):
             async with node.http.post(f"{node.url}/api/info", json={}, headers={"X-API-Key": key}) as reply:
                 assert reply.status == status
+                assert (await reply.json()).get("code") == (None if status == 200 else "wrong_api_key")
 
 
 @pytest.mark.shows("auth.token_secret", "auth.token_issuer")

@@ -100,6 +100,11 @@ async def test_a_body_has_a_size(deploy: Deploy) -> None:
         node.http.post(f"{node.url}/api/v1/orders", json=" " * 1024, headers=BEARER) as reply,
     ):
         assert reply.status == 413
+        head = (
+            "POST /api/v1/orders HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1025\r\n\r\n{"
+        )
+        async with raw(node, head) as unsent:  # nobody waits for what is not read
+            assert (await unsent.readline()).startswith(b"HTTP/1.1 413 ")
 
 
 @asynccontextmanager
