@@ -78,7 +78,8 @@ class Together:
 
     async def settle(self) -> None:
         """Return when nothing is being done any more."""
-        await asyncio.gather(*self._serving)
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        self._turn_away()  # whom nobody serves any more, because who should have was cancelled
         while self.size:  # noqa: ASYNC110 - who is told in the next turns
             await asyncio.sleep(0)
 

@@ -376,6 +376,18 @@ async def test_nobody_is_left_waiting_where_it_ends_in_the_middle(callers: Calle
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
 
 
+async def test_who_waited_for_those_who_were_cancelled_is_told_at_the_end(callers: Callers) -> None:
+    await busy(callers)
+    await callers.ask("waiting")
+    for task in asyncio.all_tasks():
+        if task.get_name() == "together":
+            task.cancel()
+    async with asyncio.timeout(5):
+        await callers.together.settle()
+
+    assert {type(outcome) for outcome in (await callers.outcomes()).values()} == {Unavailable}
+
+
 async def test_what_is_done_for_many_is_done_in_the_name_of_none(database: GuardedDatabase) -> None:
     together = Together(database)
     database.gate.set()
