@@ -57,7 +57,7 @@ class PostgresOrders:
     async def _add(self, heads: Iterable[Sequence[object]], orders: Iterable[Order]) -> int:
         """The number of one of them."""
         lines = ((order.id, *line) for order in orders for line in _lines(order))
-        number: int = await self.connection.fetchval(SQL["add"], *_columns(heads), *_columns(lines))
+        number: int = await self.connection.fetchval(SQL["add"], *zip(*heads, strict=True), *zip(*lines, strict=True))
         return number
 
     async def get(self, order_id: UUID) -> Order | None:
@@ -112,7 +112,7 @@ class PostgresOrders:
         )
 
     async def redraft(self, order: Order, change: Change) -> None:
-        await self.connection.execute(SQL["redraft"], *_head(order, change), *_columns(_lines(order)))
+        await self.connection.execute(SQL["redraft"], *_head(order, change), *zip(*_lines(order), strict=True))
 
     async def changes(self, order_id: UUID, *, after: int, limit: int) -> Sequence[Change]:
         return [_change(row) for row in await self.connection.fetch(SQL["changes"], order_id, after, limit)]
@@ -169,10 +169,6 @@ def _lines(order: Order) -> Sequence[Sequence[object]]:
         (number, line.product_id, line.sku, line.name, line.unit_price, line.quantity, line.tax_rate, line.discount)
         for number, line in enumerate(order.lines, 1)
     ]
-
-
-def _columns(rows: Iterable[Sequence[object]]) -> Iterable[Sequence[object]]:
-    return zip(*rows, strict=True)
 
 
 def _asked_for(which: OrderFilter) -> Sequence[object]:
