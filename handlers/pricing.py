@@ -7,15 +7,14 @@ is what adds up: the shares of a discount are the discount, a net amount and its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 WHOLE = 10_000
 """A rate of 100 %, in basis points."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tax:
+class Tax(NamedTuple):
     """Of all that is taxed at `rate`, in basis points: `net` is without the tax."""
 
     rate: int

@@ -178,9 +178,7 @@ async def _contenders(stage: Stage) -> AsyncIterator[Sequence[_Running]]:
         ]
 
 
-async def _read(
-    stage: Stage, ours: _Running, rate: float, repeats: int, seconds: float
-) -> tuple[Sequence[Reads], int]:
+async def _read(stage: Stage, ours: _Running, rate: float, repeats: int, seconds: float) -> tuple[Sequence[Reads], int]:
     lists, orders, offers = [], [], []
     with child("bench.orders.readers", str(stage.node.port), stage.shop.staff_token) as readers:
         await asyncio.to_thread(tell, readers, f"read {READS} 1")

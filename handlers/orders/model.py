@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from handlers.actor import Actor
@@ -139,8 +139,7 @@ REQUESTED = tuple(action for action, each in TRANSITIONS.items() if each.is_of(B
 """The transitions that people ask for and that need nothing but the order. Placing a draft also takes the pieces."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One product in an order. `unit_price` is the price at placing, in minor units of the order's currency; `tax_rate`
     is in basis points; `discount` is the line's share of what is taken off the order."""
 
@@ -158,7 +157,7 @@ class Line:
 
     @property
     def total(self) -> int:
-        return self.subtotal - self.discount
+        return self.unit_price * self.quantity - self.discount
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +199,11 @@ class Order:
     @property
     def subtotal(self) -> int:
         """Of all lines, before the discount; in minor units of `currency`, as all that follows."""
-        return sum(line.subtotal for line in self.lines)
+        return sum([line.unit_price * line.quantity for line in self.lines])
 
     @property
     def discount(self) -> int:
-        return sum(line.discount for line in self.lines)
+        return sum([line.discount for line in self.lines])
 
     @property
     def taxes(self) -> Sequence[Tax]:
@@ -213,8 +212,8 @@ class Order:
     @property
     def total(self) -> int:
         """What is to be paid."""
-        on_top = 0 if self.tax_included else sum(tax.amount for tax in self.taxes)
-        return sum(line.total for line in self.lines) + on_top
+        on_top = 0 if self.tax_included else sum([tax.amount for tax in self.taxes])
+        return self.subtotal - self.discount + on_top
 
     def after(self, action: Action, now: datetime) -> Order:
         """This order once `action` was taken; raises IllegalTransition where it may not be."""

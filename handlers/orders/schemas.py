@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from handlers.discounts.schemas import Code
 from handlers.errors import AppError
 from handlers.idempotency import KEY_PATTERN, MAX_KEY_LENGTH
 from handlers.orders.lists import OrderFilter, OrderSort
-from handlers.orders.model import Action, Address, By, Change, Order, Status
+from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Quantity, Snapshot
 from handlers.products.schemas import TaxRate
 from handlers.schemas import (
@@ -21,10 +22,12 @@ from handlers.schemas import (
     ById,
     Currency,
     Digits,
+    Id,
     Instant,
     LiveListing,
     Moment,
     PageQuery,
+    Part,
     Separated,
     StreamBody,
     Text,
@@ -93,11 +96,16 @@ class EditOrderRequest(Body):
 class AddressBody(AddressRequest):
     """Where an order goes."""
 
+    @classmethod
+    def of(cls, address: Address) -> Self:
+        return cls.trusted(**{name: getattr(address, name) for name in cls.model_fields})
 
-class LineBody(Body):
+
+@dataclass
+class LineBody(Part):
     """One product in an order, as it was when the order was placed."""
 
-    product_id: UUID
+    product_id: Id
     sku: str
     name: str
     unit_price: Money
@@ -106,8 +114,22 @@ class LineBody(Body):
     discount: Annotated[Money, Field(description="This line's share of the order's")]
     total: Annotated[Money, Field(description="After the discount")]
 
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(
+            str(line.product_id),
+            line.sku,
+            line.name,
+            line.unit_price,
+            line.quantity,
+            line.tax_rate,
+            line.discount,
+            line.total,
+        )
 
-class TaxBody(Body):
+
+@dataclass
+class TaxBody(Part):
     """Of all lines that are taxed at this rate."""
 
     rate: TaxRate
@@ -124,11 +146,11 @@ class OrderBody(Body):
     status: Status
     version: Annotated[int, Field(ge=1)]
     currency: Currency
-    items: Annotated[list[LineBody], Field(validation_alias="lines", strict=False, json_schema_extra={"minItems": 1})]
+    items: Annotated[list[LineBody], Field(json_schema_extra={"minItems": 1})]
     subtotal: Annotated[Money, Field(description="Of all lines, before the discount")]
     discount_code: str | None
     discount: Money
-    taxes: Annotated[list[TaxBody], Field(strict=False, description="By rate")]
+    taxes: Annotated[list[TaxBody], Field(description="By rate")]
     tax_included: Annotated[bool, Field(description="In the prices; or on top of them")]
     total: Annotated[Money, Field(description="What is to be paid")]
     refunded: Annotated[Money, Field(description="Given back of what was paid")]
@@ -140,7 +162,27 @@ class OrderBody(Body):
 
     @classmethod
     def of(cls, order: Order) -> OrderBody:
-        return cls.model_validate(order, from_attributes=True)
+        return cls.trusted(
+            id=order.id,
+            number=order.number,
+            customer_id=order.customer_id,
+            status=order.status,
+            version=order.version,
+            currency=order.currency,
+            items=[LineBody.of(line) for line in order.lines],
+            subtotal=order.subtotal,
+            discount_code=order.discount_code,
+            discount=order.discount,
+            taxes=[TaxBody(tax.rate, tax.net, tax.amount) for tax in order.taxes],
+            tax_included=order.tax_included,
+            total=order.total,
+            refunded=order.refunded,
+            address=None if order.address is None else AddressBody.of(order.address),
+            note=order.note,
+            created_at=order.created_at,
+            updated_at=order.updated_at,
+            expires_at=order.expires_at,
+        )
 
 
 class AdvanceOrder(ById):
@@ -244,7 +286,7 @@ def body_of(order: Order, fields: Set[str] | None) -> OrderBody:
     body = OrderBody.of(order)
     if fields is None:
         return body
-    return OrderPartBody.model_construct(**{name: value for name, value in body if name in fields})
+    return OrderPartBody.trusted(**{name: value for name, value in body if name in fields})
 
 
 class ImportLine(PlaceOrderRequest):
@@ -324,4 +366,4 @@ class LiveOrderBody(OrderBody):
     @classmethod
     def at(cls, snapshot: Snapshot[Order]) -> LiveOrderBody:
         order = OrderBody.of(snapshot.state)
-        return cls.model_construct(**dict(order), stream=StreamBody.of(snapshot))
+        return cls.trusted(**dict(order), stream=StreamBody.of(snapshot))

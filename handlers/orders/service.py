@@ -305,7 +305,7 @@ async def _contents(
         discount = await discounts.usable(uow, discount_code, cause, is_used=is_placed)
         subtotals = [line.subtotal for line in lines]
         shares = spread(discount.off(sum(subtotals)), subtotals)
-        lines = [replace(line, discount=share) for line, share in zip(lines, shares, strict=True)]
+        lines = [line._replace(discount=share) for line, share in zip(lines, shares, strict=True)]
     if is_placed:
         for product, item in zip(products, items, strict=True):
             await tell_if_low(uow, product, item.quantity, rules.low_stock, cause)
