@@ -17,6 +17,7 @@ from handlers.actor import Actor
 from handlers.clock import utc_now
 from handlers.errors import AppError, Unauthenticated
 from handlers.events import Cause
+from handlers.ports.domain import UnitOfWork
 from handlers.ports.payments import PaymentProvider
 from handlers.reading import read_json
 from handlers.rules import Rules
@@ -27,17 +28,24 @@ from handlers.work import Work
 log = structlog.get_logger(__name__)
 
 P = TypeVar("P", bound=Body)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who runs a command, what sets it off, where its work is done, what holds there, and who collects the money."""
+    """Who runs a command, what sets it off, where its work is done, what holds there, and who collects the money.
+    `is_steady`: no client that goes away cancels it."""
 
     actor: Actor
     cause: Cause
     work: Work
     rules: Rules
     provider: PaymentProvider | None = None
+    is_steady: bool = False
+
+    def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> Awaitable[T]:
+        """As `Work.read` does."""
+        return self.work.read(query, is_steady=self.is_steady)
 
 
 class Result(Protocol):

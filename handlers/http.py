@@ -104,6 +104,8 @@ _ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
 TRACEPARENT = web.RequestKey("traceparent", str)
+IS_STEADY = web.RequestKey("is_steady", bool)
+"""The handler is not to be cancelled when its client goes away; it will soon be done."""
 BODY_TIMEOUT = web.RequestKey("body_timeout", float)
 """Seconds, of a body that the handler reads."""
 
@@ -116,10 +118,12 @@ def work(request: web.Request) -> Work:
     return services(request).work
 
 
-def caller_of(request: web.Request, actor: Actor) -> Caller:
-    """`actor` on whose behalf this request runs a command, now."""
+def caller_of(request: web.Request, actor: Actor, *, is_steady: bool = True) -> Caller:
+    """`actor` on whose behalf this request runs a command, now. `is_steady`: it goes on when its client goes away."""
     part = services(request)
-    return Caller(actor, Cause(utc_now(), request.get(TRACEPARENT)), part.work, part.rules, part.provider)
+    request[IS_STEADY] = is_steady
+    cause = Cause(utc_now(), request.get(TRACEPARENT))
+    return Caller(actor, cause, part.work, part.rules, part.provider, is_steady)
 
 
 def signed_in(request: web.Request) -> Actor:

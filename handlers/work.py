@@ -37,6 +37,7 @@ class Work:
         self._limit = limit
         self._running: set[asyncio.Task[Any]] = set()
         self._jobs: set[asyncio.Task[Any]] = set()  # which wait for others than the database, and fill no place for it
+        self._steady = 0  # reads in the tasks of those who ask
         self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -66,22 +67,27 @@ class Work:
 
     async def write_together(self, command: Callable[[UnitOfWork], Awaitable[T]], wants: Wants) -> T:
         """As `write`, in one transaction with others that come meanwhile. `command` needs no more than it `wants`."""
-        if self._closed or len(self._running) + self._together.size >= self._limit:
+        if self._closed:
             raise Unavailable
+        self._refuse_too_many(self._running)
         started = time.perf_counter()
         try:
             return await self._together.run(command, wants)
         finally:
             timing.add_database(time.perf_counter() - started)
 
-    async def read(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> T:
-        """Run `query`, which changes nothing. Raises what it raises, and Unavailable."""
+    async def read(self, query: Callable[[UnitOfWork], Awaitable[T]], *, is_steady: bool = False) -> T:
+        """Run `query`, which changes nothing. Raises what it raises, and Unavailable.
+
+        `is_steady`: no client that goes away cancels who asks. It needs no task of its own then, with which question
+        and answer would each come a turn of the loop later.
+        """
 
         async def look() -> T:
             async with self._database.read() as uow:
                 return await query(uow)
 
-        return await self._on_database(look, "read")
+        return await self._on_database(look, "read", is_steady=is_steady)
 
     async def finish(self, job: Callable[[], Coroutine[None, None, T]]) -> T:
         """Run `job`, which does several of these with something in between. Raises what it raises, and Unavailable."""
@@ -89,18 +95,27 @@ class Work:
             raise Unavailable
         return await self._own(job, "job", self._jobs)
 
-    async def _on_database(self, work: Callable[[], Coroutine[None, None, T]], kind: str) -> T:
+    async def _on_database(
+        self, work: Callable[[], Coroutine[None, None, T]], kind: str, *, is_steady: bool = False
+    ) -> T:
         if self._closed:
             raise Unavailable
         started = time.perf_counter()
         try:
-            return await self._own(work, kind, self._running)
+            return await (self._here(work) if is_steady else self._own(work, kind, self._running))
         finally:
             timing.add_database(time.perf_counter() - started)
 
+    async def _here(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        self._refuse_too_many(self._running)
+        self._steady += 1
+        try:
+            return await work()
+        finally:
+            self._steady -= 1
+
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str, running: set[asyncio.Task[Any]]) -> T:
-        if len(running) + self._together.size >= self._limit:
-            raise Unavailable
+        self._refuse_too_many(running)
         waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(_run(work, waiting, kind), name=kind)
         running.add(task)
@@ -109,6 +124,10 @@ class Work:
             return await waiting
         finally:
             del waiting  # what it raises holds this frame: a cycle, which only the garbage collector could free
+
+    def _refuse_too_many(self, running: set[asyncio.Task[Any]]) -> None:
+        if len(running) + self._steady + self._together.size >= self._limit:
+            raise Unavailable
 
 
 async def _run(work: Callable[[], Coroutine[None, None, T]], waiting: asyncio.Future[T], kind: str) -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from server.app import Node, open_node
 from server.crew import Berth
 from server.demo import DemoAccounts, seed
+from server.http_protocol import HttpProtocol
 from server.lifespan import Places, open_places
 from server.listening import Protocols, listening, url_of
 from server.options import postgres_options
@@ -24,7 +25,6 @@ from storage.postgres import open_postgres
 
 log = structlog.get_logger(__name__)
 
-_LINE_BYTES = 8190  # of an address without them
 _LAST_REPLIES = 2.0  # seconds for requests that are still running once the sockets are gone; aiohttp waits twice
 _CANCEL_AGAIN = 0.5  # seconds
 
@@ -102,7 +102,7 @@ async def _listen(
 ) -> None:
     runner = web.AppRunner(
         node.app,
-        handler_cancellation=True,  # an abandoned socket must not stay in the hub; REST work is shielded
+        handler_cancellation=True,
         shutdown_timeout=_LAST_REPLIES,
     )
     await runner.setup()
@@ -126,33 +126,9 @@ async def _listen(
 def _protocols(runner: web.AppRunner, settings: Settings) -> Protocols:
     if runner.server is None:
         raise RuntimeError("the runner is not set up")
-    return partial(_Protocol, runner.server, settings)
-
-
-class _Protocol(web.RequestHandler):
-    """One connection's HTTP."""
-
-    __slots__ = ()
-
-    def __init__(self, server: web.Server, settings: Settings) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # as aiohttp's own runner gives it
-            auto_decompress=False,  # compressed bodies are refused, and not looked into before
-            keepalive_timeout=settings.server.keepalive_timeout,
-            # The first commands of an event stream are in its address, where a byte takes up to three.
-            max_line_size=_LINE_BYTES + 3 * settings.client.message_size_limit,
-        )
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is no HTTP is answered before the application has seen it; aiohttp would name all versions there."""
-        response = super().handle_error(request, status, exc, message)
-        response.headers[hdrs.SERVER] = "orderwire"
-        return response
+    return partial(
+        HttpProtocol,
+        runner.server,
+        keepalive_timeout=settings.server.keepalive_timeout,
+        message_size_limit=settings.client.message_size_limit,
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse, ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from handlers.accounts.model import Account
@@ -22,6 +22,8 @@ from handlers.products.model import Product
 from handlers.rules import Rules
 from handlers.work import Work
 from realtime.tokens import TokenAuthority
+from server.http_protocol import HttpProtocol
+from server.listening import listening
 from server.middlewares import HttpMetrics, add_headers, middlewares
 from server.passwords import Argon2Passwords
 from server.routes import STREAMED, build_routes, identify_by
@@ -37,7 +39,8 @@ MAX_BODY_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Rest:
-    client: TestClient[web.Request, web.Application]
+    client: ClientSession
+    port: int
     database: Database
     tokens: TokenAuthority
     passwords: Argon2Passwords
@@ -141,7 +144,7 @@ async def serving(
     """More patient than the product, unless told otherwise: tests share their machine with others."""
     options = PostgresOptions(url, pool_size, read_pool_size, acquire_timeout, deadline=acquire_timeout + 0.8)
     async with open_postgres(options) as postgres, serving_on(postgres, Sandbox(postgres.pool)) as rest:
-        yield PostgresRest(rest.client, postgres, rest.tokens, rest.passwords, postgres)
+        yield PostgresRest(rest.client, rest.port, postgres, rest.tokens, rest.passwords, postgres)
 
 
 @asynccontextmanager
@@ -171,8 +174,21 @@ async def serving_on(database: Database, provider: PaymentProvider | None = None
                 swagger_ui_folder=None,
             )
         )
-        async with TestClient(TestServer(app)) as client:
-            yield Rest(client, database, tokens, passwords)
+        async with _listening(app) as port, ClientSession(f"http://127.0.0.1:{port}") as client:
+            yield Rest(client, port, database, tokens, passwords)
+
+
+@asynccontextmanager
+async def _listening(app: web.Application) -> AsyncIterator[int]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    assert runner.server is not None
+    protocols = partial(HttpProtocol, runner.server, keepalive_timeout=75.0, message_size_limit=MAX_BODY_BYTES)
+    try:
+        async with listening(protocols, "127.0.0.1", 0, is_shared=False) as (_, port):
+            yield port
+    finally:
+        await runner.cleanup()
 
 
 async def _elsewhere(_request: web.Request) -> web.StreamResponse:

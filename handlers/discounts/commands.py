@@ -15,9 +15,7 @@ async def create(caller: Caller, wanted: NewDiscount) -> DiscountBody:
 
 async def page(caller: Caller, query: PageQuery) -> LiveDiscountList:
     after_code = read_cursor(query.cursor, parse_text) or ""
-    snapshot = await caller.work.read(
-        lambda uow: service.page(uow, caller.actor, after_code=after_code, limit=query.limit)
-    )
+    snapshot = await caller.read(lambda uow: service.page(uow, caller.actor, after_code=after_code, limit=query.limit))
     found = snapshot.state
     return LiveDiscountList(
         items=[DiscountBody.of(discount) for discount in found.discounts],
@@ -27,7 +25,7 @@ async def page(caller: Caller, query: PageQuery) -> LiveDiscountList:
 
 
 async def get(caller: Caller, which: ById) -> DiscountBody:
-    return DiscountBody.of(await caller.work.read(lambda uow: service.get(uow, caller.actor, which.id)))
+    return DiscountBody.of(await caller.read(lambda uow: service.get(uow, caller.actor, which.id)))
 
 
 async def edit(caller: Caller, discount: EditDiscount) -> DiscountBody:

@@ -71,7 +71,7 @@ class Export:
 
 async def export(caller: Caller, query: ExportQuery) -> Export:
     """As they were placed, oldest first, each as it is when it is read: one that is placed meanwhile is the last."""
-    count = await caller.work.read(lambda uow: service.count(uow, caller.actor, query.filter()))
+    count = await caller.read(lambda uow: service.count(uow, caller.actor, query.filter()))
     first = await _page(caller, query, None)
     return Export(StreamBody.of(first), count, _lines(caller, query, first.state))
 
@@ -87,6 +87,6 @@ async def _lines(caller: Caller, query: ExportQuery, page: OrderPage) -> AsyncIt
 
 
 async def _page(caller: Caller, query: ExportQuery, after: Mark | None) -> Snapshot[OrderPage]:
-    return await caller.work.read(
+    return await caller.read(
         lambda uow: service.page(uow, caller.actor, query.filter(), OrderSort.OLDEST, after=after, limit=_PAGE_LENGTH)
     )

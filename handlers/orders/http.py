@@ -71,7 +71,7 @@ async def page(request: web.Request) -> web.Response:
 
 
 async def export(request: web.Request) -> web.StreamResponse:
-    found = await bulk.export(caller_of(request, signed_in(request)), read_query(request, ExportQuery))
+    found = await bulk.export(caller_of(request, signed_in(request), is_steady=False), read_query(request, ExportQuery))
     headers = {"X-Total-Count": str(found.count), **position_headers(found.stream)}
     return await send_lines(request, found.lines, headers)
 
@@ -79,7 +79,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 async def import_(request: web.Request) -> web.StreamResponse:
     actor = signed_in(request)
     actor.require_staff()
-    caller = caller_of(request, actor)
+    caller = caller_of(request, actor, is_steady=False)
 
     async def place(numbered: tuple[int, bytes | LineTooLong]) -> bytes:
         return (await bulk.import_line(caller, *numbered)).encode() + b"\n"

@@ -25,7 +25,7 @@ PATH = "/api/v1/products"
 
 async def page(caller: Caller, query: ProductQuery) -> LiveProductList:
     after_sku = read_cursor(query.cursor, parse_text) or ""
-    snapshot = await caller.work.read(
+    snapshot = await caller.read(
         lambda uow: service.page(uow, after_sku=after_sku, limit=query.limit, for_sale=query.for_sale)
     )
     found = snapshot.state
@@ -37,7 +37,7 @@ async def page(caller: Caller, query: ProductQuery) -> LiveProductList:
 
 
 async def get(caller: Caller, which: ById) -> ProductBody:
-    return ProductBody.of(await caller.work.read(lambda uow: service.get(uow, which.id)))
+    return ProductBody.of(await caller.read(lambda uow: service.get(uow, which.id)))
 
 
 async def create(caller: Caller, wanted: NewProduct) -> Reply:

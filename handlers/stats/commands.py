@@ -10,12 +10,12 @@ from handlers.stats.schemas import LiveOrderStatsBody, SeriesQuery, SpanTallyBod
 
 
 async def summary(caller: Caller, _: NoParameters) -> LiveOrderStatsBody:
-    snapshot = await caller.work.read(lambda uow: service.summary(uow, caller.actor, caller.cause.now))
+    snapshot = await caller.read(lambda uow: service.summary(uow, caller.actor, caller.cause.now))
     return LiveOrderStatsBody.at_position(snapshot)
 
 
 async def series(caller: Caller, query: SeriesQuery) -> Listing[SpanTallyBody]:
-    found = await caller.work.read(
+    found = await caller.read(
         lambda uow: service.series(
             uow, caller.actor, Span(query.per), caller.cause.now, since=query.since, before=query.before
         )

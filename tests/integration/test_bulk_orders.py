@@ -113,7 +113,7 @@ async def test_a_body_that_is_cut_has_placed_what_was_answered_and_the_answer_is
     staff, customer, mug = await rest.an_account(Role.STAFF), await rest.an_account(), await rest.a_product()
     headers = "".join(f"{name}: {value}\r\n" for name, value in {**rest.bearer(staff), **NDJSON}.items())
     line = on_lines([a_line(customer, mug)])
-    reader, writer = await asyncio.open_connection(rest.client.host, rest.client.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.port)
     writer.write(
         f"POST {IMPORT} HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n{headers}\r\n".encode()
         + f"{len(line):x}\r\n".encode() + line + b"\r\n"
@@ -170,7 +170,7 @@ async def test_all_orders_come_out_oldest_first_and_with_where_to_go_on_from(res
 async def test_of_an_export_head_tells_the_headers_alone(rest: PostgresRest) -> None:
     customer = await rest.an_account()
     await rest.place(customer, await rest.a_product())
-    reader, writer = await asyncio.open_connection("127.0.0.1", rest.client.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.port)
     headers = f"Host: x\r\nAuthorization: {rest.bearer(customer)['Authorization']}\r\n\r\n"
 
     writer.write(f"HEAD /api/v1/exports/orders HTTP/1.1\r\n{headers}".encode())

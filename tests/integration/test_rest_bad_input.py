@@ -68,14 +68,11 @@ def test_no_body_whatsoever_is_an_internal_error(postgres_url: str) -> None:
             runner.run(cleanup.aclose())
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"no gzip at all", 400), (gzip.compress(b"{}"), 415)], ids=["no", "yes"])
-async def test_a_body_that_is_not_what_its_encoding_says_is_refused(
-    postgres_url: str, body: bytes, status: int
-) -> None:
-    """So is one that is: bodies come as they are."""
+@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"{}")], ids=["no", "yes"])
+async def test_a_body_that_is_compressed_is_refused_whether_or_not_it_is(postgres_url: str, body: bytes) -> None:
     async with serving(postgres_url) as rest:
         encoding = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         for path in ("/api/v1/orders", "/api/v1/auth/login"):
             headers = {**rest.bearer(await rest.an_account()), **encoding}
             async with rest.client.post(path, data=body, headers=headers) as response:
-                assert response.status == status
+                assert response.status == 415

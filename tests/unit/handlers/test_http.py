@@ -238,7 +238,7 @@ async def test_what_is_not_there_is_a_problem_too(rest: Rest, method: str, path:
     ],
 )
 async def test_bytes_that_no_client_should_send_are_refused(rest: Rest, request_bytes: bytes) -> None:
-    reader, writer = await asyncio.open_connection(rest.client.host, rest.client.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.port)
     writer.write(request_bytes)
     status = (await reader.readline()).split()[1]
     writer.close()
@@ -259,7 +259,7 @@ async def test_a_key_that_is_no_text_is_malformed(rest: Rest) -> None:
         b"Content-Length: %d" % len(body),
         b"Idempotency-Key: \xff",
     ]
-    reader, writer = await asyncio.open_connection(rest.client.host, rest.client.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.port)
     writer.write(b"\r\n".join([*lines, b"", body]))
     status = (await reader.readline()).split()[1]
     answer = await reader.read()

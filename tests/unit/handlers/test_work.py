@@ -94,6 +94,21 @@ async def test_who_asked_has_the_answer_in_the_next_turn_of_the_loop() -> None:
         assert turns == ["next"]
 
 
+async def test_who_is_steady_has_question_and_answer_in_its_own_turns() -> None:
+    loop = asyncio.get_running_loop()
+    turns: list[str] = []
+    loop.call_soon(turns.append, "the next turn")
+
+    async def query(_: UnitOfWork) -> None:
+        turns.append("asked")
+
+    async with Work(MemoryDatabase()) as work:
+        await work.read(query, is_steady=True)
+        turns.append("answered")
+
+    assert turns == ["asked", "answered"]
+
+
 async def test_a_read_whose_caller_is_cancelled_is_waited_for_at_the_end() -> None:
     query = Slow()
 
@@ -148,6 +163,26 @@ async def test_what_is_one_too_many_is_refused_whichever_way_it_comes() -> None:
             await work.write(Slow())
         together.go_on.set()
         alone.go_on.set()
+
+
+async def test_what_the_steady_read_counts_like_all_else_until_it_is_read() -> None:
+    query, last = Slow(), Slow()
+
+    async with Work(MemoryDatabase(), limit=1) as work:
+        reader = asyncio.create_task(work.read(query, is_steady=True))
+        await query.begun.wait()
+        for is_steady in (True, False):
+            with pytest.raises(Unavailable):
+                await work.read(Slow(), is_steady=is_steady)
+        with pytest.raises(Unavailable):
+            await work.write_together(Slow(), WANTS)
+        query.go_on.set()
+        await reader
+        last.go_on.set()
+        await work.read(last, is_steady=True)
+
+    with pytest.raises(Unavailable):
+        await work.read(last, is_steady=True)
 
 
 async def test_what_is_one_too_many_is_refused() -> None:
