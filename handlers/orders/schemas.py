@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Self
 from uuid import UUID
 
+import orjson
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -356,6 +358,17 @@ class ImportedBody(Body):
 
 class LiveOrderList(LiveListing[OrderBody | OrderPartBody]):
     """A page of orders, with the stream that tells how they change; each whole unless `fields` were asked for."""
+
+    @classmethod
+    def of(cls, orders: Iterable[Order], fields: Set[str] | None, following: str | None, stream: StreamBody) -> Self:
+        items = [_written(order) if fields is None else body_of(order, fields) for order in orders]
+        return cls.trusted(items=items, next=following, stream=stream)
+
+
+@lru_cache(maxsize=1024)
+def _written(order: Order) -> orjson.Fragment:
+    """The newest are in list after list: to know one again takes a tenth of the time of writing it again."""
+    return orjson.Fragment(OrderBody.of(order).encode())
 
 
 class LiveOrderBody(OrderBody):
