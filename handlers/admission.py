@@ -17,5 +17,5 @@ class Admission:
         owner = None
         order_id = parsed.id
         if parsed.kind is Kind.ORDER and order_id is not None:
-            owner = await self._work.read(lambda uow: uow.orders.owner_of(order_id))
+            owner = await self._work.look_up(lambda uow: uow.orders.owner_of(order_id))
         return may_join(actor, parsed, owner=owner)

@@ -47,6 +47,10 @@ class Caller:
         """As `Work.read` does."""
         return self.work.read(query, is_steady=self.is_steady)
 
+    def look_up(self, query: Callable[[UnitOfWork], Awaitable[T]]) -> Awaitable[T]:
+        """As `Work.look_up` does."""
+        return self.work.look_up(query, is_steady=self.is_steady)
+
 
 class Result(Protocol):
     def encode(self) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -83,8 +84,21 @@ class Work:
         and answer would each come a turn of the loop later.
         """
 
+        return await self._read(self._database.read, query, is_steady=is_steady)
+
+    async def look_up(self, query: Callable[[UnitOfWork], Awaitable[T]], *, is_steady: bool = False) -> T:
+        """As `read`, of what is found by its key."""
+        return await self._read(self._database.look_up, query, is_steady=is_steady)
+
+    async def _read(
+        self,
+        unit: Callable[[], AbstractAsyncContextManager[UnitOfWork]],
+        query: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        is_steady: bool,
+    ) -> T:
         async def look() -> T:
-            async with self._database.read() as uow:
+            async with unit() as uow:
                 return await query(uow)
 
         return await self._on_database(look, "read", is_steady=is_steady)

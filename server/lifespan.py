@@ -60,7 +60,7 @@ async def open_places(settings: Settings, environ: Mapping[str, str]) -> AsyncIt
 def _connections(settings: Settings) -> int:
     """To PostgreSQL, of all workers when they use all they may, and some for whoever looks into it by hand."""
     database, others = settings.database, 10 + settings.broker.fanout_partitions
-    return 100 + settings.server.workers * (database.pool_size + database.read_pool_size + others)
+    return 100 + settings.server.workers * (database.pool_size + 2 * database.read_pool_size + others)
 
 
 async def _prepare_schema(url: str, *, is_ours: bool) -> None:

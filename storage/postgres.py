@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from handlers.ports.domain import UnitOfWork, Wants
 from storage.accounts import PostgresAccounts
@@ -23,6 +23,11 @@ from storage.stats import PostgresStats
 if TYPE_CHECKING:
     from storage.pool import Connection
 
+
+# What is found by keys has one good plan, and to make it anew takes longer than to follow it, for an order four times
+# as long. Left alone, PostgreSQL guesses too many rows of arrays, finds plans for values cheaper, and plans each
+# `change_stock` anew. And a plan made while a table was small would read all of it, however large it has become.
+_PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 RESERVE_DEADLINE = 0.8  # seconds; a health check is given one, a balancer waits two
 
@@ -68,12 +73,13 @@ class PostgresUnitOfWork:
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """`pool` also serves other parts of storage, `readers` queries alone, so that however many dashboards there are,
-    orders are placed; `reserve` what must be answered while requests have all of it: one connection, for uses of a few
-    milliseconds. `bell` rings after each commit that emitted events."""
+    """`pool` also serves other parts of storage, `readers` and `lookups` queries alone, so that however many dashboards
+    there are, orders are placed; `reserve` what must be answered while requests have all of it: one connection, for
+    uses of a few milliseconds. `bell` rings after each commit that emitted events."""
 
     pool: Pool
     readers: Pool
+    lookups: Pool
     reserve: Pool
     bell: Bell
 
@@ -116,6 +122,11 @@ class Postgres:
         async with self.readers.connection() as connection:
             yield PostgresUnitOfWork.on(connection)
 
+    @asynccontextmanager
+    async def look_up(self) -> AsyncIterator[PostgresUnitOfWork]:
+        async with self.lookups.connection() as connection:
+            yield PostgresUnitOfWork.on(connection)
+
 
 @asynccontextmanager
 async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
@@ -126,10 +137,7 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         size=options.pool_size,
         acquire_timeout=options.acquire_timeout,
         deadline=options.deadline,
-        # What is written is found by keys, and one plan is as good as another. Left alone, PostgreSQL guesses too many
-        # rows of arrays, finds plans for values cheaper, and plans each `change_stock` anew: for longer than that runs.
-        # And a plan that was made while a table was small would read all of it, however large it has become since.
-        settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"},
+        settings=_PLANNED_ONCE,
     )
     reader_options = replace(
         pool_options,
@@ -142,6 +150,11 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
             "jit": "off",
         },
     )
+    lookup_options = replace(
+        reader_options,
+        name="orderwire look-up",
+        settings={**_PLANNED_ONCE, "default_transaction_read_only": "on"},
+    )
     reserve_options = replace(
         pool_options,
         name="orderwire reserve",
@@ -152,6 +165,7 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
     async with (
         open_pool(pool_options) as pool,
         open_pool(reader_options) as readers,
+        open_pool(lookup_options) as lookups,
         open_pool(reserve_options) as reserve,
     ):
-        yield Postgres(pool, readers, reserve, Bell())
+        yield Postgres(pool, readers, lookups, reserve, Bell())

@@ -353,6 +353,8 @@ class MemoryDatabase:
     async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
         yield self.state
 
+    look_up = read
+
 
 class PlainPasswords:
     async def hash(self, password: str) -> str:

@@ -9,7 +9,7 @@ from handlers.schemas import NoParameters
 
 
 async def me(caller: Caller, _: NoParameters) -> AccountBody:
-    account = await caller.read(lambda uow: service.find(uow, caller.actor.account_id))
+    account = await caller.look_up(lambda uow: service.find(uow, caller.actor.account_id))
     return AccountBody.of(account)
 
 

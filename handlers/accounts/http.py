@@ -23,7 +23,7 @@ async def login(request: web.Request) -> web.Response:
 
 async def renew(request: web.Request) -> web.Response:
     actor, tokens, now = signed_in(request), services(request).tokens, utc_now()
-    signed = await work(request).read(lambda uow: service.renew(uow, tokens, actor, now))
+    signed = await work(request).look_up(lambda uow: service.renew(uow, tokens, actor, now))
     return json_reply(TokenBody.of(signed, now).encode())
 
 

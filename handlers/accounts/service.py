@@ -28,7 +28,7 @@ _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 
 async def login(work: Work, passwords: Passwords, tokens: Tokens, credentials: Credentials, now: datetime) -> SignedIn:
     """Raises WrongCredentials, after the same time whether the address or the password is wrong; Unavailable."""
-    account = await work.read(lambda uow: uow.accounts.by_email(normal_email(credentials.email)))
+    account = await work.look_up(lambda uow: uow.accounts.by_email(normal_email(credentials.email)))
     matches = await passwords.matches(credentials.password, account.password_hash if account else None)
     if account is None or not matches:
         raise WrongCredentials

@@ -25,7 +25,7 @@ async def page(caller: Caller, query: PageQuery) -> LiveDiscountList:
 
 
 async def get(caller: Caller, which: ById) -> DiscountBody:
-    return DiscountBody.of(await caller.read(lambda uow: service.get(uow, caller.actor, which.id)))
+    return DiscountBody.of(await caller.look_up(lambda uow: service.get(uow, caller.actor, which.id)))
 
 
 async def edit(caller: Caller, discount: EditDiscount) -> DiscountBody:

@@ -67,7 +67,7 @@ async def place_wanted(
 
 
 async def get(caller: Caller, which: ById) -> LiveOrderBody:
-    return LiveOrderBody.at(await caller.read(lambda uow: service.get(uow, caller.actor, which.id)))
+    return LiveOrderBody.at(await caller.look_up(lambda uow: service.get(uow, caller.actor, which.id)))
 
 
 async def page(caller: Caller, query: OrderQuery) -> LiveOrderList:
@@ -82,7 +82,9 @@ async def page(caller: Caller, query: OrderQuery) -> LiveOrderList:
 
 async def history(caller: Caller, which: HistoryOf) -> Listing[ChangeBody]:
     after = read_cursor(which.cursor, parse_natural) or 0
-    found = await caller.read(lambda uow: service.history(uow, caller.actor, which.id, after=after, limit=which.limit))
+    found = await caller.look_up(
+        lambda uow: service.history(uow, caller.actor, which.id, after=after, limit=which.limit)
+    )
     return Listing[ChangeBody](
         items=[ChangeBody.of(change) for change in found.changes],
         next=None if found.next is None else encode_cursor(str(found.next)),

@@ -39,7 +39,7 @@ async def pay(caller: Caller, order: PayOrder) -> Reply:
 
 
 async def get(caller: Caller, which: ById) -> LivePaymentBody:
-    snapshot, is_owner = await caller.read(lambda uow: service.get(uow, caller.actor, which.id))
+    snapshot, is_owner = await caller.look_up(lambda uow: service.get(uow, caller.actor, which.id))
     return LivePaymentBody.at(snapshot, is_owner=is_owner)
 
 

@@ -68,7 +68,7 @@ async def settle(work: Work, provider: PaymentProvider, payment_id: UUID, cause:
 
 
 async def _settle_once(work: Work, provider: PaymentProvider, payment_id: UUID, cause: Cause) -> Payment | None:
-    payment, is_wanted = await work.read(lambda uow: service.under_way(uow, payment_id))
+    payment, is_wanted = await work.look_up(lambda uow: service.under_way(uow, payment_id))
     try:
         standing, refunds = await _ask(provider, payment, is_wanted=is_wanted)
     except Refused:

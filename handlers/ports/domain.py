@@ -326,6 +326,10 @@ class Database(Protocol):
         """For reads only, which have connections of their own; each statement sees what was committed before it."""
         ...
 
+    def look_up(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """As `read`, of what is found by its key: there is only one good way to it, and it is soon there."""
+        ...
+
 
 class Passwords(Protocol):
     """Argon2id. Slow on purpose, so both run in a bounded pool of threads, off the event loop."""

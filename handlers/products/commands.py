@@ -37,7 +37,7 @@ async def page(caller: Caller, query: ProductQuery) -> LiveProductList:
 
 
 async def get(caller: Caller, which: ById) -> ProductBody:
-    return ProductBody.of(await caller.read(lambda uow: service.get(uow, which.id)))
+    return ProductBody.of(await caller.look_up(lambda uow: service.get(uow, which.id)))
 
 
 async def create(caller: Caller, wanted: NewProduct) -> Reply:

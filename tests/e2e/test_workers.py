@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -55,7 +55,11 @@ async def by_worker(session: aiohttp.ClientSession, node: Orderwire, name: str) 
 
 
 def command_lines(family: set[int]) -> str:
-    return " ".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in alive(family))
+    lines = []
+    for pid in alive(family):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+    return " ".join(lines)
 
 
 def left_of(family: set[int]) -> set[int]:

@@ -52,7 +52,7 @@ async def test_with_no_connection_free_everyone_is_told_to_come_back_within_the_
     async with serving(postgres_url, pool_size=2, read_pool_size=1, acquire_timeout=2.0) as rest:
         customer, product = await rest.an_account(), await rest.a_product()
         async with AsyncExitStack() as held:
-            for pool in (rest.postgres.pool, rest.postgres.pool, rest.postgres.readers):
+            for pool in (rest.postgres.pool, rest.postgres.pool, rest.postgres.readers, rest.postgres.lookups):
                 await held.enter_async_context(pool.connection(deadline=30))
             started = time.monotonic()
             answers = await asyncio.gather(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -457,11 +458,30 @@ async def test_a_unit_of_work_that_takes_too_long_is_given_up_and_its_connection
             assert await unit.products.page(after_sku="", limit=1) == []
 
 
-async def test_what_reads_cannot_write(postgres: Postgres, customer: Account) -> None:
+@pytest.mark.parametrize("begin", [Postgres.read, Postgres.look_up])
+async def test_what_reads_cannot_write(
+    postgres: Postgres, customer: Account, begin: Callable[[Postgres], AbstractAsyncContextManager[UnitOfWork]]
+) -> None:
     with pytest.raises(Unavailable) as refused:  # as by a standby
-        async with postgres.read() as unit:
+        async with begin(postgres) as unit:
             await unit.accounts.add(replace(customer, id=uuid4(), email="eve@example.com"))
     assert isinstance(refused.value.__cause__, asyncpg.ReadOnlySQLTransactionError)
+
+
+async def test_what_is_looked_up_is_planned_once_and_what_is_listed_each_time(postgres: Postgres) -> None:
+    for _ in range(7):  # left alone, PostgreSQL would change its mind after five
+        async with postgres.look_up() as unit:
+            await unit.orders.get(uuid4())
+        async with postgres.read() as unit:
+            await unit.orders.page_with("-", OrderFilter(), OrderSort.NEWEST, after=OrderSort.NEWEST.begin, limit=1)
+
+    counted = """SELECT sum(generic_plans)::int AS once, sum(custom_plans)::int AS anew
+        FROM pg_prepared_statements WHERE statement LIKE '%orders%' AND cardinality(parameter_types) > 0"""
+    plans: list[tuple[int, ...]] = []
+    for pool in (postgres.lookups, postgres.readers):
+        async with pool.connection() as connection:
+            plans += map(tuple, await connection.fetch(counted))
+    assert plans == [(7, 0), (0, 7)]
 
 
 async def test_a_cancelled_request_leaves_the_pool_usable(postgres_url: str) -> None:
