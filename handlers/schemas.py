@@ -55,6 +55,10 @@ class Body(BaseModel):
     def encode(self) -> bytes:
         return encode(self)
 
+    def plain(self) -> object:
+        """What orjson writes for it."""
+        return self.__dict__
+
     def given(self) -> dict[str, Any]:
         """The fields that were there, also those that were null."""
         return {name: getattr(self, name) for name in self.model_fields_set}
@@ -79,7 +83,7 @@ def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, Body):
-        return value.__dict__
+        return value.plain()
     raise TypeError
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from handlers.actor import Role
 from handlers.audience import order_channel, personal_channel
+from handlers.orders.schemas import OrderBody
 from tests.rest import PostgresRest, serving
 
 
@@ -330,3 +331,20 @@ async def test_what_is_packed_is_not_edited_and_neither_is_what_somebody_else_ha
         "not_found",
     )
     assert sorted(wrong.faults) == [("/address/country", "wrong_type"), ("/note", "wrong_length")]
+
+
+async def test_an_order_that_was_placed_or_read_here_is_known_again_until_it_changes(rest: PostgresRest) -> None:
+    staff, product = await rest.an_account(Role.STAFF), await rest.a_product()
+    orders = [(await rest.place(staff, product)).body for _ in range(3)]
+
+    def made() -> int:
+        return OrderBody.of.cache_info().misses
+
+    before = made()
+    for _ in range(2):
+        assert (await rest.call("GET", "/api/v1/orders", staff)).body["items"] == orders[::-1]
+    assert made() == before
+
+    await rest.call("POST", f"/api/v1/orders/{orders[0]['id']}/pay", staff)
+    listed = (await rest.call("GET", "/api/v1/orders", staff)).body["items"]
+    assert ([order["status"] for order in listed], made()) == (["placed", "placed", "paid"], before + 1)
