@@ -39,6 +39,7 @@ class Work:
         self._running: set[asyncio.Task[Any]] = set()
         self._jobs: set[asyncio.Task[Any]] = set()  # which wait for others than the database, and fill no place for it
         self._steady = 0  # reads in the tasks of those who ask
+        self._none_is_steady = asyncio.Event()  # once it is closed
         self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -51,6 +52,8 @@ class Work:
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self._closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
+        if self._steady:  # of clients that are gone, or their server would have waited
+            await self._none_is_steady.wait()
         await self._together.settle()
 
     async def write(self, command: Callable[[UnitOfWork], Awaitable[T]]) -> T:
@@ -127,6 +130,8 @@ class Work:
             return await work()
         finally:
             self._steady -= 1
+            if self._closed and not self._steady:
+                self._none_is_steady.set()
 
     async def _own(self, work: Callable[[], Coroutine[None, None, T]], kind: str, running: set[asyncio.Task[Any]]) -> T:
         self._refuse_too_many(running)

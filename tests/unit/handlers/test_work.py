@@ -109,6 +109,20 @@ async def test_who_is_steady_has_question_and_answer_in_its_own_turns() -> None:
     assert turns == ["asked", "answered"]
 
 
+async def test_steady_reads_are_waited_for_at_the_end() -> None:
+    queries = [Slow(), Slow()]
+
+    async with Work(MemoryDatabase()) as work:
+        readers = [asyncio.create_task(work.read(query, is_steady=True)) for query in queries]
+        for query in queries:
+            await query.begun.wait()
+        asyncio.get_running_loop().call_later(0.02, queries[0].go_on.set)
+        asyncio.get_running_loop().call_later(0.05, queries[1].go_on.set)
+
+    assert [query.has_ended for query in queries] == [True, True]
+    await asyncio.gather(*readers)
+
+
 async def test_a_read_whose_caller_is_cancelled_is_waited_for_at_the_end() -> None:
     query = Slow()
 
