@@ -101,7 +101,9 @@ def observe(metrics: HttpMetrics) -> Middleware:
         bound = structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
         try:
             response = await handler(request)
-            status = response.status
+            # A handler may go on without its client. What was sent before that, as to a socket, counts as it was.
+            is_gone = request.transport is None and not response.prepared
+            status = _CLIENT_GONE if is_gone else response.status
         except asyncio.CancelledError:
             status = _CLIENT_GONE
             raise

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import ClientTimeout
+from structlog.testing import capture_logs
 
 from storage.pool import connect
 from tests.rest import serving
@@ -30,7 +31,17 @@ async def test_an_order_whose_buyer_goes_away_is_still_placed(postgres_url: str,
             assert (await rest.place(customer, product, key=key)).headers["Idempotency-Replayed"] == "true"
 
 
-async def test_a_reader_who_goes_away_costs_no_connection(postgres_url: str) -> None:
+async def test_a_reader_who_goes_away_costs_no_connection_and_counts_as_gone(postgres_url: str) -> None:
+    with capture_logs() as logs:
+        await _go_away_while_reading(postgres_url)
+
+    assert [(entry["route"], entry["status"]) for entry in logs if entry["event"] == "http_request"] == [
+        ("unmatched", 404),
+        ("/api/v1/orders", 499),
+    ]
+
+
+async def _go_away_while_reading(postgres_url: str) -> None:
     async with serving(postgres_url, read_pool_size=1) as rest:
         customer = await rest.an_account()
         async with rest.postgres.readers.connection() as connection:
