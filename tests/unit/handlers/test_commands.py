@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import orjson
@@ -9,13 +11,15 @@ import pytest
 
 from handlers.actor import Actor, Role
 from handlers.commands import Caller, CommandRefused, Commands, UnknownCommand, command
+from handlers.events import Cause
+from handlers.ports.domain import UnitOfWork
 from handlers.rules import Rules
 from handlers.schemas import NoParameters
 from handlers.traceparent import is_traceparent
 from handlers.work import Work
 from server.problems import status_of
 from server.routes import build_commands
-from tests.doubles import MemoryDatabase, a_product, an_actor
+from tests.doubles import NOW, MemoryDatabase, MemoryUnitOfWork, a_product, an_actor
 
 ID = "00000000-0000-4000-8000-00000000000a"
 
@@ -185,3 +189,35 @@ async def test_when_too_much_is_running_a_call_may_be_tried_again() -> None:
             await commands.call(Actor(uuid4(), Role.CUSTOMER), "products.list", b"")
 
     assert (caught.value.code, caught.value.message, caught.value.temporary) == (503, "unavailable", True)
+
+
+@dataclass
+class Asked(MemoryDatabase):
+    """A database that keeps how it was asked."""
+
+    ways: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
+        self.ways.append("read")
+        yield self.state
+
+    @asynccontextmanager
+    async def look_up(self) -> AsyncIterator[MemoryUnitOfWork]:
+        self.ways.append("looked up")
+        yield self.state
+
+
+@pytest.mark.parametrize("is_steady", [True, False])
+async def test_only_who_is_steady_asks_the_database_in_its_own_task(*, is_steady: bool) -> None:
+    database = Asked()
+
+    async def task(_: UnitOfWork) -> asyncio.Task[object] | None:
+        return asyncio.current_task()
+
+    async with Work(database) as work:
+        caller = Caller(an_actor(), Cause(NOW, None), work, Rules(), is_steady=is_steady)
+        tasks = [await caller.read(task), await caller.look_up(task)]
+
+    assert [each is asyncio.current_task() for each in tasks] == [is_steady, is_steady]
+    assert database.ways == ["read", "looked up"]

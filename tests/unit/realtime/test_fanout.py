@@ -189,6 +189,20 @@ async def test_an_event_can_be_followed_to_where_its_channels_have_it() -> None:
     ]
 
 
+async def test_while_many_events_are_looked_into_others_have_their_turns() -> None:
+    broker = OneBatch(*(delivery(event(channel="orders:feed"), trusted=False) for _ in range(100)))
+    streams, turns = ModelStreams(), 0
+    bus, metrics = MemoryExchange().bus(), RealtimeMetrics(CollectorRegistry())
+    running = asyncio.create_task(FanOut("queue", broker, streams, bus, metrics, options()).run())
+    while not broker.is_through.is_set():
+        await asyncio.sleep(0)
+        turns += 1
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert turns > 12
+
+
 class Troubled(OneBatch):
     """One that fails to put letters aside, as its streams fail to append, so many times; `steps` is what succeeded."""
 
