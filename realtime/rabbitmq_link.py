@@ -51,9 +51,9 @@ def broker_errors() -> Iterator[None]:
 class _TolerantReader:
     """Takes off the properties of a message that aiormq could not decode.
 
-    RabbitMQ lets pass what Python's codec does not (a content type that is not UTF-8, a time past the year 9999),
-    and aiormq then loses the connection. The message would come again after each reconnect and stop its queue for
-    ever. Without its properties it arrives, and can be judged.
+    RabbitMQ lets pass what Python's codec does not (a content type that is not UTF-8, a time past the year 9999, a
+    thousand lists in each other), and aiormq then loses the connection. The message would come again after each
+    reconnect and stop its queue for ever. Without its properties it arrives, and can be judged.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -83,7 +83,7 @@ class _TolerantReader:
 def _is_decodable(frame: bytes) -> bool:
     try:
         unmarshal(frame)
-    except (PAMQPException, ValueError, OverflowError, OSError, KeyError, TypeError, struct.error):
+    except (PAMQPException, ValueError, OverflowError, OSError, KeyError, TypeError, RecursionError, struct.error):
         return False
     return True
 

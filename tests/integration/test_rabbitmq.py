@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -86,14 +87,26 @@ class Unreadable(Basic.Properties):
         return super().marshal().replace(b"PLACE", b"\xff\xfe\xff\xfe\xff")
 
 
+class Nested(Basic.Properties):
+    """A header of lists in lists, which a client that decodes them by recursion cannot."""
+
+    def marshal(self) -> bytes:
+        value = b""
+        for _ in range(2000):
+            value = b"A" + struct.pack(">I", len(value)) + value
+        table = b"\x01n" + value
+        return struct.pack(">HI", self.flags["headers"], len(table)) + table
+
+
 @pytest.mark.parametrize(
     "properties",
     [
         Unreadable(content_type="PLACE"),
         Unreadable(headers={"PLACE": 1}),
         Unreadable(headers={"cloudEvents:id": "1"}, app_id="PLACE"),
+        Nested(),
     ],
-    ids=["content type", "header name", "application"],
+    ids=["content type", "header name", "application", "nested header"],
 )
 async def test_properties_that_cannot_be_decoded_do_not_stop_the_queue(
     options: RabbitMQOptions, broker: RabbitMQ, properties: Basic.Properties
