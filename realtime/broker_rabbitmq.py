@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -177,7 +177,7 @@ class RabbitMQDeliveries:
             return
         generation, tag = divmod(deliveries[-1].tag, _GENERATION)
         if generation == self._generation:
-            await self._consumer.acknowledge(tag)
+            await self._consumer.acknowledge(tag, patience=self._options.heartbeat)
 
     async def close(self) -> None:
         """Give back what is not acknowledged, in order, by closing the channel."""
@@ -229,11 +229,17 @@ class _Consumer:
             except TimeoutError:
                 await self._probe(patience)
 
-    async def acknowledge(self, tag: int) -> None:
+    async def acknowledge(self, tag: int, *, patience: float) -> None:
         if self._lost is not None:
             return
-        with suppress(BrokerAway), broker_errors():
-            await self._channel.basic_ack(tag, multiple=True, wait=False)
+        try:
+            with broker_errors():
+                # Of a connection that is ending nobody reads the queue any more: there would never be room in it.
+                async with asyncio.timeout(patience):
+                    await self._channel.basic_ack(tag, multiple=True, wait=False)
+        except BrokerAway as away:
+            self._is_silent = isinstance(away.__cause__, TimeoutError)
+            self._lose("closed")
 
     async def close(self, link: Link) -> None:
         if self._is_silent:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import aio_pika
 import aiormq
 import pytest
+from aiormq import Channel
+from aiormq.abc import ChannelFrame
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
+from pamqp.heartbeat import Heartbeat
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from handlers.ports.broker import BrokerAway, Delivery, Message, partitions
-from realtime.broker_rabbitmq import RabbitMQ, open_rabbitmq
+from realtime.broker_rabbitmq import RabbitMQ, RabbitMQDeliveries, open_rabbitmq
 from realtime.metrics import RealtimeMetrics
-from realtime.rabbitmq_topology import RabbitMQOptions
+from realtime.rabbitmq_link import Link
+from realtime.rabbitmq_topology import RabbitMQOptions, Topology
 
 
 @pytest.fixture
@@ -217,6 +222,33 @@ async def test_dead_letters_with_headers_too_big_for_a_frame_are_kept_without_th
     [letter] = await take(broker, options.dead_letter_queue, 1)
     assert letter.headers["x-orderwire-reason"] == "malformed"
     assert len(letter.headers) < 20
+
+
+class Kept(Link):
+    """Its last channel can be looked at."""
+
+    last: Channel
+
+    async def channel(self) -> Channel:
+        self.last = await super().channel()
+        return self.last
+
+
+@pytest.mark.usefixtures("broker")
+async def test_what_cannot_be_acknowledged_in_time_comes_again(options: RabbitMQOptions) -> None:
+    """As of a connection that ends: nobody reads its queue any more, and the channel is not closed yet."""
+    link = Kept("consumer", options, Topology(options), RealtimeMetrics(CollectorRegistry()))
+    deliveries = RabbitMQDeliveries(link, options.fanout_queue, 10, replace(options, heartbeat=1))
+    async with asyncio.timeout(10), AsyncExitStack() as stack:
+        stack.push_async_callback(link.close)
+        stack.push_async_callback(deliveries.close)
+        taken = await deliveries.receive()
+        link.last.write_queue = asyncio.Queue(1)
+        link.last.write_queue.put_nowait(ChannelFrame.marshall(0, [Heartbeat()]))
+        await deliveries.acknowledge(taken)
+        again = await deliveries.receive()
+        await deliveries.acknowledge(again)
+    assert [delivery.body for delivery in again] == [b"own"]
 
 
 async def test_the_password_is_not_shown(options: RabbitMQOptions) -> None:
