@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from handlers.ports.broker import BrokerAway, Deliveries, Delivery, Message
 from handlers.ports.outbox import Leadership, OutboxAway, OutboxRow
@@ -77,13 +78,38 @@ class UnreliableBroker:
         return True
 
 
-def relay_for(seconds: float, outbox: MemoryOutbox, broker: UnreliableBroker) -> CollectorRegistry:
+class SlowBroker(UnreliableBroker):
+    """Takes a second for each batch, and is away at these of them."""
+
+    def __init__(self, away: Sequence[int]) -> None:
+        super().__init__()
+        self.away = away
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        await asyncio.sleep(1)
+        if len(self.batches) in self.away:
+            self.batches.append([])
+            raise BrokerAway
+        return await super().publish(messages)
+
+
+async def nothing() -> None:
+    """Happens meanwhile."""
+
+
+def relay_for(
+    seconds: float,
+    outbox: MemoryOutbox,
+    broker: UnreliableBroker,
+    meanwhile: Callable[[], Coroutine[None, None, None]] = nothing,
+) -> CollectorRegistry:
     registry = CollectorRegistry()
 
     async def run() -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await Relay(outbox, broker, RealtimeMetrics(registry)).run()
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                group.create_task(meanwhile())
+                group.create_task(Relay(outbox, broker, RealtimeMetrics(registry)).run())
 
     virtual_time.run(run())
     return registry
@@ -135,6 +161,21 @@ def test_a_relay_that_cannot_publish_gives_the_lead_up_and_pauses_before_it_lead
     )
 
 
+def test_a_relay_that_is_never_done_keeps_the_lead_when_the_broker_goes_for_a_moment() -> None:
+    outbox, broker = MemoryOutbox([row(number, "a") for number in range(60)]), SlowBroker(away=[int(2 * STUCK_SECONDS)])
+    relay_for(40 * STUCK_SECONDS, outbox, broker)
+    assert not outbox.rows
+    assert outbox.leads == [0.0]
+
+
+def test_each_outage_of_the_broker_is_told_once() -> None:
+    outbox = MemoryOutbox([row(number, "a") for number in range(10)])
+    with capture_logs() as logs:
+        relay_for(60, outbox, SlowBroker(away=[3, 4, 5, 9]))
+    assert not outbox.rows
+    assert [line["event"] for line in logs].count("relay_waits_for_broker") == 2
+
+
 def test_an_idle_relay_keeps_the_lead() -> None:
     outbox = MemoryOutbox([])
     relay_for(300, outbox, UnreliableBroker())
@@ -162,3 +203,16 @@ def test_an_outbox_that_can_be_led_and_not_read_is_tried_again_with_growing_paus
     outbox.fail_reads = 1_000_000
     relay_for(60, outbox, UnreliableBroker())
     assert 12 < len(outbox.leads) < 35
+
+
+def test_after_an_outbox_was_read_the_next_loss_is_tried_again_at_once() -> None:
+    outbox = MemoryOutbox([row(1, "a")])
+    outbox.fail_reads = 8
+    lost_at = 40
+
+    async def lose() -> None:
+        await asyncio.sleep(lost_at)
+        outbox.fail_reads = 1
+
+    relay_for(60, outbox, UnreliableBroker(), lose)
+    assert lost_at < outbox.leads[-1] < lost_at + 0.5

@@ -130,6 +130,25 @@ def test_what_neither_has_ends_the_channel() -> None:
         assert virtual_time.run(repaired(brings=brings)).is_gone
 
 
+async def brought_up(count: int) -> Channel:
+    """A channel that has missed so many publications, after one repair."""
+    metrics, streams = RealtimeMetrics(CollectorRegistry()), Streams()
+    channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
+    head = (await streams.open(["c"]))["c"]
+    channel = channels.enter("c", Ticket(BareSubscriber(), None, lambda _: None))
+    channels.begin(channel, head)
+    for number in range(count):
+        streams.publish("c", b"%d" % number)
+    channel.heard = count
+    await repairs_of(channels, streams, Bus(), metrics).bring_up(channel)
+    return channel
+
+
+def test_one_repair_reads_as_many_pages_as_are_missing() -> None:
+    channel = virtual_time.run(brought_up(10))
+    assert (channel.last, channel.is_behind) == (10, False)
+
+
 @dataclass
 class Away(Streams):
     """Notes of which channels reads were under way together."""
