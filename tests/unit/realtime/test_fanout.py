@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -271,3 +271,47 @@ def test_a_batch_is_acknowledged_after_all_of_it_was_done_however_often_that_fai
 
 def test_the_nodes_are_told_of_what_is_kept_and_of_what_is_not() -> None:
     assert virtual_time.run(moved(Troubled(STORED, PASSING, failures=0))) == ["orders:feed", "ticker:a"]
+
+
+class Steady(OneBatch):
+    """Has a delivery each second. `stays` says from when until when somebody consumed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stays: list[tuple[float, float]] = []
+
+    @asynccontextmanager
+    async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Deliveries]:  # noqa: ARG002
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield self
+        finally:
+            self.stays.append((began, loop.time()))
+
+    async def receive(self) -> Sequence[Delivery]:
+        await asyncio.sleep(1)
+        return [STORED]
+
+
+async def consumed(broker: Steady, *, is_mine: bool) -> None:
+    bus, metrics = MemoryExchange().bus(), RealtimeMetrics(CollectorRegistry())
+    fan_out = FanOut("queue", broker, ModelStreams(), bus, metrics, options(), is_mine=lambda: is_mine)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(99.5):
+            await fan_out.run()
+
+
+def test_who_consumes_its_own_queue_never_leaves_it() -> None:
+    broker = Steady()
+    virtual_time.run(consumed(broker, is_mine=True))
+    assert broker.stays == [(0.0, 99.5)]
+
+
+def test_who_consumes_anothers_queue_leaves_it_after_a_while_and_stays_away_for_long_enough() -> None:
+    broker = Steady()
+    virtual_time.run(consumed(broker, is_mine=False))
+    (_, left), (came, left_again), *_ = broker.stays
+    assert left == pytest.approx(options().tenure + 2)  # a second until the first delivery, and one until the next
+    assert came - left == pytest.approx(options().absence)
+    assert left_again - came == pytest.approx(left)
