@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -204,19 +205,26 @@ async def test_while_many_events_are_looked_into_others_have_their_turns() -> No
 
 
 class Troubled(OneBatch):
-    """One that fails to put letters aside, as its streams fail to append, so many times; `steps` is what succeeded."""
+    """One that fails to put letters aside, as its streams fail to append, so many times, at the moments
+    `failed_at`; `steps` is what succeeded."""
 
     def __init__(self, *batch: Delivery, failures: int) -> None:
         super().__init__(*batch)
         self.failures = failures
+        self.failed_at: list[float] = []
         self.steps: list[str] = []
+
+    def fails(self) -> bool:
+        if len(self.failed_at) == self.failures:
+            return False
+        self.failed_at.append(asyncio.get_running_loop().time())
+        return True
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         self.steps.append(f"{len(deliveries)} acknowledged")
 
     async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:  # noqa: ARG002
-        if self.failures:
-            self.failures -= 1
+        if self.fails():
             raise BrokerAway
         self.steps.append(reason)
 
@@ -227,8 +235,7 @@ class TroubledStreams(ModelStreams):
         self.broker = broker
 
     async def append(self, entries: Sequence[Entry]) -> Mapping[int, Published]:
-        if self.broker.failures:
-            self.broker.failures -= 1
+        if self.broker.fails():
             raise StreamsAway
         self.broker.steps.append(f"{len(entries)} appended")
         return await super().append(entries)
@@ -267,6 +274,15 @@ def test_a_batch_is_acknowledged_after_all_of_it_was_done_however_often_that_fai
         broker = Troubled(*batch, failures=failures)
         virtual_time.run(moved(broker))
         assert broker.steps == steps
+
+
+@pytest.mark.parametrize("of", [STORED, FORGED], ids=["append", "dead letter"])
+def test_what_failed_is_tried_again_after_a_pause_that_grows(of: Delivery) -> None:
+    broker = Troubled(of, failures=10)
+    virtual_time.run(moved(broker))
+    pauses = [after - before for before, after in pairwise(broker.failed_at)]
+    assert all(pauses)
+    assert pauses[-1] > pauses[0]
 
 
 def test_the_nodes_are_told_of_what_is_kept_and_of_what_is_not() -> None:
