@@ -53,9 +53,11 @@ class Line:
         await self._connection.read_response()
 
     async def say(self, *command: str | bytes) -> None:
-        """What is answered is heard. Raises what redis-py does."""
-        await self._connection.connect()  # type: ignore[no-untyped-call]
-        await self._connection.send_command(*command)
+        """What is answered is heard. Raises what redis-py does, and TimeoutError."""
+        # Connecting waits for the server's answer to the password.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+            await self._connection.send_command(*command)
 
     async def hear(self, timeout: float) -> object:
         """The next answer or message; None when there was none for so many seconds. Raises what redis-py does."""

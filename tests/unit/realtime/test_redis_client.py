@@ -1,4 +1,4 @@
-"""What redis-py lets through when it connects."""
+"""What redis-py lets through when it connects, and how long that may take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from realtime.redis_client import REDIS_AWAY, open_redis, redis_errors
+from realtime.redis_client import PATIENCE_SECONDS, REDIS_AWAY, open_line, open_redis, redis_errors
 
 ABORTS = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
@@ -57,3 +57,17 @@ async def test_a_connection_that_ends_in_the_turn_in_which_it_is_made_is_away(re
         async with open_redis(resetting) as redis:
             with pytest.raises(REDIS_AWAY), redis_errors():
                 await redis.ping()
+
+
+async def test_a_server_that_takes_the_connection_and_answers_nothing_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = "redis://:password@{}:{}".format(*silent.getsockname())
+        async with open_line(url) as line:
+            saying = asyncio.create_task(line.say("SUBSCRIBE", "c"))
+            try:
+                await asyncio.wait([saying], timeout=15 * PATIENCE_SECONDS)
+                assert saying.done()
+                assert isinstance(saying.exception(), REDIS_AWAY)
+            finally:
+                saying.cancel()
+                await asyncio.wait([saying])
