@@ -40,8 +40,11 @@ class Emulation:
                 raise SessionUnknown
             connection.receive(frame)
             return
-        if len(session) != _ID_LENGTH or not session.isascii() or node not in self._nodes.uids():
+        if len(session) != _ID_LENGTH or not session.isascii():
             raise SessionUnknown
+        if node not in self._nodes.uids():
+            # With the bus away all the others have fallen silent.
+            raise SessionUnknown if self._bus.is_connected else BusAway
         if not await self._bus.publish([Order(KIND, node.encode() + session.encode() + frame)]):
             raise BusAway
 
