@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -13,10 +14,11 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from realtime.bus import Order
-from realtime.bus_redis import RedisBus
+from realtime.bus import Membership, Order, decode
+from realtime.bus_redis import Publish, RedisBus, ShardedBus
 from realtime.metrics import RealtimeMetrics
 from realtime.redis_client import Line
+from tests import virtual_time
 
 
 @dataclass
@@ -80,3 +82,76 @@ async def test_whatever_the_client_library_raises_nobody_waits_for_ever_behind_i
         async with asyncio.timeout(5):
             assert await asyncio.gather(*(bus.publish(great) for _ in range(3))) == [False, False, False]
     assert [(line["event"], line["log_level"]) for line in logs] == [("bus_publish_failed", "error")]
+
+
+@asynccontextmanager
+async def nothing_to_hear() -> AsyncIterator[Line]:
+    raise NotImplementedError
+    yield
+
+
+def shard(publish: Publish) -> RedisBus:
+    return RedisBus(nothing_to_hear, publish, RealtimeMetrics(CollectorRegistry()))
+
+
+async def test_of_what_goes_by_several_shards_one_that_is_away_is_told_and_the_rest_is_sent() -> None:
+    sent: list[bytes] = []
+
+    async def send(message: bytes) -> None:
+        sent.append(message)
+
+    async def fail(_: bytes) -> None:
+        raise RedisConnectionError
+
+    # By their checksums one goes by the second shard, the other by the first.
+    there, away = Membership("a", b"{}", is_join=True), Membership("d", b"{}", is_join=True)
+    bus = ShardedBus([shard(fail), shard(send)])
+
+    assert not await bus.publish([away, there])
+    assert await bus.publish([there])
+    assert not await bus.publish([away])
+    assert [item for message in sent for item in decode(message)] == [there, there]
+
+
+async def test_all_that_is_said_of_one_channel_goes_by_the_same_shard() -> None:
+    sent: list[list[str]] = [[] for _ in range(4)]
+
+    def into(names: list[str]) -> Publish:
+        async def send(message: bytes) -> None:
+            names.extend(item.channel for item in decode(message) if isinstance(item, Membership))
+
+        return send
+
+    bus = ShardedBus([shard(into(names)) for names in sent])
+    names = [f"channel {number}" for number in range(40)]
+    for is_join in (True, False):
+        assert await bus.publish(Membership(name, b"{}", is_join=is_join) for name in names)
+
+    assert sorted(name for of_shard in sent for name in of_shard) == sorted(2 * names)
+    assert all(of_shard[: len(of_shard) // 2] == of_shard[len(of_shard) // 2 :] for of_shard in sent)
+    assert all(sent)
+
+
+def test_a_redis_that_stays_away_is_asked_less_and_less_often() -> None:
+    asked_at: list[float] = []
+
+    @asynccontextmanager
+    async def subscribe() -> AsyncIterator[Line]:
+        asked_at.append(asyncio.get_running_loop().time())
+        raise RedisConnectionError
+        yield
+
+    async def publish(_: bytes) -> None:
+        raise NotImplementedError
+
+    async def run() -> None:
+        bus = RedisBus(subscribe, publish, RealtimeMetrics(CollectorRegistry()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await bus.run(lambda _: None)
+
+    virtual_time.run(run())
+    waits = [later - earlier for earlier, later in pairwise(asked_at)]
+    assert waits[0] < 0.2
+    assert min(waits[-10:]) > 0.9
+    assert max(waits) < 2.1
