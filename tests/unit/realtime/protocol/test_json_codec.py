@@ -82,3 +82,17 @@ def test_a_message_is_one_line() -> None:
     payload = Publication(2, b'{"a": 1}', 7)
     message = Reply(4, Subscribed(Position(1, "two\nlines"), True, True, [payload]))
     assert b"\n" not in codec.encode(message)
+
+
+def test_what_several_clients_missed_is_written_as_each_of_them_takes_it() -> None:
+    """The second time it is the same objects: what was written for one is kept for the next."""
+    missed = [Publication(2, b'{"a":1}', 7), Publication(3, b"[2]", 8)]
+
+    def shown(*, is_delta: bool) -> object:
+        reply = Reply(4, Subscribed(Position(1, "e"), True, True, missed, is_delta=is_delta))
+        return orjson.loads(codec.encode(reply))["subscribe"]["publications"]
+
+    whole: list[object] = [{"a": 1}, [2]]
+    text: list[object] = ['{"a":1}', "[2]"]
+    for is_delta, data in [(False, whole), (False, whole), (True, text), (False, whole)]:
+        assert shown(is_delta=is_delta) == [{"data": data[0], "offset": 2}, {"data": data[1], "offset": 3}]
