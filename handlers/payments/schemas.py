@@ -146,7 +146,7 @@ class LivePaymentBody(OwnPaymentBody):
     @classmethod
     def at(cls, snapshot: Snapshot[Payment], *, is_owner: bool) -> LivePaymentBody:
         own = OwnPaymentBody.own(snapshot.state, is_owner=is_owner)
-        return cls.model_construct(**dict(own), stream=StreamBody.of(snapshot))
+        return cls.trusted(**dict(own), stream=StreamBody.of(snapshot))
 
 
 class ReceivedBody(Body):

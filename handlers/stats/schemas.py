@@ -105,7 +105,7 @@ class LiveOrderStatsBody(OrderStatsBody):
 
     @classmethod
     def at_position(cls, snapshot: Snapshot[OrderStatsBody]) -> LiveOrderStatsBody:
-        return cls.model_construct(**dict(snapshot.state), stream=StreamBody.of(snapshot))
+        return cls.trusted(**dict(snapshot.state), stream=StreamBody.of(snapshot))
 
 
 class SeriesQuery(Body):
