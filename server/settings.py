@@ -35,6 +35,7 @@ from server.values import (
     as_tuple,
     is_key,
     is_long_enough,
+    is_of_asyncpg,
     is_of_redis,
     is_public_key,
     like,
@@ -64,7 +65,7 @@ class Server(Section):
 
 class Database(Section):
     url: Annotated[
-        Annotated[SecretStr, url_of("postgresql", "postgres")] | None,
+        Annotated[SecretStr, url_of("postgresql", "postgres"), AfterValidator(is_of_asyncpg)] | None,
         Field(description="a URL like postgresql://user@host/database"),
     ] = None
     pool_size: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
@@ -17,10 +17,13 @@ from realtime.protocol.messages import COMMAND_NAMES
 from realtime.rate_limits import TOTAL
 
 MIN_KEY_LENGTH = 16
+MOST_PORT = 65535
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256 bits
 
 
 _LIBPQ = {"postgresql", "postgres"}  # their host may stand in the query
+# The folder of a socket, or a host.
+_LIBPQ_PLACE = re.compile(r"/.*|(?:\[[^\[\]]+\]|(?P<name>[^\[\]:@/]+))(?::(?P<port>\d*))?")
 
 
 def url_of(*schemes: str) -> AfterValidator:
@@ -45,6 +48,29 @@ def is_host(value: str) -> str:
     """Whatever cannot be looked up: Python raises no OSError for it, but a UnicodeError, which is a ValueError."""
     value.encode("idna")
     return value
+
+
+def is_of_asyncpg(value: SecretStr) -> SecretStr:
+    """Whatever asyncpg finds wrong with it only when it connects, and then raises no error of its own for."""
+    url = urlsplit(value.get_secret_value())
+    query = {key: last for key, [*_, last] in parse_qs(url.query, strict_parsing=bool(url.query)).items()}
+    # The first "@" ends the user's name and password there, the last one for urlsplit.
+    before, at, after = url.netloc.partition("@")
+    lists = (after if at else before, query.get("host", ""))
+    places = [place for each in lists if each for place in each.split(",")]
+    ports = [*map(_libpq_port, places), *(query["port"].split(",") if "port" in query else ())]
+    if not all(0 < int(port) <= MOST_PORT for port in ports):
+        raise ValueError
+    return value
+
+
+def _libpq_port(place: str) -> str:
+    match = _LIBPQ_PLACE.fullmatch(place)
+    if match is None:
+        raise ValueError
+    if "%" not in (name := match["name"] or ""):
+        is_host(name)
+    return match["port"] or "5432"
 
 
 def is_of_redis(value: SecretStr) -> SecretStr:
@@ -147,7 +173,7 @@ _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 Host = Annotated[
     str, Field(pattern=r"^[^\s/\[\]]+$", description="a host name or an IP address"), AfterValidator(is_host)
 ]
-Port = Annotated[int, Field(ge=0, le=65535, description="a port from 0 to 65535")]
+Port = Annotated[int, Field(ge=0, le=MOST_PORT, description=f"a port from 0 to {MOST_PORT}")]
 Count = Annotated[int, Field(ge=1, le=10_000_000, description="a whole number from 1 to 10000000")]
 # PostgreSQL counts its timeouts in int32 milliseconds.
 Seconds = Annotated[

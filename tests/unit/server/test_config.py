@@ -116,7 +116,14 @@ def test_embedded_default_may_listen_on_loopback(host: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql:///orderwire?host=/run/postgresql", "postgres://a:5432,b:5432/orderwire", "postgresql://[::1]/x"],
+    [
+        "postgresql:///orderwire?host=/run/postgresql",
+        "postgresql://%2Frun%2Fpostgresql/orderwire",
+        "postgres://a:5432,b:5432/orderwire",
+        "postgres:///orderwire?host=a,[::1]:5433&port=5432,5433",
+        "postgresql://[::1]/x",
+        "postgresql://us%40er:p%40ss@[::1]:5432,b/x?sslmode=require",
+    ],
 )
 def test_forms_of_postgres_urls_are_accepted(url: str) -> None:
     settings = load(None, PRODUCTION | {"ORDERWIRE_DATABASE__URL": url})
@@ -227,6 +234,20 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
         ),
         ("BROKER__URL", "mq.example", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         ("DATABASE__URL", "postgresql://a,b..c/x", "expected a URL like postgresql://user@host/database"),
+        *(
+            ("DATABASE__URL", url, "expected a URL like postgresql://user@host/database")
+            for url in (
+                "postgresql://?port=abc",
+                "postgresql:///x?host=a&port=0",
+                "postgresql:///x?host=a..b",
+                "postgresql:///x?host=::1",
+                "postgresql:///x?host=a,",
+                "postgresql:///x?host=a&sslmode",
+                "postgresql://a:1,b:70000/x",
+                "postgresql://a:1,/x",
+                "postgresql://user:p@ss@a/x",
+            )
+        ),
         ("REDIS__URL", "redis://a..b", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
         ("BROKER__URL", "amqp://rabbit..svc/", "expected a URL like amqp://user@host/ or amqps://user@host/"),
         *(
