@@ -22,6 +22,7 @@ from pydantic_settings import InitSettingsSource
 
 from server.contradictions import contradictions
 from server.settings import NAMES, PREFIX, SECRET_FILE_SUFFIX, SECTIONS, Namespace, Settings, shown, variable
+from server.values import Flaw
 
 # Read elsewhere, before or beside the settings.
 OTHER_VARIABLES = frozenset({"ORDERWIRE_DATA_DIR", "ORDERWIRE_POSTGRES_BIN", "ORDERWIRE_VALKEY_BIN"})
@@ -124,7 +125,13 @@ class _Given:
             yield from (_inner_fault(self.whence, fault) for fault in inner)
             if not inner:
                 given = "" if self.name in _SECRETS else f", not {shown(self.value)}"
-                yield f"{self.whence}: expected {model.model_fields[self.key].description}{given}"
+                yield f"{self.whence}: expected {model.model_fields[self.key].description}{given}{_flaw(error)}"
+
+
+def _flaw(error: ValidationError) -> str:
+    """Of a value, if there is something to say of it."""
+    reasons = (fault.get("ctx", {}).get("error") for fault in error.errors())
+    return "".join(f" ({reason})" for reason in reasons if isinstance(reason, Flaw))
 
 
 def _inner_fault(whence: str, fault: ErrorDetails) -> str:

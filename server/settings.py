@@ -35,6 +35,7 @@ from server.values import (
     as_tuple,
     is_key,
     is_long_enough,
+    is_of_aiormq,
     is_of_asyncpg,
     is_of_redis,
     is_public_key,
@@ -85,7 +86,7 @@ class Redis(Section):
 
 class Broker(Section):
     url: Annotated[
-        Annotated[SecretStr, url_of("amqp", "amqps")] | None,
+        Annotated[SecretStr, url_of("amqp", "amqps"), AfterValidator(is_of_aiormq)] | None,
         Field(description="a URL like amqp://user@host/ or amqps://user@host/"),
     ] = None
     exchange: AmqpName = "orderwire.events"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import ssl
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
+from yarl import URL
 
 from realtime.protocol.messages import COMMAND_NAMES
 from realtime.rate_limits import TOTAL
@@ -24,6 +28,10 @@ MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256
 _LIBPQ = {"postgresql", "postgres"}  # their host may stand in the query
 # The folder of a socket, or a host.
 _LIBPQ_PLACE = re.compile(r"/.*|(?:\[[^\[\]]+\]|(?P<name>[^\[\]:@/]+))(?::(?P<port>\d*))?")
+
+
+class Flaw(ValueError):
+    """What is wrong with a value, where what is expected does not tell it; in words that give no secret away."""
 
 
 def url_of(*schemes: str) -> AfterValidator:
@@ -71,6 +79,31 @@ def _libpq_port(place: str) -> str:
     if "%" not in (name := match["name"] or ""):
         is_host(name)
     return match["port"] or "5432"
+
+
+def is_of_aiormq(value: SecretStr) -> SecretStr:
+    """With certificates that can be used, if it names some: aiormq reads them only when it connects."""
+    url = URL(value.get_secret_value())
+    if url.scheme == "amqps":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        file, folder, data = (url.query.get(name) for name in ("cafile", "capath", "cadata"))
+        with _flaw_of("cafile, capath or cadata"):
+            if file or folder or data:
+                context.load_verify_locations(file, folder, b64decode(data) if data else None)
+        if certificate := url.query.get("certfile"):
+            with _flaw_of("certfile or keyfile"):
+                # There is nobody who could be asked for a password.
+                context.load_cert_chain(certificate, url.query.get("keyfile"), password="")
+    return value
+
+
+@contextmanager
+def _flaw_of(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise Flaw(f"{what}: {reason or error}") from None
 
 
 def is_of_redis(value: SecretStr) -> SecretStr:

@@ -4,12 +4,19 @@ import dataclasses
 import json
 import os
 import re
+import ssl
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from realtime.namespaces import ChannelOptions as Options
 from server.config import OTHER_VARIABLES, ConfigError, default_config_file, load
@@ -363,6 +370,57 @@ def test_bad_variable_is_explained_on_one_line(name: str, value: str, expected: 
 def test_bad_line_in_the_file_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
     path = written(tmp_path, text)
     assert complaint(path) == f"{path}: {expected}"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Files with one that it signed itself, and with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mq.example")])
+    today, serial = datetime.now(UTC), x509.random_serial_number()
+    made = x509.CertificateBuilder(name, name, key.public_key(), serial, today, today + timedelta(days=1))
+    pem, unlocked = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "tls.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    (tmp_path / "tls.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, unlocked))
+    return tmp_path / "tls.crt", tmp_path / "tls.key"
+
+
+def test_certificates_for_the_broker_may_be_named(certificate: tuple[Path, Path]) -> None:
+    file, key = certificate
+    data = quote(b64encode(ssl.PEM_cert_to_DER_cert(file.read_text())))
+    for query in (f"cafile={file}", f"cadata={data}", f"cafile={file}&certfile={file}&keyfile={key}", "cafile="):
+        settings = load(None, PRODUCTION | {"ORDERWIRE_BROKER__URL": f"amqps://u:p@mq.example/?{query}"})
+        assert settings.broker.url
+    unread = PRODUCTION | {"ORDERWIRE_BROKER__URL": "amqp://u:p@mq.example/?cafile=/no/such/file"}
+    assert load(None, unread).broker.url
+
+
+@pytest.mark.parametrize(
+    ("query", "flaw"),
+    [
+        ("cafile=/no/such/file", r"cafile, capath or cadata: No such file or directory"),
+        ("cafile=KEY", r"cafile, capath or cadata: .*NO_CERTIFICATE.*"),
+        ("cadata=a", r"cafile, capath or cadata: Invalid base64.*"),
+        ("cadata=YWJj", r"cafile, capath or cadata: .*certificate.*"),
+        ("certfile=/no/such/file", r"certfile or keyfile: No such file or directory"),
+        ("certfile=FILE", r"certfile or keyfile: .+"),
+        ("certfile=FILE&keyfile=LOCKED", r"certfile or keyfile: .+"),
+    ],
+)
+def test_certificates_for_the_broker_that_cannot_be_used_are_explained(
+    certificate: tuple[Path, Path], query: str, flaw: str
+) -> None:
+    file, key = certificate
+    locked = key.with_name("locked.key")
+    private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    form, locks = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"hunter3")
+    locked.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, locks))
+    for word, path in (("KEY", key), ("FILE", file), ("LOCKED", locked)):
+        query = re.sub(rf"={word}\b", f"={path}", query)
+    told = complaint(None, **PRODUCTION | {"ORDERWIRE_BROKER__URL": f"amqps://u:hunter2@mq.example/?{query}"})
+    expected = "ORDERWIRE_BROKER__URL: expected a URL like amqp://user@host/ or amqps://user@host/"
+    assert re.fullmatch(rf"{re.escape(expected)} \({flaw}\)", told)
+    assert "hunter" not in told
 
 
 def test_option_is_named_as_it_was_typed() -> None:
