@@ -13,9 +13,9 @@ import errno
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -23,6 +23,8 @@ from realtime.turns import Turns
 
 log = structlog.get_logger(__name__)
 
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+"""As the standard library has it; the last is for a Python without IPv6."""
 Protocols = Callable[[], asyncio.Protocol]
 """A new protocol for each connection."""
 
@@ -35,6 +37,7 @@ _LAST_WORDS_SECONDS: Final = 0.1
 _DEAF_SECONDS: Final = 60.0  # for which a peer may take nothing of what waits for it; aiohttp would wait for ever
 _PAUSE_SECONDS: Final = 1.0  # without descriptors or memory
 _CLOSE_WAIT: Final = 8  # of TCP's states, as Linux counts them
+_NOT_OF_THIS_MACHINE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -65,16 +68,38 @@ async def listening(protocols: Protocols, host: str, port: int, *, is_shared: bo
 async def _listeners(host: str, port: int, *, is_shared: bool) -> Sequence[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listeners: list[socket.socket] = []
+
+    def listener(family: int, address: Address) -> socket.socket:
+        return socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=is_shared)
+
+    listeners = opened(found, listener)
+    for each in listeners:
+        each.setblocking(False)
+    return listeners
+
+
+def opened(
+    found: Iterable[tuple[int, int, int, str, Address]], new: Callable[[int, Address], socket.socket]
+) -> Sequence[socket.socket]:
+    """A socket for each of the addresses that were found and that this machine has: a container without IPv6 still has
+    localhost as ::1 in its /etc/hosts. Raises OSError if it has none, or if one cannot be had."""
+    sockets: list[socket.socket] = []
+    foreign: OSError | None = None
     try:
         for family, address in dict.fromkeys((family, address) for family, *_, address in found):
-            listeners.append(socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=is_shared))
-            listeners[-1].setblocking(False)
+            try:
+                sockets.append(new(family, address))
+            except OSError as error:
+                if error.errno not in _NOT_OF_THIS_MACHINE:
+                    raise
+                foreign = error
+        if foreign is not None and not sockets:
+            raise foreign
     except BaseException:
-        for listener in listeners:
-            listener.close()
+        for each in sockets:
+            each.close()
         raise
-    return listeners
+    return sockets
 
 
 def _is_given_up(connection: socket.socket) -> bool:

@@ -28,7 +28,7 @@ import structlog
 from server import runtime
 from server.crew import Berth
 from server.lifespan import Places, open_places
-from server.listening import PortTaken, url_of
+from server.listening import Address, PortTaken, opened, url_of
 from server.serve import Started, endless, seeded, serve_node
 from server.settings import Settings
 from server.telemetry import configure_logging
@@ -176,13 +176,26 @@ async def _until_readable(number: int) -> None:
 def _free_port(host: str, port: int) -> int:
     """The port, or a free one for 0. Raises PortTaken: workers share their port, and would share a stranger's."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
+        probes = opened(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), _probe)
     except OSError as error:
         raise PortTaken(f"{host}:{port}: {error.strerror}") from error
+    free = int(probes[0].getsockname()[1])
+    for probe in probes:
+        probe.close()
+    return free
+
+
+def _probe(family: int, address: Address) -> socket.socket:
+    probe = socket.socket(family)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # as a listener: or :: would be taken where 0.0.0.0 is
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(address)
+    except OSError:
+        probe.close()
+        raise
+    return probe
 
 
 def work(assignment: Assignment, told: Connection) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from server.listening import PortTaken, listening
+from server.listening import PortTaken, listening, opened
 from tests.services.server import free_port
 
 
@@ -115,6 +115,21 @@ async def test_a_port_that_is_taken_is_said_with_its_address() -> None:
         with pytest.raises(PortTaken, match=f"{host}:{port}: Address already in use"):
             async with listening(asyncio.Protocol, host, port, is_shared=False):
                 pass
+
+
+@pytest.mark.parametrize("addresses", [("192.0.2.1", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")])
+def test_of_the_addresses_of_a_name_those_that_this_machine_has_are_enough(addresses: tuple[str, str]) -> None:
+    """As localhost is ::1 too where IPv6 is off."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+    [listener] = opened(found, lambda family, address: socket.create_server(address, family=family))
+    with listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+async def test_an_address_that_this_machine_has_not_is_said() -> None:
+    with pytest.raises(PortTaken, match=r"^192\.0\.2\.1:0: Cannot assign requested address"):
+        async with listening(asyncio.Protocol, "192.0.2.1", 0, is_shared=False):
+            pass
 
 
 async def test_several_may_share_a_port_if_all_agree() -> None:
