@@ -87,12 +87,15 @@ async def check(url: str, folder: Path = FOLDER) -> None:
 
 @asynccontextmanager
 async def _connected(url: str, *, name: str, timeout: float) -> AsyncIterator[DirectConnection]:
-    """Raises SchemaError for a URL that asks for what there is not, which is found only now."""
+    """Raises SchemaError for a URL that asks for what there is not, or names a user who may not use the schema: that is
+    found only now."""
     try:
         async with connect(url, name=name, timeout=timeout) as connection:
             yield connection
     except asyncpg.ClientConfigurationError as error:
         raise SchemaError(f"The database's URL cannot be used: {error}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(f"The database's user may not: {error}") from error
 
 
 async def check_on(connection: Connection, folder: Path = FOLDER) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -65,6 +66,25 @@ async def test_the_schema_of_this_version_is_applied_and_fits(url: str) -> None:
 
     assert applied == list(range(1, len(applied) + 1))
     await check(url)
+
+
+async def test_a_user_who_may_not_do_it_is_told_so(
+    url: str, sql: asyncpg.Connection[asyncpg.Record], unique_name: str, tmp_path: Path
+) -> None:
+    """Since PostgreSQL 15 only the database's owner may create anything in the schema public."""
+    write(tmp_path, "CREATE TABLE a (n int);")
+    place = urlsplit(url)
+    theirs = place._replace(netloc=f"{unique_name}:secret@{place.netloc.rpartition('@')[2]}").geturl()
+    await sql.execute(f"CREATE ROLE \"{unique_name}\" LOGIN PASSWORD 'secret'")
+    await sql.execute(f'GRANT USAGE ON SCHEMA public TO "{unique_name}"')
+    try:
+        with pytest.raises(SchemaError, match=r"^The database's user may not: permission denied for schema public$"):
+            await migrate(theirs, tmp_path)
+        await migrate(url, tmp_path)
+        with pytest.raises(SchemaError, match="permission denied for table schema_migrations"):
+            await check(theirs, tmp_path)
+    finally:
+        await sql.execute(f'DROP OWNED BY "{unique_name}"; DROP ROLE "{unique_name}"')
 
 
 async def test_a_check_can_use_a_connection_that_is_there(
