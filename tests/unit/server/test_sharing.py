@@ -48,6 +48,7 @@ async def test_pages_of_the_origins_may_read_every_answer(client: Client, origin
         assert {"ETag", "X-Stream-Offset", "X-Request-Id"} <= set(
             reply.headers["Access-Control-Expose-Headers"].split(", ")
         )
+        assert reply.headers["Timing-Allow-Origin"] == origin
         assert "Access-Control-Allow-Credentials" not in reply.headers
         assert "Origin" in reply.headers["Vary"]
 
