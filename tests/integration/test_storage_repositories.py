@@ -468,19 +468,22 @@ async def test_what_reads_cannot_write(
     assert isinstance(refused.value.__cause__, asyncpg.ReadOnlySQLTransactionError)
 
 
-async def test_what_is_looked_up_is_planned_once_and_what_is_listed_each_time(postgres: Postgres) -> None:
-    for _ in range(7):  # left alone, PostgreSQL would change its mind after five
-        async with postgres.look_up() as unit:
-            await unit.orders.get(uuid4())
-        async with postgres.read() as unit:
-            await unit.orders.page_with("-", OrderFilter(), OrderSort.NEWEST, after=OrderSort.NEWEST.begin, limit=1)
-
+async def test_what_is_looked_up_is_planned_once_and_what_is_listed_each_time(postgres_url: str) -> None:
+    newest = OrderSort.NEWEST
     counted = """SELECT sum(generic_plans)::int AS once, sum(custom_plans)::int AS anew
         FROM pg_prepared_statements WHERE statement LIKE '%orders%' AND cardinality(parameter_types) > 0"""
     plans: list[tuple[int, ...]] = []
-    for pool in (postgres.lookups, postgres.readers):
-        async with pool.connection() as connection:
-            plans += map(tuple, await connection.fetch(counted))
+
+    async with open_postgres(postgres_options(postgres_url, read_pool_size=1)) as postgres:
+        for _ in range(7):  # left alone, PostgreSQL would change its mind after five
+            async with postgres.look_up() as unit:
+                await unit.orders.get(uuid4())
+            async with postgres.read() as unit:
+                await unit.orders.page_with("-", OrderFilter(), newest, after=newest.begin, limit=1)
+        for pool in (postgres.lookups, postgres.readers):
+            async with pool.connection() as connection:
+                plans += map(tuple, await connection.fetch(counted))
+
     assert plans == [(7, 0), (0, 7)]
 
 
