@@ -25,6 +25,7 @@ from realtime.fanout import FanOut, FanOutOptions
 from realtime.metrics import RealtimeMetrics
 from realtime.namespaces import Namespaces
 from realtime.rabbitmq_topology import RabbitMQOptions
+from server.serve import endless
 from storage.streams import PostgresStreams, StreamsOptions, open_streams
 from tests.services.postgres import Postgres
 
@@ -188,7 +189,6 @@ async def test_partitions_move_to_the_node_whose_they_are_and_nothing_is_lost_or
     async with open_streams(StreamsOptions(postgres_url)) as streams, AsyncExitStack() as stack:
         brokers = []
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks: list[asyncio.Task[None]] = []
         sent = 0
         for node, registry in enumerate(registries):
             metrics = RealtimeMetrics(registry)
@@ -196,7 +196,7 @@ async def test_partitions_move_to_the_node_whose_they_are_and_nothing_is_lost_or
             for number, queue in enumerate(options.fanout_queues):
                 is_mine = partial(int.__eq__, node, number)
                 fan_out = FanOut(queue, brokers[-1], streams, bus, metrics, fan_out_options, is_mine=is_mine)
-                tasks.append(group.create_task(fan_out.run()))
+                await stack.enter_async_context(endless(group, {queue: fan_out.run}))
             async with asyncio.timeout(20):
                 while not moved()[node]:
                     sent += await brokers[0].publish([paid(sent + n, uuid4()) for n in range(10)])
@@ -211,8 +211,6 @@ async def test_partitions_move_to_the_node_whose_they_are_and_nothing_is_lost_or
         page = await streams.read("orders:feed", after=0, limit=10_000, max_bytes=10_000_000)
         heard = [orjson.loads(one.data)["id"] for one in page.publications]
         assert sorted(heard) == sorted(f"e-{number}" for number in range(sent))
-        for task in tasks:
-            task.cancel()
 
 
 async def test_while_postgresql_is_away_the_batch_is_held_and_then_arrives_in_order(
