@@ -24,6 +24,7 @@ from handlers.orders.schemas import (
     OrderQuery,
     PlaceOrder,
     PlaceOrderRequest,
+    body_of,
 )
 from handlers.ports.domain import UnitOfWork, Wants
 from handlers.reading import read_cursor
@@ -75,9 +76,12 @@ async def page(caller: Caller, query: OrderQuery) -> LiveOrderList:
     snapshot = await caller.read(
         lambda uow: service.page(uow, caller.actor, query.filter(), query.sort, after=after, limit=query.limit)
     )
-    found = snapshot.state
-    following = None if found.next is None else encode_cursor(found.next.encode(query.sort))
-    return LiveOrderList.of(found.orders, query.included(), following, StreamBody.of(snapshot))
+    found, fields = snapshot.state, query.included()
+    return LiveOrderList(
+        items=[body_of(order, fields) for order in found.orders],
+        next=None if found.next is None else encode_cursor(found.next.encode(query.sort)),
+        stream=StreamBody.of(snapshot),
+    )
 
 
 async def history(caller: Caller, which: HistoryOf) -> Listing[ChangeBody]:

@@ -157,7 +157,7 @@ class Line(NamedTuple):
 
     @property
     def total(self) -> int:
-        return self.unit_price * self.quantity - self.discount
+        return self.subtotal - self.discount
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +199,11 @@ class Order:
     @property
     def subtotal(self) -> int:
         """Of all lines, before the discount; in minor units of `currency`, as all that follows."""
-        return sum([line.unit_price * line.quantity for line in self.lines])
+        return sum(line.subtotal for line in self.lines)
 
     @property
     def discount(self) -> int:
-        return sum([line.discount for line in self.lines])
+        return sum(line.discount for line in self.lines)
 
     @property
     def taxes(self) -> Sequence[Tax]:
@@ -212,8 +212,8 @@ class Order:
     @property
     def total(self) -> int:
         """What is to be paid."""
-        on_top = 0 if self.tax_included else sum([tax.amount for tax in self.taxes])
-        return self.subtotal - self.discount + on_top
+        on_top = 0 if self.tax_included else sum(tax.amount for tax in self.taxes)
+        return sum(line.total for line in self.lines) + on_top
 
     def after(self, action: Action, now: datetime) -> Order:
         """This order once `action` was taken; raises IllegalTransition where it may not be."""

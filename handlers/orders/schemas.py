@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Self
@@ -375,10 +375,6 @@ class ImportedBody(Body):
 
 class LiveOrderList(LiveListing[OrderBody | OrderPartBody]):
     """A page of orders, with the stream that tells how they change; each whole unless `fields` were asked for."""
-
-    @classmethod
-    def of(cls, orders: Iterable[Order], fields: Set[str] | None, following: str | None, stream: StreamBody) -> Self:
-        return cls.trusted(items=[body_of(order, fields) for order in orders], next=following, stream=stream)
 
 
 class LiveOrderBody(OrderBody):
