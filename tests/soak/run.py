@@ -108,8 +108,8 @@ class _Soak:
         """Everything that was placed is published, and everybody has it. Raises TimeoutError."""
         async with asyncio.timeout(QUIET_WITHIN):
             while True:
-                census, heads = await self._ledger.census(()), await self._ledger.heads()
-                if census.is_quiet and all(client.is_current(heads) for client in self._clients):
+                pending, heads = await self._ledger.pending(), await self._ledger.heads()
+                if not pending and all(client.is_current(heads) for client in self._clients):
                     return
                 await asyncio.sleep(0.1)
 

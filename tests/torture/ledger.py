@@ -4,7 +4,7 @@ beside all code of the product."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -28,10 +28,10 @@ told AS (
 
 # One statement, so one snapshot. Each committed change of an order or a payment raised its version by one and made one
 # event; of these, some wait in the outbox and some are in the order's stream (those in both will be published a second
-# time). The rest is with the broker alone: not acknowledged, for acknowledging comes after the append. What orders come
-# to and what they leave of the stock have streams of their own, and versions that tell how far they are.
-_CENSUS = f"""
-WITH {_TOLD}, waiting AS (
+# time). The rest is with the broker alone: not acknowledged, for acknowledging comes after the append.
+# All nodes stand still while it runs: it has to be quick, or what they were doing is too late before they go on.
+_CENSUS = """
+WITH waiting AS (
     SELECT count(*) AS all_rows, count(seen.id) AS appended
     FROM outbox LEFT JOIN seen ON seen.channel = 'order:' || outbox.subject AND seen.id = outbox.event_id
     WHERE outbox.subject NOT IN ('orders', 'products')
@@ -41,18 +41,24 @@ SELECT all_rows AS unpublished, appended,
        + (SELECT coalesce(sum(version), 0) FROM payments)
        - (SELECT coalesce(sum(top), 0) FROM streams WHERE channel LIKE 'order:%')
        - (all_rows - appended))::bigint AS unacknowledged,
-       (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered,
-       (SELECT count(*) FROM order_deltas)
+       (SELECT count(*) FROM idempotency_answers WHERE key = ANY($1::text[])) AS unanswered
+FROM waiting
+"""
+# What orders come to and what they leave of the stock have streams and versions of their own.
+_UNTOLD = f"""
+WITH {_TOLD}, last_told AS (
+    SELECT id, max(version) AS version FROM told GROUP BY id
+)
+SELECT (SELECT count(*) FROM order_deltas)
        + (SELECT version FROM order_stats_head)
        - coalesce((
             SELECT (convert_from(data, 'UTF8')::jsonb #>> '{{data,version}}')::bigint
             FROM publications WHERE channel = 'stats:orders' ORDER BY "offset" DESC LIMIT 1
        ), 0)
        + (
-            SELECT count(*) FROM products
-            WHERE version <> coalesce((SELECT max(version) FROM told WHERE told.id = products.id::text), 1)
+            SELECT count(*) FROM products LEFT JOIN last_told ON last_told.id = products.id::text
+            WHERE products.version <> coalesce(last_told.version, 1)
        ) AS untold
-FROM waiting
 """
 _COUNTED = """
 SELECT data FROM publications WHERE channel = 'stats:orders' ORDER BY "offset" DESC LIMIT 1
@@ -87,19 +93,13 @@ class Census:
     """What was on its way at one moment.
 
     `unpublished` outbox rows; `again` of them appended already, so that they will be published twice;
-    `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply;
-    `untold` changes of what orders come to, and products of whose stock not all is told.
+    `unacknowledged` events that only the broker has; `unanswered` commits whose client is still waiting for the reply.
     """
 
     unpublished: int
     again: int
     unacknowledged: int
     unanswered: int
-    untold: int
-
-    @property
-    def is_quiet(self) -> bool:
-        return self.unpublished == 0 and self.unacknowledged == 0 and self.untold == 0
 
 
 class Ledger:
@@ -111,7 +111,13 @@ class Ledger:
     async def census(self, waiting: Collection[str]) -> Census:
         """`waiting`: the idempotency keys of the requests without a reply."""
         row = (await self._fetch(_CENSUS, list(waiting)))[0]
-        return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"], row["untold"])
+        return Census(row["unpublished"], row["appended"], row["unacknowledged"], row["unanswered"])
+
+    async def pending(self) -> Sequence[str]:
+        """What is still on its way to the clients; of what orders come to, and of the stock, what is not told yet."""
+        census, untold = await self.census(()), (await self._fetch(_UNTOLD))[0]["untold"]
+        waiting = {"unpublished": census.unpublished, "unacknowledged": census.unacknowledged, "untold": untold}
+        return [f"{name} {count}" for name, count in waiting.items() if count]
 
     @asynccontextmanager
     async def feed_held(self) -> AsyncIterator[None]:

@@ -140,13 +140,13 @@ class _Run:
         self._chat.hush()
         deadline = asyncio.get_running_loop().time() + QUIET_WITHIN
         while True:
-            census, heads = await self._ledger.census(()), await self._ledger.heads()
+            pending, heads = await self._ledger.pending(), await self._ledger.heads()
             behind = [client.name for client in self._clients if not client.is_current(heads)]
             behind += self._chat.behind(heads)
-            if census.is_quiet and not behind:
+            if not pending and not behind:
                 return ""
             if asyncio.get_running_loop().time() > deadline:
-                return f"{census}, clients behind: {', '.join(behind) or 'none'}"
+                return f"{', '.join(pending) or 'nothing'} pending, clients behind: {', '.join(behind) or 'none'}"
             await asyncio.sleep(0.1)
 
     async def _gather(self, before: Mapping[str, tuple[int, int | None]]) -> Records:
