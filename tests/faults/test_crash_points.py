@@ -4,6 +4,7 @@ refund for each that was asked for, and who repeats a request with its key gets 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -83,6 +84,13 @@ class Crowd:
             path = f"orders/{order['id']}/payment"
             await self.ask(path, customer.token, f"{key}/{number}", {"method": method})
 
+        async def pay_surely() -> None:
+            # An attempt that the server died in may have come to nothing: then it is the customer's turn again.
+            for attempt in itertools.count():
+                await pay("pm_card_visa", f"pay/{attempt}")
+                if await self.settled(order["id"], customer.token) == "succeeded":
+                    return
+
         async def staff(path: str, body: object = None, key: str = "") -> None:
             await self.ask(f"orders/{order['id']}/{path}", self.shop.staff_token, f"{key or path}/{number}", body)
 
@@ -93,16 +101,15 @@ class Crowd:
                 await pay("pm_usBankAccount_success")
             case "decline":
                 await pay("pm_card_visa_chargeDeclined", "first")
+                await self.settled(order["id"], customer.token)
                 await pay("pm_card_visa", "second")
             case "lose":
                 await pay("pm_sandbox_lostReply")
             case "refund":
-                await pay("pm_card_visa")
-                await self.until_paid(order["id"], customer.token)
+                await pay_surely()
                 await asyncio.gather(*(staff("refunds", {"amount": 40}, f"refund/{part}") for part in range(2)))
             case "refund all":
-                await pay("pm_card_visa")
-                await self.until_paid(order["id"], customer.token)
+                await pay_surely()
                 await staff("refunds", {}, "all")
             case "cancel":
                 await pay("pm_card_visa")
@@ -135,14 +142,15 @@ class Crowd:
             self.answered.append(Asked(path, token, key, sent, status, read))
         return read
 
-    async def until_paid(self, order_id: str, token: str) -> None:
-        """Who asked while the server died may be told that it is not settled yet."""
-        url, headers = f"{self.shop.urls[0]}/api/v1/orders/{order_id}", {"Authorization": f"Bearer {token}"}
+    async def settled(self, order_id: str, token: str) -> str:
+        """How its payment stands in the end: who paid while the server died may be told that it is not known yet."""
+        url, headers = f"{self.shop.urls[0]}/api/v1/orders/{order_id}/payment", {"Authorization": f"Bearer {token}"}
         while True:
             with suppress(aiohttp.ClientError, OSError):
                 async with self.session.get(url, headers=headers) as response:
-                    if response.status == 200 and (await response.json())["status"] == "paid":
-                        return
+                    status: str = (await response.json())["status"] if response.status == 200 else "processing"
+                    if status != "processing":
+                        return status
             await asyncio.sleep(self.rng.uniform(0.05, 0.2))
 
     async def attempt(self, path: str, token: str, key: str, body: bytes) -> tuple[int, bytes, bool] | None:
