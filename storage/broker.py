@@ -18,7 +18,7 @@ import structlog
 
 from handlers.errors import Unavailable
 from handlers.ports.broker import BrokerAway, Delivery, Message
-from storage.pool import Pool, connect
+from storage.pool import Pool, connect, in_transaction
 from storage.queries import load
 from storage.sqlstates import raising
 
@@ -63,7 +63,7 @@ class PostgresBroker:
         queues = [self._queue_of(message.subject) for message in messages]
         bodies = [message.body for message in messages]
         with raising(BrokerAway):
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection() as connection, in_transaction(connection):
                 await connection.execute(SQL["publish"], queues, bodies, CONTENT_TYPE)
                 if not self._arrivals.keys() >= set(queues):  # a consumer is elsewhere; here it is told for nothing
                     await connection.execute(SQL["tell"], NOTIFY_CHANNEL)

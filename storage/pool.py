@@ -31,6 +31,7 @@ class OnConnect(Protocol):
 log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
+_STOP_TIMEOUT = 1.0  # seconds for a server that is there to stop what was cut off and to roll it back
 SILENT_TIMEOUT = 30.0  # seconds; far longer than a part that has a session's lock is silent while it is well
 
 # A server notices a client whose host died after 5 + 3 * 2 seconds instead of two hours. No effect on Unix sockets.
@@ -72,14 +73,14 @@ class Pool:
                 # Where one is idle nobody waits for it, and a timeout of its own would be for nothing.
                 timeout = None if self._pool.get_idle_size() else self._acquire_timeout
                 connection = await self._pool.acquire(timeout=timeout)
+                is_cut_off = False
                 try:
                     yield connection
                 except (asyncio.CancelledError, GeneratorExit):
-                    # A statement may be running. To ask the server to stop it takes as long as the server likes.
-                    _discard(connection)
+                    is_cut_off = True
                     raise
                 finally:
-                    self._give_back(connection)
+                    self._give_back(connection, is_cut_off=is_cut_off)
         except DATABASE_ERRORS as error:
             if (ours := translated(error)) is None:
                 raise
@@ -94,11 +95,27 @@ class Pool:
             log.warning("pool_closed_hard", pool=self._name, error=type(error).__name__)
         await asyncio.gather(*self._returns, return_exceptions=True)
 
-    def _give_back(self, connection: PooledConnection) -> None:
+    def _give_back(self, connection: PooledConnection, *, is_cut_off: bool) -> None:
         # In a task that nobody waits for: in a full loop its three steps would cost who has an answer as many turns.
-        task = asyncio.create_task(self._pool.release(connection), name="give_back")
+        released = self._stop(connection) if is_cut_off else self._pool.release(connection)
+        task = asyncio.create_task(released, name="give_back")
         self._returns.add(task)
         task.add_done_callback(self._given_back)
+
+    async def _stop(self, connection: PooledConnection) -> None:
+        """Give back what may be in the middle of a statement and of a transaction.
+
+        Under overload deadlines pass everywhere. To open another connection and to plan on it all that this one knows
+        would cost more than what was too late: soon nothing would be in time. One that hangs is closed.
+        """
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await connection.execute("ROLLBACK")  # asyncpg has asked the server to stop, and waits for that first
+        except DATABASE_ERRORS as error:
+            log.warning("connection_cut_off", pool=self._name, error=type(error).__name__)
+            with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
+                connection.terminate()
+        await self._pool.release(connection)
 
     def _given_back(self, task: asyncio.Task[None]) -> None:
         self._returns.discard(task)
@@ -123,6 +140,19 @@ async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None
         yield ours
     finally:
         await ours.close()
+
+
+@asynccontextmanager
+async def in_transaction(connection: Connection) -> AsyncIterator[None]:
+    """Commit at the end of the block, roll back when it raises. Where it is cut off the pool does, with a bound:
+    asyncpg's own would wait for a server that hangs."""
+    await connection.execute("BEGIN")
+    try:
+        yield
+    except Exception:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
 
 
 @asynccontextmanager
@@ -169,8 +199,3 @@ def _server_settings(name: str, statement_timeout: float, settings: Mapping[str,
 
 async def _keep_session(_: PooledConnection | DirectConnection) -> None:
     """Nothing of ours changes a pooled session, so the default reset is a round trip for nothing."""
-
-
-def _discard(connection: PooledConnection) -> None:
-    with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
-        connection.terminate()

@@ -14,7 +14,7 @@ from storage.discounts import PostgresDiscounts
 from storage.orders import PostgresOrders
 from storage.outbox import Bell, OutboxWriter
 from storage.payments import PostgresPayments
-from storage.pool import Pool, PoolOptions, open_pool
+from storage.pool import Pool, PoolOptions, in_transaction, open_pool
 from storage.positions import PostgresPositions
 from storage.products import PostgresProducts
 from storage.shared import SharedTransaction
@@ -107,15 +107,8 @@ class Postgres:
 
     @asynccontextmanager
     async def _committing(self) -> AsyncIterator[Connection]:
-        async with self.pool.connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except Exception:
-                await transaction.rollback()
-                raise
-            await transaction.commit()
+        async with self.pool.connection() as connection, in_transaction(connection):
+            yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[PostgresUnitOfWork]:

@@ -23,7 +23,7 @@ import structlog
 from handlers.errors import Unavailable
 from handlers.payments.model import Decline, Payment, PaymentStatus, Refund, RefundStatus, Standing
 from handlers.ports.payments import ForgedNotice, ProviderAway, Refused
-from storage.pool import Pool
+from storage.pool import Pool, in_transaction
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Sandbox:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[PooledConnection]:
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection() as connection, in_transaction(connection):
                 yield connection
         except Unavailable as away:
             raise ProviderAway from away

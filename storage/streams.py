@@ -15,7 +15,7 @@ import structlog
 
 from handlers.ports.domain import Position
 from handlers.ports.streams import Entry, Page, Publication, Published, StreamsAway
-from storage.pool import Pool, PoolOptions, open_pool
+from storage.pool import Pool, PoolOptions, in_transaction, open_pool
 from storage.positions import NEVER_WRITTEN
 from storage.queries import load
 from storage.sqlstates import raising
@@ -233,7 +233,7 @@ async def _append(connection: Connection, unique: Mapping[int, Entry]) -> Mappin
 
 
 async def _append_newer(connection: Connection, entry: Entry, version: int, version_epoch: str) -> Published | None:
-    async with connection.transaction():
+    async with in_transaction(connection):
         last = await connection.fetchrow(SQL["lock_version"], entry.channel, _new_salt())
         if last is None or (last["version_epoch"] == version_epoch and version <= last["version"]):
             return None

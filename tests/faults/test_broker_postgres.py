@@ -9,7 +9,8 @@ import pytest
 
 from handlers.ports.broker import BrokerAway, Message
 from storage.broker import PostgresBroker, PostgresBrokerOptions
-from storage.pool import PoolOptions, open_pool
+from storage.pool import PoolOptions, connect, open_pool
+from tests.locks import until_blocked
 from tests.services.postgres import Postgres
 
 
@@ -52,6 +53,23 @@ async def test_killed_under_load_it_loses_nothing_published_and_no_order(
             numbers += [int(delivery.body) for delivery in batch]
             await deliveries.acknowledge(batch)
     assert list(dict.fromkeys(numbers)) == list(range(300))
+
+
+async def test_a_server_that_freezes_in_the_middle_of_a_publish_fails_it_in_time_and_recovers(
+    own_postgres: Postgres, own_postgres_url: str, broker: PostgresBroker
+) -> None:
+    await publish_surely(broker, 0)
+    async with connect(own_postgres_url, name="holder") as holder:
+        await holder.execute("BEGIN; LOCK TABLE broker_messages")
+        publishing = asyncio.create_task(broker.publish([Message("1", "order.paid", "s", b"1")]))
+        await until_blocked(holder, by="test")
+        await asyncio.to_thread(own_postgres.pause)
+        async with asyncio.timeout(4):
+            with pytest.raises(BrokerAway):
+                await publishing
+        await asyncio.to_thread(own_postgres.resume)
+    async with asyncio.timeout(20):
+        await publish_surely(broker, 2)
 
 
 async def test_a_frozen_server_fails_a_publish_in_time_and_recovers(

@@ -14,6 +14,7 @@ from handlers.errors import Unavailable
 from handlers.ports.outbox import OutboxAway
 from handlers.ports.streams import Entry, StreamsAway
 from storage.outbox import PostgresOutbox
+from storage.pool import in_transaction
 from storage.postgres import open_postgres
 from storage.streams import StreamsOptions, open_streams
 from tests.database_options import postgres_options
@@ -35,6 +36,45 @@ async def test_the_next_use_gets_the_connection_of_the_one_before(postgres_url: 
             async with postgres.pool.connection() as connection:
                 backends.add(await connection.fetchval("SELECT pg_backend_pid()"))
         assert len(backends) == 1
+
+
+async def test_what_takes_too_long_is_rolled_back_and_its_connection_is_kept(postgres_url: str) -> None:
+    lock = "SELECT pg_try_advisory_xact_lock(5), pg_backend_pid()"
+    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as postgres:
+        before = []
+
+        async def take_too_long() -> None:
+            async with postgres.pool.connection(deadline=0.3) as connection, in_transaction(connection):
+                before.append(await connection.fetchrow(lock))
+                await connection.execute("SELECT pg_sleep(60)")
+
+        with pytest.raises(Unavailable):
+            await take_too_long()
+        async with postgres.pool.connection() as connection, postgres.readers.connection() as another:
+            assert not connection.is_in_transaction()
+            assert await another.fetchval(lock) is True
+            assert await connection.fetchrow(lock) == before[0]
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_what_is_cancelled_while_it_begins_leaves_no_transaction(postgres_url: str, turns: int) -> None:
+    async with open_postgres(postgres_options(postgres_url, pool_size=1)) as postgres:
+        async with postgres.pool.connection() as connection:
+            backend = await connection.fetchval("SELECT pg_backend_pid()")
+
+        async def begin() -> None:
+            async with postgres.pool.connection() as connection, in_transaction(connection):
+                await connection.execute("SELECT pg_sleep(60)")
+
+        beginning = asyncio.create_task(begin())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        async with postgres.pool.connection() as connection:
+            assert not connection.is_in_transaction()
+            assert await connection.fetchval("SELECT pg_backend_pid()") == backend
 
 
 async def test_closing_waits_for_those_that_are_being_given_back(postgres_url: str) -> None:
