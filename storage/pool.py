@@ -31,7 +31,7 @@ class OnConnect(Protocol):
 log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
-_STOP_TIMEOUT = 1.0  # seconds for a server that is there to stop what was cut off and to roll it back
+_STOP_TIMEOUT = 2.0  # seconds for a server that is there to stop what was cut off and to roll it back
 SILENT_TIMEOUT = 30.0  # seconds; far longer than a part that has a session's lock is silent while it is well
 
 # A server notices a client whose host died after 5 + 3 * 2 seconds instead of two hours. No effect on Unix sockets.

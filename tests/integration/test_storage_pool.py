@@ -64,7 +64,7 @@ async def test_what_is_cancelled_while_it_begins_leaves_no_transaction(postgres_
 
         async def begin() -> None:
             async with postgres.pool.connection() as connection, in_transaction(connection):
-                await connection.execute("SELECT pg_sleep(60)")
+                await asyncio.Event().wait()
 
         beginning = asyncio.create_task(begin())
         for _ in range(turns):
