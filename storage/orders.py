@@ -11,6 +11,7 @@ import orjson
 from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Snapshot
+from storage.known_orders import KnownOrders, State
 from storage.positions import position_of
 from storage.queries import load
 
@@ -45,14 +46,19 @@ _PAGES = {sort: _page(sort) for sort in OrderSort}
 @dataclass(frozen=True, slots=True)
 class PostgresOrders:
     connection: Connection
+    known: KnownOrders
 
     async def add(self, order: Order, change: Change) -> Order:
-        return replace(order, number=await self._add([(*_head(order, change), None)], [order]))
+        numbered = replace(order, number=await self._add([(*_head(order, change), None)], [order]))
+        self.known.add(numbered)
+        return numbered
 
     async def add_all(self, orders: Sequence[tuple[Order, Change]]) -> None:
         """As `add`, with the numbers that they have."""
         heads = [(*_head(order, change), order.number) for order, change in orders]
         await self._add(heads, [order for order, _ in orders])
+        for order, _ in orders:
+            self.known.add(order)
 
     async def _add(self, heads: Iterable[Sequence[object]], orders: Iterable[Order]) -> int:
         """The number of one of them."""
@@ -65,7 +71,7 @@ class PostgresOrders:
 
     async def get_with(self, channel: str, order_id: UUID) -> Snapshot[Order | None]:
         [row] = await self.connection.fetch(SQL["get"], order_id, channel)
-        return Snapshot(_order(row), channel, position_of(row))
+        return Snapshot(None if row["id"] is None else _order(row), channel, position_of(row))
 
     async def lock(self, order_id: UUID) -> Order | None:
         await self.connection.execute(SQL["lock"], order_id)
@@ -120,16 +126,26 @@ class PostgresOrders:
     async def page_with(
         self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int
     ) -> Snapshot[Sequence[Order]]:
-        rows = await self.connection.fetch(
-            _PAGES[sort],
-            *_asked_for(which),
-            after.value,
-            after.number,
-            limit,
-            channel,
-        )
-        orders = [order for order in map(_order, rows) if order is not None]
-        return Snapshot(orders, channel, position_of(rows[0]))
+        # What a transaction has changed itself nobody else may see.
+        known = KnownOrders(limit) if self.connection.is_in_transaction() else self.known
+        asked = (*_asked_for(which), after.value, after.number, limit, channel)
+        while True:
+            rows = await self.connection.fetch(_PAGES[sort], *asked)
+            states = [State(row["id"], row["version"], row["updated_at"]) for row in rows if row["id"] is not None]
+            orders = await self._read(states, known)
+            if orders is not None:
+                return Snapshot(orders, channel, position_of(rows[0]))
+
+    async def _read(self, states: Sequence[State], known: KnownOrders) -> Sequence[Order] | None:
+        """None when one of them is in another state by now."""
+        found = dict(zip(states, known.find(states), strict=True))
+        missing = [state.id for state, order in found.items() if order is None]
+        if missing:
+            for read in map(_order, await self.connection.fetch(SQL["get_all"], missing)):
+                known.add(read)
+                found[State.of(read)] = read
+        orders = [order for state in states if (order := found[state]) is not None]
+        return orders if len(orders) == len(states) else None
 
     async def count(self, which: OrderFilter) -> int:
         counted: int = await self.connection.fetchval(SQL["count"], *_asked_for(which))
@@ -184,10 +200,7 @@ def _asked_for(which: OrderFilter) -> Sequence[object]:
     )
 
 
-def _order(row: asyncpg.Record) -> Order | None:
-    """None for a row that has only the head of a stream."""
-    if row["id"] is None:
-        return None
+def _order(row: asyncpg.Record) -> Order:
     return Order(
         id=row["id"],
         number=row["number"],

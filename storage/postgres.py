@@ -11,6 +11,7 @@ from handlers.ports.domain import UnitOfWork, Wants
 from storage.accounts import PostgresAccounts
 from storage.answers import PostgresAnswers
 from storage.discounts import PostgresDiscounts
+from storage.known_orders import KnownOrders
 from storage.orders import PostgresOrders
 from storage.outbox import Bell, OutboxWriter
 from storage.payments import PostgresPayments
@@ -57,12 +58,12 @@ class PostgresUnitOfWork:
     positions: PostgresPositions
 
     @classmethod
-    def on(cls, connection: Connection) -> PostgresUnitOfWork:
+    def on(cls, connection: Connection, known: KnownOrders) -> PostgresUnitOfWork:
         return cls(
             PostgresAccounts(connection),
             PostgresProducts(connection),
             PostgresDiscounts(connection),
-            PostgresOrders(connection),
+            PostgresOrders(connection, known),
             PostgresPayments(connection),
             PostgresStats(connection),
             PostgresAnswers(connection),
@@ -82,12 +83,13 @@ class Postgres:
     lookups: Pool
     reserve: Pool
     bell: Bell
+    known_orders: KnownOrders
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresUnitOfWork]:
         """Also raises Unavailable when the connection is lost while committing: then nobody knows the outcome."""
         async with self._committing() as connection:
-            unit = PostgresUnitOfWork.on(connection)
+            unit = PostgresUnitOfWork.on(connection, self.known_orders)
             yield unit
             await unit.outbox.write()
         if unit.outbox.rows:
@@ -99,7 +101,7 @@ class Postgres:
     ) -> AsyncIterator[Iterable[AbstractAsyncContextManager[UnitOfWork]]]:
         """Also raises Unavailable as `transaction` does."""
         async with self._committing() as connection:
-            shared = await SharedTransaction.begin(connection, wanted)
+            shared = await SharedTransaction.begin(connection, wanted, self.known_orders)
             yield shared.units()
             has_emitted = await shared.write()
         if has_emitted:
@@ -113,12 +115,12 @@ class Postgres:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[PostgresUnitOfWork]:
         async with self.readers.connection() as connection:
-            yield PostgresUnitOfWork.on(connection)
+            yield PostgresUnitOfWork.on(connection, self.known_orders)
 
     @asynccontextmanager
     async def look_up(self) -> AsyncIterator[PostgresUnitOfWork]:
         async with self.lookups.connection() as connection:
-            yield PostgresUnitOfWork.on(connection)
+            yield PostgresUnitOfWork.on(connection, self.known_orders)
 
 
 @asynccontextmanager
@@ -161,4 +163,4 @@ async def open_postgres(options: PostgresOptions) -> AsyncIterator[Postgres]:
         open_pool(lookup_options) as lookups,
         open_pool(reserve_options) as reserve,
     ):
-        yield Postgres(pool, readers, lookups, reserve, Bell())
+        yield Postgres(pool, readers, lookups, reserve, Bell(), KnownOrders())

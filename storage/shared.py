@@ -20,6 +20,7 @@ from handlers.ports.domain import Answer, Discounts, Orders, Products, Quantity,
 from handlers.products.model import Product
 from storage.answers import PostgresAnswers
 from storage.discounts import PostgresDiscounts
+from storage.known_orders import KnownOrders
 from storage.orders import PostgresOrders
 from storage.outbox import OutboxWriter
 from storage.products import PostgresProducts, refuse_short, refuse_unknown
@@ -161,24 +162,28 @@ class SharedTransaction:
         claims: Sequence[asyncpg.Record],
         products: Iterable[Product],
         discounts: Iterable[Discount],
+        known_orders: KnownOrders,
     ) -> None:
         self._connection = connection
         self._wanted = wanted
         self._claims = claims
         self._stock = {product.id: product for product in products}
         self._discounts = {discount.code: discount for discount in discounts}
+        self._known_orders = known_orders
         self._taken: set[UUID] = set()
         self._done = _Done()
 
     @classmethod
-    async def begin(cls, connection: Connection, wanted: Sequence[Wants]) -> SharedTransaction:
+    async def begin(
+        cls, connection: Connection, wanted: Sequence[Wants], known_orders: KnownOrders
+    ) -> SharedTransaction:
         keys = [wants.account_id for wants in wanted], [wants.key for wants in wanted]
         claims = await connection.fetch(SQL["claim"], *keys)
         # First all products, then all discounts, as a transaction of one command locks them.
         products = await PostgresProducts(connection).lock_all({each for wants in wanted for each in wants.product_ids})
         codes = {wants.discount_code for wants in wanted if wants.discount_code is not None}
         discounts = await PostgresDiscounts(connection).lock_codes(codes) if codes else ()
-        return cls(connection, wanted, claims, products, discounts)
+        return cls(connection, wanted, claims, products, discounts, known_orders)
 
     def units(self) -> Iterator[_Unit]:
         claimed: set[tuple[UUID, str]] = set()
@@ -217,7 +222,7 @@ class SharedTransaction:
         for code in {discount.code for discount in done.discounts}:
             await PostgresDiscounts(self._connection).save(self._discounts[code])
         if done.orders:
-            await PostgresOrders(self._connection).add_all(done.orders)
+            await PostgresOrders(self._connection, self._known_orders).add_all(done.orders)
         for event in done.events:
             await outbox.add(event)
         await outbox.write()

@@ -90,6 +90,22 @@ LEFT JOIN LATERAL (
     FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY line) AS lines
 ) AS l ON true;
 
+-- name: get_all
+-- Those of these orders that there are, as `get` has them.
+SELECT
+    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
+    o.address, o.note, o.discount_code, o.tax_included,
+    l.product_ids, l.skus, l.names, l.unit_prices, l.quantities, l.tax_rates, l.discounts
+FROM orders AS o
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(product_id) AS product_ids, array_agg(sku) AS skus, array_agg(name) AS names,
+        array_agg(unit_price) AS unit_prices, array_agg(quantity) AS quantities, array_agg(tax_rate) AS tax_rates,
+        array_agg(discount) AS discounts
+    FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY line) AS lines
+) AS l
+WHERE o.id = ANY ($1::uuid[]);
+
 -- name: lock
 -- Lock an order against changes (not against lines or payments that refer to it). What is in it is read afterwards: a statement that
 -- has waited for the row still sees its lines as they were when it began.
@@ -150,14 +166,10 @@ ORDER BY version
 LIMIT $3;
 
 -- name: page
--- The first orders behind a place in the order of {column}, a row for each and one if there is none, otherwise as `get` has them.
--- What is NULL asks for nothing: planned for its values, only what is asked for is left of it. {column}, {direction} and {behind}
--- are of `storage.orders`.
-SELECT
-    p.top, p.epoch,
-    o.id, o.number, o.customer_id, o.status, o.version, o.currency, o.created_at, o.updated_at, o.expires_at, o.refunded,
-    o.address, o.note, o.discount_code, o.tax_included,
-    l.product_ids, l.skus, l.names, l.unit_prices, l.quantities, l.tax_rates, l.discounts
+-- Which are the first orders behind a place in the order of {column}, with the head of a stream: a row for each, and one if there is
+-- none. What is NULL asks for nothing: planned for its values, only what is asked for is left of it. {column}, {direction} and
+-- {behind} are of `storage.orders`.
+SELECT p.top, p.epoch, o.id, o.version, o.updated_at
 FROM (VALUES (true)) AS always
 LEFT JOIN (
     SELECT s.top, s.salt || '.' || d.generation AS epoch FROM streams AS s CROSS JOIN deployment AS d WHERE s.channel = $12
@@ -176,13 +188,6 @@ LEFT JOIN (
     ORDER BY {column} {direction}, number {direction}
     LIMIT $11
 ) AS o ON true
-LEFT JOIN LATERAL (
-    SELECT
-        array_agg(product_id) AS product_ids, array_agg(sku) AS skus, array_agg(name) AS names,
-        array_agg(unit_price) AS unit_prices, array_agg(quantity) AS quantities, array_agg(tax_rate) AS tax_rates,
-        array_agg(discount) AS discounts
-    FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY line) AS lines
-) AS l ON true
 ORDER BY o.{column} {direction}, o.number {direction};
 
 -- name: count

@@ -20,6 +20,7 @@ from handlers.orders.model import Action, Change, Line, Order, Status
 from handlers.ports.domain import UnitOfWork
 from handlers.products.model import Product
 from storage import orders as storage_orders
+from storage.known_orders import KnownOrders
 from storage.pool import connect
 from storage.postgres import Postgres, open_postgres
 from tests.database_options import postgres_options
@@ -296,7 +297,7 @@ async def _rows_read(postgres: Postgres, which: OrderFilter, sort: OrderSort, af
     """Rows of tables that all steps of the plan have looked at, also those that they did not want."""
     async with postgres.readers.connection() as connection:
         explaining = _Explaining(connection)
-        orders = storage_orders.PostgresOrders(explaining)  # type: ignore[arg-type]
+        orders = storage_orders.PostgresOrders(explaining, KnownOrders())  # type: ignore[arg-type]
         await orders.page_with("orders:feed", which, sort, after=after, limit=50)
     assert explaining.plan is not None
     return _looked_at(explaining.plan)
@@ -308,6 +309,9 @@ class _Explaining:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.plan: Mapping[str, Any] | None = None
+
+    def is_in_transaction(self) -> bool:
+        return False
 
     async def fetch(self, query: str, *arguments: object) -> list[dict[str, None]]:
         told = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *arguments)

@@ -24,6 +24,7 @@ from handlers.payments.model import PaymentStatus
 from handlers.ports.domain import Answer, Database, Position, Quantity, Snapshot, UnitOfWork
 from handlers.ports.streams import Entry
 from handlers.products.model import Product
+from storage.known_orders import KnownOrders
 from storage.orders import PostgresOrders
 from storage.postgres import Postgres, open_postgres
 from storage.streams import StreamsOptions, open_streams
@@ -265,7 +266,7 @@ async def test_an_order_whose_payment_begins_while_it_is_looked_for_is_not_due(
             await payer.payments.add(replace(payment, status=PaymentStatus.PROCESSING))
 
     async with postgres.transaction() as unit:
-        orders = PostgresOrders(cast("Connection", _Interrupted(unit.orders.connection, begin_payment)))
+        orders = PostgresOrders(cast("Connection", _Interrupted(unit.orders.connection, begin_payment)), KnownOrders())
         assert await orders.lock_due(NOW + timedelta(hours=2), but=set()) == unpaid
 
 
