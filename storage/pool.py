@@ -110,8 +110,12 @@ class Pool:
         """
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
-                await connection.execute("ROLLBACK")  # asyncpg has asked the server to stop, and waits for that first
-        except DATABASE_ERRORS as error:
+                # asyncpg has asked the server to stop, and waits for that first. Then it knows where it is.
+                with suppress(asyncpg.QueryCanceledError, asyncpg.InFailedSQLTransactionError):
+                    await connection.execute("SELECT")
+                if connection.is_in_transaction():  # where it is not, the server would log a warning
+                    await connection.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - whatever it is, its place in the pool must not be lost
             log.warning("connection_cut_off", pool=self._name, error=type(error).__name__)
             with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
                 connection.terminate()
