@@ -102,6 +102,7 @@ class WebSocketEndpoint:
         self._entrance = entrance
         self._is_one_way = is_one_way
         name = "uni_websocket" if is_one_way else "websocket"
+        self._spoken = {_JSON} if is_one_way else {_JSON, _PROTOBUF}
         self._link = Link(name, is_routed=is_one_way, is_one_way=is_one_way)
         self._json = Frames(JsonPushCodec() if is_one_way else JsonCodec(), WSMsgType.TEXT)
         self._protobuf = Frames(ProtobufCodec(), WSMsgType.BINARY)
@@ -112,9 +113,8 @@ class WebSocketEndpoint:
             return refusal
         if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
             raise web.HTTPUpgradeRequired(headers={hdrs.UPGRADE: "websocket"})
-        spoken = {_JSON} if self._is_one_way else {_JSON, _PROTOBUF}
         ws = _Response(
-            protocols=[name for name in _offered(request) if name in spoken],
+            protocols=[name for name in _offered(request) if name in self._spoken],
             compress=False,
             max_msg_size=self._connections.options.message_size_limit + 1,  # the first size that aiohttp refuses
             autoclose=False,
