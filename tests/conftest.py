@@ -49,7 +49,6 @@ from tests.services.redis import Redis, RedisCluster
 from tests.services.server import Server, Unavailable
 
 _LEFT_OUT = "left out: "
-_GC_THRESHOLDS = (20_000, 20, 50)  # a process of tests holds so much for good that looking through it took a sixth
 S = TypeVar("S", bound=Server)
 T = TypeVar("T")
 
@@ -59,9 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
     folders.prefer_memory()
-    gc.set_threshold(*_GC_THRESHOLDS)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends in order, folders removed
     uvloop.new_event_loop().close()  # libuv opens a pipe for the process with its first loop and keeps it
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded stays to the end: the garbage collector need not look through all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(
