@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -30,19 +31,19 @@ class KnownOrders:
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
-        self._orders: dict[State, Order] = {}  # those that were wanted last are the last
+        self._orders: OrderedDict[State, Order] = OrderedDict()  # those that were wanted last are the last
 
     def add(self, order: Order) -> None:
         """As it was committed; its first version also before that, for an id that is rolled back is not given again."""
         self._orders[State.of(order)] = order
         if len(self._orders) > self._size:
-            del self._orders[next(iter(self._orders))]
+            self._orders.popitem(last=False)
 
     def find(self, states: Sequence[State]) -> Sequence[Order | None]:
         return [self._find(state) for state in states]
 
     def _find(self, state: State) -> Order | None:
-        order = self._orders.pop(state, None)
+        order = self._orders.get(state)
         if order is not None:
-            self._orders[state] = order
+            self._orders.move_to_end(state)
         return order
