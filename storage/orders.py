@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from handlers.orders.lists import Mark, OrderFilter, OrderSort
 from handlers.orders.model import Action, Address, By, Change, Line, Order, Status
 from handlers.ports.domain import Snapshot
 from storage.known_orders import KnownOrders, State
+from storage.pool import in_transaction
 from storage.positions import position_of
 from storage.queries import load
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from storage.pool import Connection
 
 SQL = load("orders")
+
+ATTEMPTS = 3  # at a list while its orders change; then it is read in one snapshot
 
 _COLUMNS = {
     OrderSort.NEWEST: "created_at",
@@ -127,12 +131,16 @@ class PostgresOrders:
         self, channel: str, which: OrderFilter, sort: OrderSort, *, after: Mark, limit: int
     ) -> Snapshot[Sequence[Order]]:
         # What a transaction has changed itself nobody else may see.
-        known = KnownOrders(limit) if self.connection.is_in_transaction() else self.known
+        is_within = self.connection.is_in_transaction()
+        known = KnownOrders(limit) if is_within else self.known
         asked = (*_asked_for(which), after.value, after.number, limit, channel)
+        attempts = 0
         while True:
-            rows = await self.connection.fetch(_PAGES[sort], *asked)
-            states = [State(row["id"], row["version"], row["updated_at"]) for row in rows if row["id"] is not None]
-            orders = await self._read(states, known)
+            attempts += 1
+            async with nullcontext() if is_within or attempts < ATTEMPTS else _in_one_snapshot(self.connection):
+                rows = await self.connection.fetch(_PAGES[sort], *asked)
+                states = [State(row["id"], row["version"], row["updated_at"]) for row in rows if row["id"] is not None]
+                orders = await self._read(states, known)
             if orders is not None:
                 return Snapshot(orders, channel, position_of(rows[0]))
 
@@ -154,6 +162,11 @@ class PostgresOrders:
     async def owner_of(self, order_id: UUID) -> UUID | None:
         owner: UUID | None = await self.connection.fetchval(SQL["owner_of"], order_id)
         return owner
+
+
+def _in_one_snapshot(connection: Connection) -> AbstractAsyncContextManager[None]:
+    """Takes two round trips more."""
+    return in_transaction(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ")
 
 
 def _head(order: Order, change: Change) -> Sequence[object]:

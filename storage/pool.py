@@ -147,10 +147,10 @@ async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None
 
 
 @asynccontextmanager
-async def in_transaction(connection: Connection) -> AsyncIterator[None]:
+async def in_transaction(connection: Connection, begin: str = "BEGIN") -> AsyncIterator[None]:
     """Commit at the end of the block, roll back when it raises. Where it is cut off the pool does, with a bound:
     asyncpg's own would wait for a server that hangs."""
-    await connection.execute("BEGIN")
+    await connection.execute(begin)
     try:
         yield
     except Exception:

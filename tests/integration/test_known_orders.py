@@ -192,6 +192,41 @@ async def test_what_changes_while_it_is_listed_is_listed_as_it_is_then_or_not_at
     assert read == [order.id for order in reversed(placed)]
 
 
+class _Restless(_Watched):
+    """Something happens behind each statement."""
+
+    def __init__(self, connection: PooledConnection, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(connection)
+        self._each_time = happen
+
+    async def execute(self, query: str) -> object:
+        return await self._connection.execute(query)
+
+    async def fetch(self, query: str, *arguments: Any) -> object:
+        found = await super().fetch(query, *arguments)
+        await self._each_time()
+        return found
+
+
+async def test_what_changes_all_the_time_is_listed(postgres: Postgres, customer: Account, product: Product) -> None:
+    async with postgres.transaction() as unit:
+        placed = await place(unit, order_of(customer, product))
+    noted = [placed]
+
+    async def happen() -> None:
+        before = noted[-1]
+        noted.append(before.edited(before.address, f"Ring {before.version} times", NOW))
+        async with postgres.transaction() as unit:
+            await unit.orders.edit(noted[-1], Change.of(noted[-1], Action.EDIT, By.TIME))
+
+    await happen()
+    async with postgres.readers.connection() as connection:
+        orders = PostgresOrders(cast("PooledConnection", _Restless(connection, happen)), postgres.known_orders)
+        page = await orders.page_with("-", OrderFilter(), NEWEST, after=NEWEST.begin, limit=50)
+    [shown] = page.state
+    assert shown in noted
+
+
 def test_those_that_nobody_has_wanted_for_longest_are_forgotten() -> None:
     ada = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$")
     mug = Product(uuid4(), "MUG", "Mug", 1250, "EUR", 1000)
