@@ -149,14 +149,21 @@ async def open_pool(options: PoolOptions, *, on_connect: OnConnect | None = None
 @asynccontextmanager
 async def in_transaction(connection: Connection, begin: str = "BEGIN") -> AsyncIterator[None]:
     """Commit at the end of the block, roll back when it raises. Where it is cut off the pool does, with a bound:
-    asyncpg's own would wait for a server that hangs."""
+    asyncpg's own would wait for a server that hangs. A commit is never stopped: the connection is closed."""
     await connection.execute(begin)
     try:
         yield
     except Exception:
         await connection.execute("ROLLBACK")
         raise
-    await connection.execute("COMMIT")
+    try:
+        await connection.execute("COMMIT")
+    except asyncio.CancelledError:
+        # At once, before asyncpg asks the server to stop: one that waits for its standby would do no more than show
+        # what that has not, and what a failover would lose.
+        with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
+            connection.terminate()
+        raise
 
 
 @asynccontextmanager

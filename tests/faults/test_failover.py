@@ -11,14 +11,20 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from handlers.accounts.model import Account
+from handlers.actor import Role
+from handlers.errors import Unavailable
 from realtime.bus_memory import MemoryExchange
 from storage.migrate import migrate
+from storage.postgres import open_postgres
 from storage.streams import StreamsOptions, open_streams
+from tests.database_options import postgres_options
 from tests.integration.websocket_node import FEED, Client, Node, running, texts
 from tests.services.postgres import Postgres, Standby
 
@@ -100,6 +106,28 @@ async def test_a_standby_that_lagged_is_promoted(primary: Postgres, standby: Sta
         async with node_on(standby.url) as node:
             await nobody_is_misled(node, epoch)
     assert "epochs_changed" in [entry["event"] for entry in logs]
+
+
+async def test_what_is_too_late_is_not_shown_before_the_standby_has_it(primary: Postgres) -> None:
+    owner = await asyncpg.connect(primary.url)
+    await owner.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+    await owner.close()
+    await asyncio.to_thread(primary.stop)
+    await asyncio.to_thread(primary.start)
+    owner = await asyncpg.connect(primary.url)
+    ada = Account(uuid4(), "ada@example.com", "Ada", Role.CUSTOMER, "$")
+    async with open_postgres(postgres_options(primary.url, deadline=1.0)) as postgres:
+        with pytest.raises(Unavailable):
+            async with postgres.transaction() as unit:
+                await unit.accounts.add(ada)
+        await asyncio.sleep(1.0)  # for a server that was asked to stop
+        assert await owner.fetchval("SELECT count(*) FROM accounts") == 0
+        await owner.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await owner.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(10):
+            while not await owner.fetchval("SELECT count(*) FROM accounts"):
+                await owner.execute("SELECT pg_sleep(0.02)")
+    await owner.close()
 
 
 async def test_live_clients_are_told_when_their_node_finds_itself_on_the_standby(
