@@ -17,7 +17,8 @@ import structlog
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq import Channel
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from pamqp.constants import FRAME_HEADER
+from pamqp.commands import Basic
+from pamqp.constants import FRAME_HEADER, FRAME_METHOD
 from pamqp.exceptions import PAMQPException
 from pamqp.frame import unmarshal
 from yarl import URL
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 1.0
 _FLAGS = 12  # offset of the property flags in a content header: after class, weight and body size
+_DELIVER = struct.pack(">I", Basic.Deliver.index)
 
 
 @contextmanager
@@ -49,11 +51,11 @@ def broker_errors() -> Iterator[None]:
 
 
 class _TolerantReader:
-    """Takes off the properties of a message that aiormq could not decode.
+    """Takes off the properties of a message that aiormq could not decode, and makes its routing key legible.
 
-    RabbitMQ lets pass what Python's codec does not (a content type that is not UTF-8, a time past the year 9999, a
-    thousand lists in each other), and aiormq then loses the connection. The message would come again after each
-    reconnect and stop its queue for ever. Without its properties it arrives, and can be judged.
+    RabbitMQ lets pass what Python's codec does not (a content type or a routing key that is not UTF-8, a time past the
+    year 9999, a thousand lists in each other), and aiormq then loses the connection. The message would come again after
+    each reconnect and stop its queue for ever. Without all that it arrives, and can be judged.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -77,6 +79,19 @@ class _TolerantReader:
             self._head += data
         elif self._head[0] == FRAME_HEADER and not _is_decodable(self._head + data):
             return data[:_FLAGS] + b"\0\0" + data[_FLAGS + 2 :]  # no flag set: no property follows
+        elif self._head[0] == FRAME_METHOD and data.startswith(_DELIVER):
+            return self._with_legible_names(data)
+        return data
+
+    def _with_legible_names(self, data: bytes) -> bytes:
+        """Of a delivery: the exchange and the routing key, which nobody here reads."""
+        at = 14 + data[4]  # behind class, method, consumer tag, delivery tag and the mark of a redelivery
+        if data[at:-1].isascii() or _is_decodable(self._head + data):
+            return data
+        for _ in range(2):
+            end = at + 1 + data[at]
+            data = data[: at + 1] + b"?" * data[at] + data[end:]
+            at = end
         return data
 
 

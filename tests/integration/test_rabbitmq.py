@@ -41,10 +41,12 @@ async def broker(options: RabbitMQOptions) -> AsyncIterator[RabbitMQ]:
         yield opened
 
 
-async def publish_raw(url: str, exchange: str, body: bytes, properties: Basic.Properties) -> None:
+async def publish_raw(
+    url: str, exchange: str, body: bytes, properties: Basic.Properties, routing_key: str = "a.b"
+) -> None:
     async with aiormq.connect(url) as connection:
         channel = await connection.channel()
-        await channel.basic_publish(body, exchange=exchange, routing_key="a.b", properties=properties)
+        await channel.basic_publish(body, exchange=exchange, routing_key=routing_key, properties=properties)
 
 
 async def take(broker: RabbitMQ, queue: str, count: int) -> list[Delivery]:
@@ -132,6 +134,24 @@ async def test_a_time_past_the_calendar_does_not_stop_the_queue(options: RabbitM
 
     await publish_raw(options.url, options.exchange, b"late", FarFuture(timestamp=datetime.now(UTC)))
     assert [delivery.body for delivery in await take(broker, options.fanout_queue, 2)] == [b"own", b"late"]
+
+
+class NotUtf8(str):
+    """RabbitMQ lets these bytes pass, too."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object, **__: object) -> bytes:
+        return b"order.\xff\xfe"
+
+
+async def test_a_routing_key_that_cannot_be_decoded_does_not_stop_the_queue(
+    options: RabbitMQOptions, broker: RabbitMQ
+) -> None:
+    await publish_raw(options.url, options.exchange, b"unreadable", Basic.Properties(), NotUtf8("order.created"))
+    await broker.publish([Message("id-1", "order.created", "s", b"next")])
+    taken = await take(broker, options.fanout_queue, 3)
+    assert [delivery.body for delivery in taken] == [b"own", b"unreadable", b"next"]
 
 
 def numbered(start: int) -> list[Message]:
