@@ -133,3 +133,31 @@ async def test_who_has_some_of_what_it_missed_as_the_stream_begins_anew_is_told_
         assert [[publication.offset for publication in part.publications] for part in joined] == [[1, 2, 3]]
         assert returner.told == ["a"]
         assert not hub.hears("a")
+
+
+@dataclass(eq=False, kw_only=True)
+class Bereft(Interrupted):
+    """Between the parts its stream loses the rest of what it missed, or is away."""
+
+    is_away: bool
+
+    async def writable(self, *, is_more: bool) -> None:
+        if is_more:
+            self.streams.is_away = self.is_away
+            self.streams.trim("a", 1)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_who_cannot_get_the_rest_of_what_it_missed_is_told_so_and_hears_nothing_more(
+    streams: CountedStreams, is_away: bool
+) -> None:
+    for _ in range(3):
+        streams.publish("a")
+    async with running(streams) as hub:
+        returner = Bereft(streams=streams, is_away=is_away)
+        joined: list[Subscribed] = []
+        await hub.join(returner, "a", Position(0, streams.streams["a"].epoch), joined.append)
+
+        assert [[publication.offset for publication in part.publications] for part in joined] == [[1, 2, 3]]
+        assert returner.told == ["a"]
+        assert not hub.hears("a")
