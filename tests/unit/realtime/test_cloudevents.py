@@ -68,6 +68,13 @@ def test_binary_mode_carries_attributes_in_headers_and_data_in_the_body(prefix: 
     assert event == Event("7", "/billing", "invoice.sent", "s", NOW, {"total": 1}, channel="orders:feed")
 
 
+@pytest.mark.parametrize("kind", ["text/json", "application/vnd.shop+json; charset=utf-8"])
+def test_data_may_be_of_any_json_type(kind: str) -> None:
+    headers: dict[str, object] = {f"cloudEvents:{name}": value for name, value in GOOD.items()}
+    assert parse(binary(headers, kind=kind), NOW).data == {"total": 1}
+    assert parse(structured({**GOOD, "datacontenttype": kind, "data": {"total": 1}}), NOW).data == {"total": 1}
+
+
 def test_binary_mode_may_have_no_data_and_an_amqp_time() -> None:
     headers = {f"cloudEvents:{name}": value for name, value in {**GOOD, "time": NOW - timedelta(days=1)}.items()}
     event = parse(binary(headers, body=b"", kind=""), NOW)
