@@ -117,8 +117,7 @@ class Pool:
                     await connection.execute("ROLLBACK")
         except Exception as error:  # noqa: BLE001 - whatever it is, its place in the pool must not be lost
             log.warning("connection_cut_off", pool=self._name, error=type(error).__name__)
-            with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
-                connection.terminate()
+            _discard(connection)
         await self._pool.release(connection)
 
     def _given_back(self, task: asyncio.Task[None]) -> None:
@@ -161,8 +160,7 @@ async def in_transaction(connection: Connection, begin: str = "BEGIN") -> AsyncI
     except asyncio.CancelledError:
         # At once, before asyncpg asks the server to stop: one that waits for its standby would do no more than show
         # what that has not, and what a failover would lose.
-        with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
-            connection.terminate()
+        _discard(connection)
         raise
 
 
@@ -210,3 +208,8 @@ def _server_settings(name: str, statement_timeout: float, settings: Mapping[str,
 
 async def _keep_session(_: PooledConnection | DirectConnection) -> None:
     """Nothing of ours changes a pooled session, so the default reset is a round trip for nothing."""
+
+
+def _discard(connection: Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool may have noticed first that it is lost
+        connection.terminate()
