@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SQL = load("products")
 
-_BATCH = 300  # changes of stock that are taken by one statement: as many products are made in one go
+_CHANGES = 5000  # of stock that are taken by one statement
+_PRODUCTS = 100  # that are made in one turn of the loop, of thousands that may have changed
 
 _COLUMNS = tuple(field.name for field in fields(Product))
 
@@ -89,13 +90,17 @@ class PostgresProducts:
         await self.connection.execute(SQL["save_stock"], *columns)
 
     async def take_untold(self) -> Sequence[Product]:
-        untold: dict[UUID, Product] = {}
-        changes = _BATCH
-        while changes == _BATCH:
-            rows = await self.connection.fetch(SQL["take_untold"], _BATCH)
-            untold |= {row["id"]: _product(row) for row in rows}
-            changes = rows[0]["changes"] if rows else 0
-        return list(untold.values())
+        ids: set[UUID] = set()
+        changes = _CHANGES
+        while changes == _CHANGES:
+            [(changes, taken)] = await self.connection.fetch(SQL["take_untold"], _CHANGES)
+            ids.update(taken or ())
+        untold = list(ids)
+        return [
+            product
+            for begin in range(0, len(untold), _PRODUCTS)
+            for product in (await self._some(untold[begin : begin + _PRODUCTS])).values()
+        ]
 
     async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
         return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}

@@ -67,12 +67,11 @@ SELECT id, sku, name, price, currency, stock, tax_rate, for_sale, version
 FROM locked;
 
 -- name: take_untold
--- Forget up to $1 changes of stock, and return how many, with one row for each of their products as it is now.
+-- Forget up to $1 changes of stock, and return how many, and of which products.
 WITH taken AS (
     DELETE FROM stock_changes
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM stock_changes LIMIT $1))
     RETURNING product_id
 )
-SELECT (SELECT count(*) FROM taken) AS changes, id, sku, name, price, currency, stock, tax_rate, for_sale, version
-FROM products
-WHERE id IN (SELECT product_id FROM taken);
+SELECT count(*) AS changes, array_agg(DISTINCT product_id) AS product_ids
+FROM taken;
