@@ -77,7 +77,7 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`offered`: orders a second that were placed while it was read."""
+    """`offered`: orders a second that were placed while it was read, in the middle."""
 
     contenders: Sequence[Contender]
     offered: float
@@ -142,10 +142,8 @@ async def measure(stage: Stage, *, quick: bool) -> Result:
             turn = contenders if number % 2 == 0 else contenders[::-1]
             rounds.append([await each.round(f"place {seconds}") for each in turn])
         compared = [contender(each.name, rounds) for each in contenders]
-        ours = contenders[0]
-        offered = round(compared[0].per_second / 2)
         read_repeats, read_seconds = (1, 4.0) if quick else (READ_REPEATS, READ_SECONDS)
-        reads, lost = await _read(stage, ours, offered, read_repeats, read_seconds)
+        offered, reads, lost = await _read(stage, contenders[0], seconds, read_repeats, read_seconds)
     return Result(compared, offered, reads, lost + sum(each.lost for each in compared))
 
 
@@ -178,17 +176,22 @@ async def _contenders(stage: Stage) -> AsyncIterator[Sequence[_Running]]:
         ]
 
 
-async def _read(stage: Stage, ours: _Running, rate: float, repeats: int, seconds: float) -> tuple[Sequence[Reads], int]:
-    lists, orders, offers = [], [], []
+async def _read(
+    stage: Stage, ours: _Running, place_seconds: float, repeats: int, seconds: float
+) -> tuple[float, Sequence[Reads], int]:
+    """Beside half of what was placed right before: an hour's machine is not that of the next minute."""
+    lists, orders, placed, offers = [], [], [], []
     with child("bench.orders.readers", str(stage.node.port), stage.shop.staff_token) as readers:
         await asyncio.to_thread(tell, readers, f"read {READS} 1")
         for _ in range(repeats):
+            placed.append(await ours.round(f"place {place_seconds}"))
+            rate = round(_per_second(placed[-1]) / 2)
             offering = asyncio.create_task(ours.round(f"offer {rate} {seconds}"))
             found = orjson.loads(await asyncio.to_thread(tell, readers, f"read {READS} {seconds}"))
             offers.append(await offering)
             lists.append(found["lists"])
             orders.append(found["orders"])
-    return [
+    reads = [
         Reads("the newest 50", sum(map(len, lists)), _middle([spread(times) for times in lists])),
         Reads("one of them", sum(map(len, orders)), _middle([spread(times) for times in orders])),
         Reads(
@@ -196,7 +199,8 @@ async def _read(stage: Stage, ours: _Running, rate: float, repeats: int, seconds
             sum(each.placed.orders for each in offers),
             _middle([each.placed.time for each in offers]),
         ),
-    ], sum(each.lost for each in offers)
+    ]
+    return median(map(_per_second, offers)), reads, sum(each.lost for each in [*placed, *offers])
 
 
 def contender(name: str, rounds: Sequence[Sequence[Round]]) -> Contender:
