@@ -75,7 +75,7 @@ class PostgresProducts:
         refuse_unknown(quantities, before)
         refuse_short(quantities, before)
         taken = ((before[wanted.product_id], wanted.quantity) for wanted in quantities)
-        return [product.changed(stock=product.stock - pieces) for product, pieces in taken]
+        return [product.without(pieces) for product, pieces in taken]
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None:
         await self._change_stock([(returned.product_id, returned.quantity) for returned in quantities])

@@ -68,8 +68,7 @@ class _Products:
         before = await self.find(quantities)
         refuse_short(quantities, self.stock)
         self.done.products += [
-            product.changed(stock=product.stock - wanted.quantity)
-            for product, wanted in zip(before, quantities, strict=True)
+            product.without(wanted.quantity) for product, wanted in zip(before, quantities, strict=True)
         ]
         return self.done.products
 

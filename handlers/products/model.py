@@ -47,6 +47,10 @@ class Product:
         after = replace(self, **values)
         return self if after == self else replace(after, version=self.version + 1)
 
+    def without(self, pieces: int) -> Product:
+        """As orders leave it that take so many, at least one."""
+        return replace(self, stock=self.stock - pieces, version=self.version + 1)
+
     def with_pieces(self, pieces: int) -> Product:
         """So many pieces more, or fewer. Raises OutOfStock when there are not so many, Invalid for more that come to
         more than MAX_STOCK."""
