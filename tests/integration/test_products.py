@@ -12,6 +12,7 @@ import pytest
 from handlers.actor import Role
 from handlers.stats.adding_up import AddingUp
 from handlers.work import Work
+from tests.doubles import a_product
 from tests.rest import PostgresRest, serving
 
 PRODUCTS = "/api/v1/products"
@@ -208,3 +209,18 @@ async def test_what_is_changed_by_who_knows_of_no_versions_makes_one_and_is_told
     assert (read.body["stock"], read.body["version"]) == (7, 2)
     async with rest.database.transaction() as uow:
         assert [(told.stock, told.version) for told in await uow.products.take_untold()] == [(7, 2)]
+
+
+async def test_thousands_of_changes_are_told_once_for_each_product(rest: PostgresRest) -> None:
+    made = [a_product(sku=f"SKU-{number:03}") for number in range(250)]
+    await rest.products(*made)
+    async with rest.postgres.pool.connection() as connection:
+        await connection.execute(
+            "INSERT INTO stock_changes (product_id) SELECT id FROM products CROSS JOIN generate_series(1, 30)"
+        )
+
+    async with rest.database.transaction() as uow:
+        told = await uow.products.take_untold()
+        assert await uow.products.take_untold() == []
+
+    assert sorted(product.sku for product in told) == [product.sku for product in made]
