@@ -23,6 +23,7 @@ from handlers.payments import notices
 from handlers.payments.settling import Settling
 from handlers.ports.broker import Broker
 from handlers.ports.payments import PaymentProvider
+from handlers.products.telling_stock import TellingStock
 from handlers.stats.adding_up import AddingUp
 from handlers.work import Work
 from realtime.broker_rabbitmq import open_rabbitmq
@@ -184,6 +185,7 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
             "retention": retention.run,
             "expiry": Expiry(work, rules).run,
             "adding_up": AddingUp(work).run,
+            "telling_stock": TellingStock(work).run,
         }
         if provider is not None:
             endless["settling"] = Settling(work, provider).run

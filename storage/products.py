@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from storage.pool import Connection
 
 SQL = load("products")
-
-_CHANGES = 5000  # of stock that are taken by one statement
-_PRODUCTS = 100  # that are made in one turn of the loop, of thousands that may have changed
 
 _COLUMNS = tuple(field.name for field in fields(Product))
 
@@ -89,18 +87,11 @@ class PostgresProducts:
         columns = zip(*((product.id, product.stock, product.version) for product in products), strict=True)
         await self.connection.execute(SQL["save_stock"], *columns)
 
-    async def take_untold(self) -> Sequence[Product]:
-        ids: set[UUID] = set()
-        changes = _CHANGES
-        while changes == _CHANGES:
-            [(changes, taken)] = await self.connection.fetch(SQL["take_untold"], _CHANGES)
-            ids.update(taken or ())
-        untold = list(ids)
-        return [
-            product
-            for begin in range(0, len(untold), _PRODUCTS)
-            for product in (await self._some(untold[begin : begin + _PRODUCTS])).values()
-        ]
+    async def claim_untold(self, interval: timedelta) -> Sequence[UUID]:
+        return [row["product_id"] for row in await self.connection.fetch(SQL["claim_untold"], interval)]
+
+    async def take_untold(self, product_ids: Sequence[UUID]) -> Sequence[Product]:
+        return [_product(row) for row in await self.connection.fetch(SQL["take_untold"], product_ids)]
 
     async def _some(self, ids: Sequence[UUID]) -> Mapping[UUID, Product]:
         return {row["id"]: _product(row) for row in await self.connection.fetch(SQL["some"], ids)}

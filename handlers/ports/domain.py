@@ -99,8 +99,13 @@ class Products(Protocol):
 
     async def give_back(self, quantities: Sequence[Quantity]) -> None: ...
 
-    async def take_untold(self) -> Sequence[Product]:
-        """Those of which pieces were taken or given back since this was asked the last time, each as it is now."""
+    async def claim_untold(self, interval: timedelta) -> Sequence[UUID]:
+        """Be the one who tells of those of which pieces were taken or given back since that was told. None when there
+        are none, or somebody else was the one within `interval`."""
+        ...
+
+    async def take_untold(self, product_ids: Sequence[UUID]) -> Sequence[Product]:
+        """Those of these that are untold, each as it is now; they are told when the transaction commits."""
         ...
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from handlers.actor import Actor
 from handlers.audience import products as channel_of_products
 from handlers.errors import NotFound, VersionMismatch
-from handlers.events import MAX_EVENT_BYTES, PRODUCTS, Cause, Event, OwnType
+from handlers.events import PRODUCTS, Cause, Event, OwnType
 from handlers.ids import new_id
 from handlers.ports.domain import Snapshot, UnitOfWork
 from handlers.products.model import Product
 from handlers.products.schemas import NewProductRequest, ProductBody, ProductsBody
 
-MOST_TOLD = 250  # products in an event, fewer with very long names: each event has its way through everything
-_REST_OF_PRODUCT = 250  # bytes of one in JSON, at most, besides its SKU and its name
-_REST_OF_EVENT = 2_000
-_CHARACTER = 6  # bytes of one in JSON, at most
+MOST_TOLD = 100  # products in an event: with the longest names that there are it still fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +102,18 @@ async def tell_if_low(uow: UnitOfWork, product: Product, taken: int, low_stock: 
         await _tell(uow, OwnType.STOCK_LOW, product, cause)
 
 
-async def tell_stock(uow: UnitOfWork, cause: Cause) -> None:
-    """Tell of the products of which orders have taken or given back pieces since that was told."""
-    for told in _portions(await uow.products.take_untold()):
+async def claim_untold(uow: UnitOfWork, interval: timedelta) -> Sequence[Sequence[UUID]]:
+    """The products of which orders have taken or given back pieces since that was told, as many in each as `tell_stock`
+    takes; none when somebody else has claimed them within `interval`."""
+    product_ids = await uow.products.claim_untold(interval)
+    return [product_ids[begin : begin + MOST_TOLD] for begin in range(0, len(product_ids), MOST_TOLD)]
+
+
+async def tell_stock(uow: UnitOfWork, product_ids: Sequence[UUID], cause: Cause) -> None:
+    """Tell of those of these products, MOST_TOLD at most, that nobody has told of meanwhile."""
+    told = await uow.products.take_untold(product_ids)
+    if told:
         await uow.outbox.add(Event.own(OwnType.STOCK_CHANGED, PRODUCTS, ProductsBody.of(told), cause))
-        await asyncio.sleep(0)  # thousands may have changed in a second: others have their turn in between
-
-
-def _portions(products: Sequence[Product]) -> Iterator[Sequence[Product]]:
-    """Cut into runs that each fit into an event."""
-    run: list[Product] = []
-    size = _REST_OF_EVENT
-    for product in products:
-        bytes_ = _REST_OF_PRODUCT + _CHARACTER * (len(product.sku) + len(product.name))
-        if len(run) == MOST_TOLD or size + bytes_ > MAX_EVENT_BYTES:
-            yield run
-            run, size = [], _REST_OF_EVENT
-        run.append(product)
-        size += bytes_
-    if run:
-        yield run
 
 
 async def _lock(uow: UnitOfWork, actor: Actor, product_id: UUID, version: int | None) -> Product:

@@ -1,6 +1,5 @@
-"""Adds up what orders come to, and tells of the stock that they have left. Each node looks every second; whichever
-comes first does it for the deployment, in one transaction with the events that tell it, so nothing is counted twice
-whoever dies."""
+"""Adds up what orders come to. Each node looks every second; whichever comes first does it for the deployment, in one
+transaction with the event that tells it, so nothing is counted twice whoever dies."""
 
 from __future__ import annotations
 
@@ -11,8 +10,6 @@ import structlog
 from handlers.clock import utc_now
 from handlers.events import Cause
 from handlers.looking import keep_looking
-from handlers.ports.domain import UnitOfWork
-from handlers.products import service as products
 from handlers.stats import service
 from handlers.work import Work
 
@@ -31,11 +28,4 @@ class AddingUp:
 
     async def add_up(self, interval: timedelta = INTERVAL) -> bool:
         """Was there something to add up? Raises Unavailable."""
-        return await self._work.write(lambda uow: _add_up(uow, Cause(utc_now()), interval))
-
-
-async def _add_up(uow: UnitOfWork, cause: Cause, interval: timedelta) -> bool:
-    has_changed = await service.add_up(uow, cause, interval)
-    if has_changed:  # no order takes or gives back pieces without being counted
-        await products.tell_stock(uow, cause)
-    return has_changed
+        return await self._work.write(lambda uow: service.add_up(uow, Cause(utc_now()), interval))

@@ -66,12 +66,29 @@ WITH locked AS MATERIALIZED (
 SELECT id, sku, name, price, currency, stock, tax_rate, for_sale, version
 FROM locked;
 
+-- name: claim_untold
+-- Be the one who tells of the products whose stock has changed since it was told: nothing when somebody else became it less than $1
+-- ago.
+WITH untold AS (
+    SELECT DISTINCT product_id FROM stock_changes
+), head AS (
+    SELECT FROM stock_changes_head WHERE told_at <= clock_timestamp() - $1::interval FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE stock_changes_head
+    SET told_at = clock_timestamp()
+    FROM head
+    WHERE EXISTS (SELECT FROM untold)
+    RETURNING true
+)
+SELECT product_id FROM untold WHERE EXISTS (SELECT FROM claimed);
+
 -- name: take_untold
--- Forget up to $1 changes of stock, and return how many, and of which products.
+-- Forget the changes of these products, and return those that there were any of, as they are with all that was forgotten.
 WITH taken AS (
     DELETE FROM stock_changes
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM stock_changes LIMIT $1))
+    WHERE product_id = ANY ($1::uuid[])
     RETURNING product_id
 )
-SELECT count(*) AS changes, array_agg(DISTINCT product_id) AS product_ids
-FROM taken;
+SELECT id, sku, name, price, currency, stock, tax_rate, for_sale, version
+FROM products
+WHERE id IN (SELECT product_id FROM taken);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import orjson
 import pytest
 
 from handlers.actor import Role
-from handlers.stats.adding_up import AddingUp
+from handlers.products.telling_stock import TellingStock
 from handlers.work import Work
 from tests.doubles import a_product
 from tests.rest import PostgresRest, serving
@@ -173,15 +174,15 @@ async def test_what_is_told_of_products_is_each_as_it_is_then(rest: PostgresRest
     )
     path = f"{PRODUCTS}/{product.id}"
     async with Work(rest.database) as work:
-        adding_up = AddingUp(work)
+        telling = TellingStock(work)
         placed = await rest.place(customer, product, 3)
         await rest.place(customer, product, 1)
-        assert await adding_up.add_up(timedelta())
+        assert await telling.tell(timedelta())
         after_orders = (await rest.call("GET", path, staff)).body
         await rest.call("POST", f"/api/v1/orders/{placed.body['id']}/cancel", customer)
-        assert await adding_up.add_up(timedelta())
+        assert await telling.tell(timedelta())
         after_cancelling = (await rest.call("GET", path, staff)).body
-        assert not await adding_up.add_up(timedelta())
+        assert not await telling.tell(timedelta())
         edited = (await rest.call("PATCH", path, staff, json={"name": "Better"})).body
 
     async with rest.postgres.pool.connection() as connection:
@@ -207,20 +208,66 @@ async def test_what_is_changed_by_who_knows_of_no_versions_makes_one_and_is_told
 
     assert (read.status, edited.status) == (200, 412)
     assert (read.body["stock"], read.body["version"]) == (7, 2)
-    async with rest.database.transaction() as uow:
-        assert [(told.stock, told.version) for told in await uow.products.take_untold()] == [(7, 2)]
+    async with Work(rest.database) as work:
+        assert await TellingStock(work).tell(timedelta())
+    assert await stocks_told(rest) == [[(product.sku, 7, 2)]]
 
 
-async def test_thousands_of_changes_are_told_once_for_each_product(rest: PostgresRest) -> None:
+async def test_thousands_of_changes_are_told_once_for_each_product_and_not_all_at_once(rest: PostgresRest) -> None:
+    skus = await many_change(rest)
+
+    async with Work(rest.database) as work:
+        began = time.monotonic()
+        while not await TellingStock(work).tell(timedelta(seconds=0.3)):
+            began = time.monotonic()
+        took = time.monotonic() - began
+        assert not await TellingStock(work).tell(timedelta())
+
+    told = await stocks_told(rest)
+    assert [len(event) for event in told] == [100, 100, 50]
+    assert sorted(sku for event in told for sku, _, _ in event) == skus
+    assert took >= 0.1
+    async with rest.postgres.pool.connection() as connection:
+        assert await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM outbox") == 3  # transactions
+
+
+async def test_nodes_that_tell_of_the_stock_at_once_tell_of_each_product_once(rest: PostgresRest) -> None:
+    skus = await many_change(rest)
+
+    async with Work(rest.database) as work:
+        while any(await asyncio.gather(*(TellingStock(work).tell(timedelta()) for _ in range(4)))):
+            pass
+
+    assert sorted(sku for event in await stocks_told(rest) for sku, _, _ in event) == skus
+
+
+async def test_stock_is_told_once_in_an_interval(rest: PostgresRest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product(stock=20)
+
+    async with Work(rest.database) as work:
+        await rest.place(customer, product, 1)
+        assert await TellingStock(work).tell(timedelta())
+        await rest.place(customer, product, 2)
+        assert not await TellingStock(work).tell(timedelta(minutes=1))
+        assert await TellingStock(work).tell(timedelta())
+
+    assert await stocks_told(rest) == [[(product.sku, 19, 2)], [(product.sku, 17, 3)]]
+
+
+async def many_change(rest: PostgresRest) -> list[str]:
+    """30 times each. Returns the SKUs of the products."""
     made = [a_product(sku=f"SKU-{number:03}") for number in range(250)]
     await rest.products(*made)
     async with rest.postgres.pool.connection() as connection:
         await connection.execute(
             "INSERT INTO stock_changes (product_id) SELECT id FROM products CROSS JOIN generate_series(1, 30)"
         )
+    return [product.sku for product in made]
 
-    async with rest.database.transaction() as uow:
-        told = await uow.products.take_untold()
-        assert await uow.products.take_untold() == []
 
-    assert sorted(product.sku for product in told) == [product.sku for product in made]
+async def stocks_told(rest: PostgresRest) -> list[list[tuple[str, int, int]]]:
+    """The SKU, stock and version of each product, by event."""
+    async with rest.postgres.pool.connection() as connection:
+        rows = await connection.fetch("SELECT body FROM outbox WHERE type = 'stock.changed' ORDER BY id")
+    events = [orjson.loads(row["body"])["data"]["items"] for row in rows]
+    return [[(item["sku"], item["stock"], item["version"]) for item in items] for items in events]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
@@ -190,8 +190,8 @@ async def test_all_of_each_order_is_written(postgres: Postgres, postgres_url: st
     assert [event[0] for event in told] == ["order.created", "order.created", "discount.changed", "order.created"]
     assert [(await now(postgres, each)).version for each in (mug, pot)] == [3, 2]
     async with postgres.transaction() as uow:
-        untold = {each.id: each for each in await uow.products.take_untold()}
-        assert await uow.products.take_untold() == []
+        untold = {each.id: each for each in await uow.products.take_untold([mug.id, pot.id])}
+        assert await uow.products.claim_untold(timedelta()) == []
     assert untold == {each.id: await now(postgres, each) for each in (mug, pot)}
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -33,6 +33,11 @@ async def stocked(uow: MemoryUnitOfWork, stock: int = 10, sku: str = "") -> Prod
     product = a_product(stock=stock, sku=sku)
     await uow.products.add(product)
     return product
+
+
+async def tell_stock(uow: MemoryUnitOfWork) -> None:
+    for product_ids in await service.claim_untold(uow, timedelta(seconds=1)):
+        await service.tell_stock(uow, product_ids, CAUSE)
 
 
 def told(uow: MemoryUnitOfWork) -> list[tuple[str, str, object]]:
@@ -161,10 +166,10 @@ async def test_what_orders_leave_of_the_stock_is_told_once(uow: MemoryUnitOfWork
     mug, pot, pan = await stocked(uow), await stocked(uow), await stocked(uow)
     await orders.place(uow, CUSTOMER, [Quantity(mug.id, 2), Quantity(pot.id, 1)], CAUSE, Rules())
     placed = await orders.place(uow, CUSTOMER, [Quantity(pot.id, 3)], CAUSE, Rules())
-    await service.tell_stock(uow, CAUSE)
+    await tell_stock(uow)
     await orders.advance(uow, CUSTOMER, placed.id, Action.CANCEL, CAUSE)
-    await service.tell_stock(uow, CAUSE)
-    await service.tell_stock(uow, CAUSE)
+    await tell_stock(uow)
+    await tell_stock(uow)
 
     def stocks(data: ProductsBody) -> dict[UUID, tuple[int, int]]:
         return {each.id: (each.stock, each.version) for each in data.items}
@@ -175,39 +180,27 @@ async def test_what_orders_leave_of_the_stock_is_told_once(uow: MemoryUnitOfWork
     assert await service.get(uow, pan.id) == pan
 
 
-async def test_products_are_told_in_few_events(uow: MemoryUnitOfWork) -> None:
-    for _ in range(service.MOST_TOLD + 1):
-        await stocked(uow)
-    await uow.products.take([Quantity(each, 1) for each in uow.products.rows])
+async def test_stock_that_somebody_has_told_meanwhile_is_not_told_again(uow: MemoryUnitOfWork) -> None:
+    mug, pot = await stocked(uow), await stocked(uow)
+    await uow.products.take([Quantity(mug.id, 1), Quantity(pot.id, 1)])
+    [both] = await service.claim_untold(uow, timedelta(seconds=1))
 
-    await service.tell_stock(uow, CAUSE)
+    await service.tell_stock(uow, [mug.id], CAUSE)
+    await service.tell_stock(uow, both, CAUSE)
+    await service.tell_stock(uow, both, CAUSE)
 
-    assert [len(event.data.items) for event in uow.outbox.events] == [service.MOST_TOLD, 1]
+    assert [[each.id for each in event.data.items] for event in uow.outbox.events] == [[mug.id], [pot.id]]
 
 
-async def test_of_products_with_long_names_no_event_is_too_long(uow: MemoryUnitOfWork) -> None:
+async def test_of_most_that_is_told_at_once_no_event_is_too_long(uow: MemoryUnitOfWork) -> None:
     for number in range(service.MOST_TOLD + 1):
         sku, name = "\x01" * (MAX_SKU_LENGTH - 4) + f"{number:04}", "\x01" * MAX_NAME_LENGTH  # six bytes each in JSON
         product = replace(a_product(sku=sku, stock=MAX_STOCK), name=name, price=MAX_PRICE, tax_rate=WHOLE)
         await uow.products.add(replace(product, for_sale=False, version=2**31 - 2))
     await uow.products.take([Quantity(each, 1) for each in uow.products.rows])
 
-    await service.tell_stock(uow, CAUSE)
+    await tell_stock(uow)
 
-    sizes = [len(event.encode()) for event in uow.outbox.events]
-    assert max(sizes) <= MAX_EVENT_BYTES
-    assert len(sizes) == 2
+    assert [len(event.data.items) for event in uow.outbox.events] == [service.MOST_TOLD, 1]
+    assert max(len(event.encode()) for event in uow.outbox.events) <= MAX_EVENT_BYTES
     assert sorted(each.id for event in uow.outbox.events for each in event.data.items) == sorted(uow.products.rows)
-
-
-async def test_while_much_is_told_others_have_their_turn(uow: MemoryUnitOfWork) -> None:
-    for _ in range(3 * service.MOST_TOLD):
-        await stocked(uow)
-    await uow.products.take([Quantity(each, 1) for each in uow.products.rows])
-
-    telling, told_by_turn = asyncio.create_task(service.tell_stock(uow, CAUSE)), list[int]()
-    while not telling.done():
-        told_by_turn.append(len(uow.outbox.events))
-        await asyncio.sleep(0)
-
-    assert told_by_turn == [0, 1, 2, 3]
