@@ -68,11 +68,13 @@ FROM locked;
 
 -- name: claim_untold
 -- Be the one who tells of the products whose stock has changed since it was told: nothing when somebody else became it less than $1
--- ago.
+-- ago. A time yet to come is of a clock that was ahead, and nobody waits for it.
 WITH untold AS (
     SELECT DISTINCT product_id FROM stock_changes
 ), head AS (
-    SELECT FROM stock_changes_head WHERE told_at <= clock_timestamp() - $1::interval FOR UPDATE SKIP LOCKED
+    SELECT FROM stock_changes_head
+    WHERE told_at NOT BETWEEN clock_timestamp() - $1::interval AND clock_timestamp()
+    FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE stock_changes_head
     SET told_at = clock_timestamp()

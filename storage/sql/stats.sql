@@ -1,8 +1,10 @@
 -- name: claim
 -- Be the one who adds up, until the transaction ends: the next version, or nothing when nothing has changed, somebody else is at
--- it, or did it less than $1 ago.
+-- it, or did it less than $1 ago. A time yet to come is of a clock that was ahead, and nobody waits for it.
 WITH head AS (
-    SELECT version FROM order_stats_head WHERE added_up_at <= clock_timestamp() - $1::interval FOR UPDATE SKIP LOCKED
+    SELECT version FROM order_stats_head
+    WHERE added_up_at NOT BETWEEN clock_timestamp() - $1::interval AND clock_timestamp()
+    FOR UPDATE SKIP LOCKED
 )
 UPDATE order_stats_head AS h
 SET version = head.version + 1, added_up_at = clock_timestamp()

@@ -203,6 +203,17 @@ async def test_it_is_added_up_once_in_an_interval_and_by_one(shop: Shop, postgre
         assert await unit.stats.claim(AT_ONCE) == 2
 
 
+async def test_it_is_added_up_although_the_clock_was_an_hour_ahead_when_that_was_done_last(
+    shop: Shop, postgres: Postgres
+) -> None:
+    await shop.place()
+    async with postgres.pool.connection() as connection:  # of a primary that is gone
+        await connection.execute("UPDATE order_stats_head SET added_up_at = clock_timestamp() + '1 hour'::interval")
+
+    async with postgres.transaction() as unit:
+        assert await unit.stats.claim(timedelta(seconds=1)) == 1
+
+
 async def test_a_series_is_from_its_beginning_to_before_its_end_added_up_or_not(shop: Shop) -> None:
     noon = NOW.replace(hour=12, minute=0, second=0)
     hour = timedelta(hours=1)

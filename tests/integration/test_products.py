@@ -254,6 +254,18 @@ async def test_stock_is_told_once_in_an_interval(rest: PostgresRest) -> None:
     assert await stocks_told(rest) == [[(product.sku, 19, 2)], [(product.sku, 17, 3)]]
 
 
+async def test_stock_is_told_although_the_clock_was_an_hour_ahead_when_it_was_told_last(rest: PostgresRest) -> None:
+    customer, product = await rest.an_account(), await rest.a_product(stock=20)
+    async with rest.postgres.pool.connection() as connection:  # of a primary that is gone
+        await connection.execute("UPDATE stock_changes_head SET told_at = clock_timestamp() + '1 hour'::interval")
+
+    async with Work(rest.database) as work:
+        await rest.place(customer, product, 1)
+        assert await TellingStock(work).tell()
+
+    assert await stocks_told(rest) == [[(product.sku, 19, 2)]]
+
+
 async def many_change(rest: PostgresRest) -> list[str]:
     """30 times each. Returns the SKUs of the products."""
     made = [a_product(sku=f"SKU-{number:03}") for number in range(250)]
