@@ -13,6 +13,7 @@ import pytest
 from handlers.actor import Role
 from handlers.products.telling_stock import TellingStock
 from handlers.work import Work
+from storage.products import SQL
 from tests.doubles import a_product
 from tests.rest import PostgresRest, serving
 
@@ -229,6 +230,17 @@ async def test_thousands_of_changes_are_told_once_for_each_product_and_not_all_a
     assert took >= 0.1
     async with rest.postgres.pool.connection() as connection:
         assert await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM outbox") == 3  # transactions
+
+
+async def test_a_portion_is_not_compared_with_each_change_that_is_untold(rest: PostgresRest) -> None:
+    async with rest.postgres.pool.connection() as connection:
+        await connection.execute("ANALYZE stock_changes")  # empty: the worst that there can be a plan for
+        await connection.execute(f"PREPARE take (uuid[]) AS {SQL['take_untold']}")
+        plan = [row[0].strip() for row in await connection.fetch("EXPLAIN EXECUTE take ('{}')")]
+
+    [changes] = [step for step in plan if step.startswith("Filter: ")]
+    assert "hashed SubPlan" in changes
+    assert not [step for step in plan if "Hash Cond: " in step]
 
 
 async def test_nodes_that_tell_of_the_stock_at_once_tell_of_each_product_once(rest: PostgresRest) -> None:
