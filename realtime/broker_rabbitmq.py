@@ -6,9 +6,11 @@ Nothing here requeues, rejects or cancels: each of these reorders. A consumer le
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ import structlog
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, DeliveryError, PublishError
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelPreconditionFailed
 from pamqp.commands import Basic
 from pamqp.common import FieldValue
 
@@ -30,10 +33,12 @@ from realtime.rabbitmq_topology import PARTITION_KEY, RabbitMQOptions, Topology
 log = structlog.get_logger(__name__)
 
 REASON_HEADER = "x-orderwire-reason"
+SIZE_HEADER = "x-orderwire-size"
 REACHABLE_TIMEOUT = 1.0  # seconds
 DOUBT_SECONDS = 5.0  # within which the relay tries again
 KEPT_HEADER_BYTES = 16 * 1024  # of a dead letter's own headers: all of them must fit into one AMQP frame
 _PERSISTENT = 2
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 _GENERATION = 1 << 64  # AMQP delivery tags are 64 bits; above them our tags carry which channel they are of
 
 
@@ -64,14 +69,18 @@ class RabbitMQ:
         return await self._send([self._outgoing(message) for message in messages])
 
     async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:
-        properties = Basic.Properties(
-            content_type=delivery.content_type,
-            headers={**_kept(delivery.headers), REASON_HEADER: reason},
-            message_id=uuid4().hex,
-            delivery_mode=_PERSISTENT,
-            timestamp=datetime.now(UTC),
-        )
-        await self._send([Outgoing("", self._options.dead_letter_queue, delivery.body, properties)])
+        body = delivery.body
+        letter = self._letter(delivery, {REASON_HEADER: reason})
+        try:
+            await self._send([letter])
+        except BrokerAway as away:
+            most = _most_taken(away.__cause__)
+            if most is None or len(body) <= most:
+                raise
+            # It came when more was taken. Whole it would be refused for ever, with all that is behind it.
+            cut = self._letter(delivery, {REASON_HEADER: reason, SIZE_HEADER: len(body)})
+            await self._send([replace(cut, body=body[:most])])
+            log.error("dead_letter_cut", message_id=cut.properties.message_id, size=len(body), kept=most)
 
     @asynccontextmanager
     async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[RabbitMQDeliveries]:
@@ -136,6 +145,16 @@ class RabbitMQ:
             if self._channel is None or self._channel.is_closed:
                 self._channel = await self._publishing.channel()
             return self._channel
+
+    def _letter(self, delivery: Delivery, notes: Mapping[str, FieldValue]) -> Outgoing:
+        properties = Basic.Properties(
+            content_type=delivery.content_type,
+            headers={**_kept(delivery.headers), **notes},
+            message_id=uuid4().hex,
+            delivery_mode=_PERSISTENT,
+            timestamp=datetime.now(UTC),
+        )
+        return Outgoing("", self._options.dead_letter_queue, delivery.body, properties)
 
     def _outgoing(self, message: Message) -> Outgoing:
         properties = Basic.Properties(
@@ -286,3 +305,10 @@ def _kept(headers: Mapping[str, object]) -> dict[str, FieldValue]:
         if size <= KEPT_HEADER_BYTES:
             kept[name] = value
     return kept
+
+
+def _most_taken(refusal: BaseException | None) -> int | None:
+    """RabbitMQ's `max_message_size`, which only a refusal tells. It may be that of another message: it closes the
+    channel, and so fails all that are on their way there."""
+    said = _TOO_LARGE.search(str(refusal)) if isinstance(refusal, ChannelPreconditionFailed) else None
+    return None if said is None else int(said[1])

@@ -221,3 +221,55 @@ async def test_while_an_alarm_stops_who_publishes_it_is_not_reachable(own_rabbit
         await asyncio.to_thread(own_rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "512MiB")
     await publish_surely(broker, 2)
     assert await broker.is_reachable()
+
+
+async def test_a_letter_larger_than_what_is_taken_by_now_is_kept_as_far_as_that_goes(
+    own_rabbitmq: RabbitMQ, options: RabbitMQOptions, broker: Broker
+) -> None:
+    limit, body = "application:set_env(rabbit, max_message_size, {}).", bytes(range(250)) * 800
+    await asyncio.to_thread(own_rabbitmq.control, "eval", limit.format(150_000))
+    large, small = Delivery(1, body, "text/plain", {"cloudEvents:id": "7"}), Delivery(2, b"small", "text/plain")
+    letters: list[Delivery] = []
+    try:
+        with capture_logs() as logs:
+            for bad in (large, small):
+                await broker.dead_letter(bad, reason="oversized")
+        async with asyncio.timeout(20), broker.consume(options.dead_letter_queue, prefetch=50) as deliveries:
+            while len(letters) < 2:
+                letters += await deliveries.receive()
+    finally:
+        await asyncio.to_thread(own_rabbitmq.control, "eval", limit.format(128 * 1024 * 1024))
+    assert [letter.body for letter in letters] == [body[:150_000], b"small"]
+    assert letters[0].headers == {
+        "cloudEvents:id": "7",
+        "x-orderwire-reason": "oversized",
+        "x-orderwire-size": len(body),
+    }
+    assert [(line["size"], line["kept"]) for line in logs if line["event"] == "dead_letter_cut"] == [
+        (len(body), 150_000)
+    ]
+
+
+async def test_letters_refused_with_a_larger_one_are_kept_whole(
+    own_rabbitmq: RabbitMQ, options: RabbitMQOptions, broker: Broker
+) -> None:
+    async def put_aside(size: int) -> None:
+        while True:
+            try:
+                await broker.dead_letter(Delivery(1, b"x" * size, "text/plain"), reason="oversized")
+            except BrokerAway:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    limit, sizes = "application:set_env(rabbit, max_message_size, {}).", [200_000, 120_000, 300_000, 5, 120_001]
+    await asyncio.to_thread(own_rabbitmq.control, "eval", limit.format(150_000))
+    letters: list[Delivery] = []
+    try:
+        async with asyncio.timeout(20), broker.consume(options.dead_letter_queue, prefetch=50) as deliveries:
+            await asyncio.gather(*(put_aside(size) for size in sizes))
+            while {len(letter.body) for letter in letters} != {150_000, 120_000, 5, 120_001} or len(letters) < 5:
+                letters += await deliveries.receive()
+    finally:
+        await asyncio.to_thread(own_rabbitmq.control, "eval", limit.format(128 * 1024 * 1024))
+    assert {letter.headers.get("x-orderwire-size") for letter in letters} == {200_000, 300_000, None}
