@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Final
 
+_SAMPLED: Final = 1  # the one flag that version 00 knows: the others must be 0
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 
 
@@ -18,7 +20,7 @@ def continue_trace(header: str | None) -> tuple[str, str]:
     if match is None:
         ids = secrets.token_hex(24)
         return ids[:32], f"00-{ids[:32]}-{ids[32:]}-01"
-    return match[2], f"00-{match[2]}-{secrets.token_hex(8)}-{match[3]}"
+    return match[2], f"00-{match[2]}-{secrets.token_hex(8)}-{int(match[3], 16) & _SAMPLED:02x}"
 
 
 def _match(text: str) -> re.Match[str] | None:

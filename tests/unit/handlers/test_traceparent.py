@@ -21,6 +21,14 @@ def test_a_valid_trace_is_continued_in_a_span_of_our_own(header: str) -> None:
     assert PARENT not in traceparent
 
 
+@pytest.mark.parametrize(("given", "own"), [("00", "00"), ("01", "01"), ("02", "00"), ("ff", "01")])
+def test_only_whether_a_trace_is_sampled_goes_on(given: str, own: str) -> None:
+    """A flag of a later version says something about that version's header, and ours is of version 00."""
+    _, traceparent = continue_trace(f"00-{TRACE}-{PARENT}-{given}")
+
+    assert traceparent.endswith(f"-{own}")
+
+
 @pytest.mark.parametrize(
     "header",
     [
