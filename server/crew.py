@@ -96,7 +96,7 @@ async def _asked(berth: Berth, number: int) -> bytes | None:
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get(f"http://worker{_PATH}") as response,
+            session.get(f"http://worker{_PATH}", raise_for_status=True) as response,
         ):
             return await response.read()
     except (aiohttp.ClientError, TimeoutError):
