@@ -261,7 +261,8 @@ class _Consumer:
             self._lose("closed")
 
     async def close(self, link: Link) -> None:
-        if self._is_silent:
+        # Else another consumer has dropped the connection by now, and the link has a new one.
+        if self._is_silent and not self._channel.is_closed:
             await link.drop()
         else:
             await close_within(self._channel)

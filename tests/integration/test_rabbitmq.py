@@ -271,6 +271,25 @@ async def test_what_cannot_be_acknowledged_in_time_comes_again(options: RabbitMQ
     assert [delivery.body for delivery in again] == [b"own"]
 
 
+@pytest.mark.usefixtures("broker")
+async def test_who_finds_a_connection_silent_that_another_has_replaced_leaves_the_new_one_alone(
+    options: RabbitMQOptions,
+) -> None:
+    """Consumers of several partitions share one."""
+    link = Kept("consumer", options, Topology(options), RealtimeMetrics(CollectorRegistry()))
+    deliveries = RabbitMQDeliveries(link, options.fanout_queue, 10, replace(options, heartbeat=1))
+    async with asyncio.timeout(10), AsyncExitStack() as stack:
+        stack.push_async_callback(link.close)
+        taken = await deliveries.receive()
+        link.last.write_queue = asyncio.Queue(1)
+        link.last.write_queue.put_nowait(ChannelFrame.marshall(0, [Heartbeat()]))
+        await deliveries.acknowledge(taken)
+        await link.drop()
+        another = await link.channel()
+        await deliveries.close()
+        assert not another.is_closed
+
+
 async def test_the_password_is_not_shown(options: RabbitMQOptions) -> None:
     assert options.url not in repr(options)
 
