@@ -142,8 +142,12 @@ class Repairs:
             is_connected = self._bus.is_connected
             # What was lost about when the bus came is looked for at once.
             is_calm = is_connected and was_connected
-            was_connected = is_connected
             opened = self._channels.opened()
+            if is_connected and not was_connected:
+                # Whoever removed a history may have told us in vain, and no head tells of that.
+                for channel in opened:
+                    self._channels.clear(channel)
+            was_connected = is_connected
             looks = [opened[at : at + _TOGETHER] for at in range(0, len(opened), _TOGETHER)] or [()]
             pause = (self._interval if is_calm else self._interval_without_bus) / len(looks)
             due = loop.time()

@@ -94,6 +94,28 @@ def test_a_node_with_nobody_on_it_asks_nothing() -> None:
     assert streams.looks == []
 
 
+async def kept_after(*connected: bool) -> list[Publication]:
+    """What memory has of a channel after the bus was there, or not, for two seconds each."""
+    metrics, streams, bus = RealtimeMetrics(CollectorRegistry()), Streams(), Bus()
+    channels = Channels(Flusher(metrics), metrics, recent_bytes=1024 * 1024)
+    streams.publish("c")
+    channel = channels.enter("c", Ticket(BareSubscriber(), None, lambda _: None))
+    channels.begin(channel, streams.position("c"))
+    upkeep = asyncio.create_task(repairs_of(channels, streams, bus, metrics).run())
+    await asyncio.sleep(2)
+    channels.recall(channel, streams.streams["c"].publications)
+    for bus.is_connected in connected:
+        await asyncio.sleep(2)
+    upkeep.cancel()
+    await asyncio.wait([upkeep])
+    return channel.recent()
+
+
+def test_what_may_have_been_removed_while_the_bus_was_away_is_forgotten_when_it_is_back() -> None:
+    assert len(virtual_time.run(kept_after(True))) == 1
+    assert virtual_time.run(kept_after(False, True)) == []
+
+
 class Short(Streams):
     """Keeps the last of ten publications."""
 
