@@ -161,3 +161,20 @@ async def test_who_cannot_get_the_rest_of_what_it_missed_is_told_so_and_hears_no
         assert [[publication.offset for publication in part.publications] for part in joined] == [[1, 2, 3]]
         assert returner.told == ["a"]
         assert not hub.hears("a")
+
+
+async def test_who_wants_the_latest_gets_the_one_that_came_while_it_was_read(streams: CountedStreams) -> None:
+    async with running(streams) as hub:
+        await Hearer().join(hub, "a")  # keeps the channel open
+        joined: list[Subscribed] = []
+        streams.is_held = True
+        joining = asyncio.create_task(hub.join(Joiner(), "a", NOWHERE, joined.append, latest_within=2e9))
+        await streams.until_held()
+        hub.hear([streams.publish("a")])
+        streams.is_held = False
+        streams.let_go(0)
+        await joining
+
+        [latest] = joined
+        assert [publication.offset for publication in latest.publications] == [4]
+        assert latest.position == streams.position("a")
