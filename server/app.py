@@ -53,6 +53,7 @@ from realtime.server_api import ServerApi
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.batches import batch_of
+from realtime.transports.entrance import Entrance
 from realtime.transports.server_api import ServerApiEndpoint
 from server import asyncapi, openapi, options, stripe_provider
 from server.crew import Berth, MetricsPage
@@ -65,7 +66,7 @@ from server.routes import STREAMED, build_commands, build_routes, identify_by, p
 from server.sandbox import sandbox_routes
 from server.settings import ClientToken, Settings
 from server.telemetry import PolledMetrics, new_registry
-from server.transports import WEBSOCKET_PATH, transport_routes
+from server.transports import WEBSOCKET_PATH, share_transports, transport_routes
 from server.version import VERSION
 from storage.broker import PostgresBroker, PostgresBrokerOptions
 from storage.migrate import check_on
@@ -164,8 +165,10 @@ async def open_node(settings: Settings, places: Places, berth: Berth | None = No
         )
         metrics_page = MetricsPage(registry, PolledMetrics(registry, outbox.backlog), berth)
         # In a thread: it looks into the folder of the web page.
-        transports = transport_routes(options.wanted_transports(settings), connections, emulation)
+        entrance = Entrance(connections)
+        transports = transport_routes(options.wanted_transports(settings), entrance, connections, emulation)
         app = await asyncio.to_thread(_application, settings, health, transports, registry, metrics_page)
+        app.on_response_prepare.append(share_transports(entrance))
         if (key := settings.http_api.key) is not None:
             most = settings.client.history_max_publication_limit
             api = ServerApi(namespaces, publisher, hub, keeper, control, nodes, survey, history_limit=most)

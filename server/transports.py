@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -26,11 +26,24 @@ _STREAMS: Final[Mapping[str, Callable[[Connections, Entrance], HttpStreamEndpoin
 _EMULATED: Final = frozenset({"http_stream", "sse"})
 OPTIONAL: Final = frozenset({*_STREAMS, "uni_websocket"})
 """Beside the WebSocket."""
+_SHARED: Final = frozenset({EMULATION_PATH, *(f"/connection/{name}" for name in _STREAMS)})
 
 
-def transport_routes(wanted: Collection[str], connections: Connections, emulation: Emulation) -> list[web.RouteDef]:
+def share_transports(entrance: Entrance) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """For `on_response_prepare`: a page has to be able to read what is refused before there is a handler, too. The
+    response that opens a WebSocket no page reads."""
+
+    async def share(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path in _SHARED:
+            response.headers.update(entrance.cors(request))
+
+    return share
+
+
+def transport_routes(
+    wanted: Collection[str], entrance: Entrance, connections: Connections, emulation: Emulation
+) -> list[web.RouteDef]:
     """`wanted` are of the optional ones."""
-    entrance = Entrance(connections)
     routes = [web.get(WEBSOCKET_PATH, WebSocketEndpoint(connections, entrance).handle, allow_head=False)]
     if "uni_websocket" in wanted:
         listeners = WebSocketEndpoint(connections, entrance, is_one_way=True)

@@ -34,7 +34,7 @@ class EmulationEndpoint:
         refusal = self._entrance.foreign(request)
         if refusal is not None:
             return refusal
-        return web.Response(status=await self._status(request), headers=self._entrance.cors(request))
+        return web.Response(status=await self._status(request))
 
     async def _status(self, request: web.Request) -> int:
         body = await request.read()

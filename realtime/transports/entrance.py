@@ -29,7 +29,7 @@ class Entrance:
         if (refusal := self.foreign(request)) is not None:
             return refusal
         if not self._connections.can_take_more:
-            headers = {hdrs.RETRY_AFTER: "1", **self.cors(request)}
+            headers = {hdrs.RETRY_AFTER: "1"}
             return web.Response(status=503, text="No more connections just now.\n", headers=headers)
         return None
 
@@ -40,9 +40,9 @@ class Entrance:
         return web.Response(status=403, text="This origin is not allowed.\n")
 
     def cors(self, request: web.Request) -> Mapping[str, str]:
-        """What lets a page of an allowed origin read the response."""
+        """What lets a page of an allowed origin read the response, whoever gives it."""
         origin = request.headers.get(hdrs.ORIGIN)
-        if not origin:
+        if not origin or not self._is_origin_allowed(request):
             return {}
         return {
             hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
@@ -56,7 +56,6 @@ class Entrance:
             return refusal
         asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, hdrs.CONTENT_TYPE)
         headers = {
-            **self.cors(request),
             hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, OPTIONS",
             hdrs.ACCESS_CONTROL_ALLOW_HEADERS: asked,
             hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_SECONDS,

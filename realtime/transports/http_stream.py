@@ -124,13 +124,12 @@ class HttpStreamEndpoint:
         if refusal is not None:
             return refusal
         if not hello:
-            return self._answer(request, 400, "The first command is missing.\n")
+            return web.Response(status=400, text="The first command is missing.\n")
         if len(hello) > self._connections.options.message_size_limit:
-            return self._answer(request, 413, "These commands are too long.\n")
+            return web.Response(status=413, text="These commands are too long.\n")
         known = self._chunked if request.version >= HttpVersion11 else self._plain
         chunks = known.get(said_type(request)) or next(iter(known.values()))
-        headers = {**_HEADERS, **self._entrance.cors(request), hdrs.CONTENT_TYPE: chunks.form.content_type}
-        response = web.StreamResponse(headers=headers)
+        response = web.StreamResponse(headers={**_HEADERS, hdrs.CONTENT_TYPE: chunks.form.content_type})
         response.force_close()
         writer = await response.prepare(request)
         if writer is not None and request.transport is not None:
@@ -146,9 +145,6 @@ class HttpStreamEndpoint:
             await body.ended()
             connection.detach()
             await body.finish()
-
-    def _answer(self, request: web.Request, status: int, text: str) -> web.Response:
-        return web.Response(status=status, text=text, headers=self._entrance.cors(request))
 
 
 def http_stream(connections: Connections, entrance: Entrance) -> HttpStreamEndpoint:

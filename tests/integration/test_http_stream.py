@@ -258,6 +258,15 @@ async def test_a_page_of_an_allowed_origin_may_read_the_stream(node: Node) -> No
         assert "no-store" in listener.response.headers["Cache-Control"]
 
 
+@pytest.mark.parametrize("path", ["/connection/http_stream", "/connection/sse", "/emulation"])
+async def test_a_page_of_an_allowed_origin_may_read_a_refusal_from_before_the_handler(node: Node, path: str) -> None:
+    for origin, shared in ((ELSEWHERE, ELSEWHERE), ("https://foreign.example", None)):
+        large = BytesIO(b"x" * (1024 * 1024 + 1))
+        async with node.http.post(node.origin + path, headers={"Origin": origin}, data=large) as response:
+            assert response.status in {403, 413}
+            assert response.headers.get("Access-Control-Allow-Origin") == shared
+
+
 async def test_a_client_that_reads_nothing_is_slow_and_ends(streams: Streams, exchange: MemoryExchange) -> None:
     options = replace(CLIENT, queue_max_size=64 * 1024)
     async with running(streams, exchange.bus(), options) as node:

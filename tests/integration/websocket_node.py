@@ -45,7 +45,8 @@ from realtime.session_effects import ClientOptions
 from realtime.survey import Survey
 from realtime.tokens import TokenAuthority
 from realtime.transports.batches import batch_of
-from server.transports import OPTIONAL, transport_routes
+from realtime.transports.entrance import Entrance
+from server.transports import OPTIONAL, share_transports, transport_routes
 from tests.peers import JSON, Object, Peer
 from tests.realtime_options import CLIENT, HUB
 
@@ -214,8 +215,9 @@ async def running(
     nodes = Nodes(uid, bus, census.node, interval=0.2)
     emulation = Emulation(uid, bus, nodes, connections.find)
     survey = Survey(uid, bus, nodes, census.answers, metrics)
-    app = web.Application()
-    app.add_routes(transport_routes(OPTIONAL, connections, emulation))
+    app, entrance = web.Application(), Entrance(connections)
+    app.on_response_prepare.append(share_transports(entrance))
+    app.add_routes(transport_routes(OPTIONAL, entrance, connections, emulation))
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     inbox = Inbox(hub, Control(bus, lambda: connections), nodes, survey, emulation, metrics)
     endless = (
