@@ -131,7 +131,10 @@ class HttpStreamEndpoint:
         chunks = known.get(said_type(request)) or next(iter(known.values()))
         response = web.StreamResponse(headers={**_HEADERS, hdrs.CONTENT_TYPE: chunks.form.content_type})
         response.force_close()
-        writer = await response.prepare(request)
+        try:
+            writer = await response.prepare(request)
+        except ConnectionError:
+            return web.Response(status=400)  # nobody is there to read it: gone as soon as it had asked
         if writer is not None and request.transport is not None:
             most = self._connections.options.queue_max_size
             await self._serve(_Body(response, request.transport, writer, most, chunks), chunks, hello)

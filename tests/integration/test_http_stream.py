@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from io import BytesIO
+from socket import SO_LINGER, SOL_SOCKET
 
 import orjson
 import pytest
@@ -265,6 +268,21 @@ async def test_a_page_of_an_allowed_origin_may_read_a_refusal_from_before_the_ha
         async with node.http.post(node.origin + path, headers={"Origin": origin}, data=large) as response:
             assert response.status in {403, 413}
             assert response.headers.get("Access-Control-Allow-Origin") == shared
+
+
+@pytest.mark.parametrize("name", [*BOTH_WAYS, *ONE_WAY])
+async def test_who_goes_as_soon_as_it_has_asked_makes_no_error_of_the_server(
+    node: Node, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = b"POST /connection/%b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % name.encode()
+    for _ in range(50):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(node.origin.rpartition(":")[2]))
+        writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # resets it
+        writer.write(request)
+        writer.close()
+    async with node.http.post(f"{node.origin}/emulation", data=b"") as behind_them:
+        assert behind_them.status == 400
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_a_client_that_reads_nothing_is_slow_and_ends(streams: Streams, exchange: MemoryExchange) -> None:
