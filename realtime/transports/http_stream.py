@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,7 +94,8 @@ class _Body(SocketWire):
 
     async def finish(self) -> None:
         last_resort = asyncio.get_running_loop().call_later(goodbye_patience(self.why), self._transport.abort)
-        await self._response.write_eof()
+        with suppress(ConnectionError):  # it has gone, and needs no goodbye
+            await self._response.write_eof()
         if not self.buffered:
             last_resort.cancel()
 
