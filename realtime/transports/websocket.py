@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -175,7 +176,8 @@ class WebSocketEndpoint:
                 is_deaf = self._is_one_way
             elif message.type in {kind, WSMsgType.PING, WSMsgType.PONG}:
                 if message.type is WSMsgType.PING:
-                    await ws.pong(message.data)
+                    with suppress(ConnectionError):  # it has gone, as the next message says
+                        await ws.pong(message.data)
                 # No rate bounds these, and thousands of them come in one piece: between two, others have their turn.
                 await asyncio.sleep(0)
             elif message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -259,6 +260,20 @@ async def test_who_pings_without_end_leaves_others_their_turn(streams: Streams, 
                 await asyncio.sleep(0)
         writer.transport.abort()
     assert turns >= many
+
+
+async def test_who_goes_as_its_ping_is_answered_makes_no_error_of_the_server(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await narrow(node)
+    [connection] = node.connections
+    writer.write(bytes([0x89, 0x80, 0, 0, 0, 0]) * 500)
+    for _ in range(10):  # it goes amid them
+        await asyncio.sleep(0)
+    cast("SocketWire", connection.wire)._transport.abort()
+    await until(lambda: not len(node.connections))
+    writer.transport.abort()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_times_in_milliseconds_are_times_in_a_far_future(node: Node) -> None:
