@@ -26,6 +26,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256
 
 
 _LIBPQ = {"postgresql", "postgres"}  # their host may stand in the query
+_LIBPQ_VERIFYING = {"require", "verify-ca", "verify-full"}  # without a root certificate the first does not
 # The folder of a socket, or a host.
 _LIBPQ_PLACE = re.compile(r"/.*|(?:\[[^\[\]]+\]|(?P<name>[^\[\]:@/]+))(?::(?P<port>\d*))?")
 
@@ -69,7 +70,24 @@ def is_of_asyncpg(value: SecretStr) -> SecretStr:
     ports = [*map(_libpq_port, places), *(query["port"].split(",") if "port" in query else ())]
     if not all(0 < int(port) <= MOST_PORT for port in ports):
         raise ValueError
+    _check_libpq_certificates(query)
     return value
+
+
+def _check_libpq_certificates(query: Mapping[str, str]) -> None:
+    """Those that asyncpg reads in this mode: only when it connects, and its OSError is as of a server that is away."""
+    mode = query.get("sslmode", "prefer")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslrootcert", "sslcrl"):
+        if mode in _LIBPQ_VERIFYING and (file := query.get(name)):
+            with _flaw_of(name):
+                context.load_verify_locations(file)
+    if mode != "disable" and (certificate := query.get("sslcert")):
+        with _flaw_of("sslcert or sslkey"):
+            if key := query.get("sslkey"):
+                context.load_cert_chain(certificate, key, password=query.get("sslpassword", ""))
+            else:  # the key may be where libpq looks for it
+                context.load_verify_locations(certificate)
 
 
 def _libpq_port(place: str) -> str:

@@ -423,6 +423,43 @@ def test_certificates_for_the_broker_that_cannot_be_used_are_explained(
     assert "hunter" not in told
 
 
+def test_certificates_for_the_database_are_looked_at_where_they_will_be_read(certificate: tuple[Path, Path]) -> None:
+    file, key = certificate
+    none = "/no/such/file"
+    for query in (
+        f"sslmode=verify-full&sslrootcert={file}&sslcert={file}&sslkey={key}",
+        f"sslcert={file}",
+        f"sslmode=prefer&sslrootcert={none}",
+        f"sslmode=disable&sslrootcert={none}&sslcert={none}",
+        "sslmode=require&sslrootcert=",
+    ):
+        settings = load(None, PRODUCTION | {"ORDERWIRE_DATABASE__URL": f"postgresql://u:p@db.example/x?{query}"})
+        assert settings.database.url
+
+
+@pytest.mark.parametrize(
+    ("query", "flaw"),
+    [
+        ("sslmode=verify-full&sslrootcert=/no/such/file", "sslrootcert: No such file or directory"),
+        ("sslmode=require&sslrootcert=KEY", "sslrootcert: .*NO_CERTIFICATE.*"),
+        ("sslmode=verify-ca&sslrootcert=FILE&sslcrl=/no/such/file", "sslcrl: No such file or directory"),
+        ("sslcert=/no/such/file", "sslcert or sslkey: No such file or directory"),
+        ("sslmode=require&sslcert=FILE&sslkey=FILE", "sslcert or sslkey: .+"),
+        ("sslmode=require&sslcert=KEY", "sslcert or sslkey: .*NO_CERTIFICATE.*"),
+    ],
+)
+def test_certificates_for_the_database_that_cannot_be_used_are_explained(
+    certificate: tuple[Path, Path], query: str, flaw: str
+) -> None:
+    for word, path in zip(("FILE", "KEY"), certificate, strict=True):
+        query = re.sub(rf"={word}\b", f"={path}", query)
+    url = f"postgresql://u:hunter2@db.example/x?{query}"
+    told = complaint(None, **PRODUCTION | {"ORDERWIRE_DATABASE__URL": url})
+    expected = "ORDERWIRE_DATABASE__URL: expected a URL like postgresql://user@host/database"
+    assert re.fullmatch(rf"{re.escape(expected)} \({flaw}\)", told)
+    assert "hunter" not in told
+
+
 def test_option_is_named_as_it_was_typed() -> None:
     with pytest.raises(ConfigError, match=r"^--port: expected a port from 0 to 65535, not 70000$"):
         load(None, {}, port=70000)
