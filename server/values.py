@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
@@ -43,7 +43,8 @@ def url_of(*schemes: str) -> AfterValidator:
         # libpq's form with several hosts has a port in each, which urlsplit cannot read.
         is_port_legible = "," in url.netloc or url.port is None or url.port > 0
         has_blank = any(map(str.isspace, value.get_secret_value()))
-        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank:
+        has_nul = "\0" in unquote(value.get_secret_value())  # where C and PostgreSQL would take it to end
+        if url.scheme not in schemes or not has_place or not is_port_legible or has_blank or has_nul:
             raise ValueError
         if "%" not in (url.hostname or ""):  # the folder of a socket
             for host in (url.hostname or "").split(","):

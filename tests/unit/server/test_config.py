@@ -253,6 +253,9 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
                 "postgresql://a:1,b:70000/x",
                 "postgresql://a:1,/x",
                 "postgresql://user:p@ss@a/x",
+                "postgresql://127.0.0.1%00a/x",
+                "postgresql:///x?host=/tmp%00a",
+                "postgresql://u%00@a/x",
             )
         ),
         ("REDIS__URL", "redis://a..b", "expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"),
