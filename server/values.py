@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, SSLConnection
 from redis.exceptions import RedisError
 from yarl import URL
 
@@ -120,7 +120,7 @@ def is_of_aiormq(value: SecretStr) -> SecretStr:
 def _flaw_of(what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise Flaw(f"{what}: {reason or error}") from None
 
@@ -129,11 +129,16 @@ def is_of_redis(value: SecretStr) -> SecretStr:
     """Whatever redis-py finds wrong with it only when it is used."""
     url = value.get_secret_value()
     try:
-        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+        connection = ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
         raise ValueError from None
     if not url.startswith("unix:") and not re.fullmatch(r"/?|/\d+", urlsplit(url).path):
         raise ValueError  # it would be taken for database 0
+    if isinstance(connection, SSLConnection):
+        tls = connection.ssl_context
+        tls.password = tls.password or ""  # there is nobody who could be asked for it
+        with _flaw_of("ssl_ca_certs, ssl_ca_data, ssl_certfile, ssl_keyfile or ssl_ciphers"):
+            tls.get()
     return value
 
 

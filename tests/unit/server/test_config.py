@@ -388,6 +388,17 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "tls.crt", tmp_path / "tls.key"
 
 
+@pytest.fixture
+def locked(certificate: tuple[Path, Path]) -> Path:
+    """A file with the certificate's key behind a password."""
+    _, key = certificate
+    private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    form, locks = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"hunter3")
+    path = key.with_name("locked.key")
+    path.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, locks))
+    return path
+
+
 def test_certificates_for_the_broker_may_be_named(certificate: tuple[Path, Path]) -> None:
     file, key = certificate
     data = quote(b64encode(ssl.PEM_cert_to_DER_cert(file.read_text())))
@@ -411,18 +422,49 @@ def test_certificates_for_the_broker_may_be_named(certificate: tuple[Path, Path]
     ],
 )
 def test_certificates_for_the_broker_that_cannot_be_used_are_explained(
-    certificate: tuple[Path, Path], query: str, flaw: str
+    certificate: tuple[Path, Path], locked: Path, query: str, flaw: str
 ) -> None:
     file, key = certificate
-    locked = key.with_name("locked.key")
-    private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    form, locks = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"hunter3")
-    locked.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, locks))
     for word, path in (("KEY", key), ("FILE", file), ("LOCKED", locked)):
         query = re.sub(rf"={word}\b", f"={path}", query)
     told = complaint(None, **PRODUCTION | {"ORDERWIRE_BROKER__URL": f"amqps://u:hunter2@mq.example/?{query}"})
     expected = "ORDERWIRE_BROKER__URL: expected a URL like amqp://user@host/ or amqps://user@host/"
     assert re.fullmatch(rf"{re.escape(expected)} \({flaw}\)", told)
+    assert "hunter" not in told
+
+
+def test_certificates_for_redis_may_be_named(certificate: tuple[Path, Path], locked: Path) -> None:
+    file, key = certificate
+    for query in (
+        f"ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={key}",
+        f"ssl_certfile={file}&ssl_keyfile={locked}&ssl_password=hunter3",
+        "ssl_ca_certs=",
+    ):
+        settings = load(None, PRODUCTION | {"ORDERWIRE_REDIS__URL": f"rediss://:p@cache.example/0?{query}"})
+        assert settings.redis.url
+
+
+@pytest.mark.parametrize(
+    ("query", "flaw"),
+    [
+        ("ssl_ca_certs=/no/such/file", "No such file or directory"),
+        ("ssl_ca_certs=KEY", ".*NO_CERTIFICATE.*"),
+        ("ssl_certfile=FILE", ".+"),
+        ("ssl_keyfile=KEY", "certfile should be .*"),
+        ("ssl_certfile=FILE&ssl_keyfile=LOCKED", ".+"),
+        ("ssl_ciphers=none", ".*No cipher can be selected.*"),
+    ],
+)
+def test_certificates_for_redis_that_cannot_be_used_are_explained(
+    certificate: tuple[Path, Path], locked: Path, query: str, flaw: str
+) -> None:
+    file, key = certificate
+    for word, path in (("KEY", key), ("FILE", file), ("LOCKED", locked)):
+        query = re.sub(rf"={word}\b", f"={path}", query)
+    told = complaint(None, **PRODUCTION | {"ORDERWIRE_REDIS__URL": f"rediss://:hunter2@cache.example/0?{query}"})
+    expected = "ORDERWIRE_REDIS__URL: expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"
+    of = "ssl_ca_certs, ssl_ca_data, ssl_certfile, ssl_keyfile or ssl_ciphers"
+    assert re.fullmatch(rf"{re.escape(expected)} \({of}: {flaw}\)", told)
     assert "hunter" not in told
 
 
