@@ -20,6 +20,7 @@ from server.values import (
     Duration,
     Expiry,
     Host,
+    Hosts,
     Length,
     Name,
     Origins,
@@ -54,7 +55,7 @@ class Section(BaseModel):
 class Server(Section):
     host: Host = "127.0.0.1"
     port: Port = 8000
-    allowed_hosts: Patterns = ()
+    allowed_hosts: Hosts = ()
     allowed_origins: Origins = ()
     max_body_bytes: Size = 262_144
     body_timeout: Seconds = 30.0

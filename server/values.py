@@ -7,6 +7,7 @@ import ssl
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import IPv6Address
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -216,6 +217,11 @@ def per_seconds(rate: str) -> tuple[int, float]:
     return int(count), int(number or 1) * _UNITS[unit]
 
 
+def _as_browsers_write_it(host: str) -> str:
+    """Also an IPv6 address, which can be written in several ways."""
+    return f"[{IPv6Address(host[1:-1])}]" if host.startswith("[") else host
+
+
 def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -255,6 +261,18 @@ AmqpName = Annotated[
     str,
     Field(min_length=1, description='a name of 1 to 255 bytes that does not begin with "amq."'),
     AfterValidator(_is_amqp_name),
+]
+Hosts = Annotated[
+    tuple[
+        Annotated[
+            str,
+            Field(pattern=r"^([-a-zA-Z0-9_]+(\.[-a-zA-Z0-9_]+)*\.?|\[[0-9a-fA-F:.]+\])$"),
+            AfterValidator(_as_browsers_write_it),
+        ],
+        ...,
+    ],
+    BeforeValidator(as_tuple),
+    Field(description='a list of names or addresses like "shop.example", "10.0.0.1" or "[::1]", without port and *'),
 ]
 Patterns = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],

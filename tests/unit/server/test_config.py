@@ -197,9 +197,22 @@ def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
     )
 
 
+HOSTS = 'expected a list of names or addresses like "shop.example", "10.0.0.1" or "[::1]", without port and *'
+
+
+def test_hosts_are_taken_as_browsers_send_them() -> None:
+    given = "Shop.example,shop.example.,my_host,10.0.0.1,[::1],[0:0:0::1]"
+    hosts = ("Shop.example", "shop.example.", "my_host", "10.0.0.1", "[::1]", "[::1]")
+    assert load(None, {"ORDERWIRE_SERVER__ALLOWED_HOSTS": given}).server.allowed_hosts == hosts
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
+        *(
+            ("SERVER__ALLOWED_HOSTS", host, f'{HOSTS}, not ["{host}"]')
+            for host in ("*", "*.example", "a:80", "https://a.example", "a/", "::1", "[::x]", "[1.2.3]", "a..b", "ä.b")
+        ),
         ("SERVER__PORT", "eighty", 'expected a port from 0 to 65535, not "eighty"'),
         ("SERVER__PORT", "65536", 'expected a port from 0 to 65535, not "65536"'),
         ("SERVER__PORT", "", 'expected a port from 0 to 65535, not ""'),
