@@ -149,13 +149,13 @@ def check_host(allowed_hosts: Iterable[str]) -> Middleware:
 
     Probes of liveness and readiness pass: balancers ask by address.
     """
-    allowed = frozenset(host.lower() for host in allowed_hosts)
+    allowed = frozenset(map(_name, allowed_hosts))
 
     @web.middleware
     def middleware(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         if allowed and not request.path.startswith("/health/"):
             hosts = request.headers.getall(hdrs.HOST, [])
-            if len(hosts) != 1 or _without_port(hosts[0]) not in allowed:
+            if len(hosts) != 1 or _name(_without_port(hosts[0])) not in allowed:
                 raise web.HTTPMisdirectedRequest
         return handler(request)
 
@@ -235,4 +235,9 @@ def _report(metrics: HttpMetrics, request: web.Request, status: int, seconds: fl
 
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
+    return name if colon and port.isdigit() else host
+
+
+def _name(host: str) -> str:
+    """The one name that it is in DNS, where a dot at the end only says that it is whole."""
+    return host.lower().removesuffix(".")

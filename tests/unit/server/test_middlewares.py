@@ -248,14 +248,26 @@ async def test_answers_are_not_sniffed_framed_or_kept(client: Client) -> None:
     assert "Cache-Control" not in page.headers
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "localhost.",
+        "localhost.:8000",
+        "127.0.0.1",
+        "127.0.0.1:8000",
+        "[::1]:8000",
+        "[::1]",
+    ],
+)
 async def test_a_host_on_the_list_is_served_with_any_port(registry: CollectorRegistry, host: str) -> None:
     async with serving(registry, allowed_hosts=LOOPBACK_HOSTS) as client:
         assert (await client.get("/thing/1", headers={"Host": host})).status == 200
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:", ""]
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:", "localhost..", ""]
 )
 async def test_a_foreign_host_is_misdirected_also_for_a_socket(registry: CollectorRegistry, host: str) -> None:
     async with serving(registry, allowed_hosts=LOOPBACK_HOSTS) as client:
@@ -267,7 +279,7 @@ async def test_a_foreign_host_is_misdirected_also_for_a_socket(registry: Collect
 
 
 async def test_a_host_is_one_however_the_list_writes_it(registry: CollectorRegistry) -> None:
-    async with serving(registry, allowed_hosts=["Orders.Example"]) as client:
+    async with serving(registry, allowed_hosts=["Orders.Example."]) as client:
         assert (await client.get("/thing/1", headers={"Host": "orders.example"})).status == 200
 
 
