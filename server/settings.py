@@ -25,7 +25,6 @@ from server.values import (
     Name,
     Origins,
     Pattern,
-    Patterns,
     Pause,
     Port,
     Rates,
@@ -151,7 +150,7 @@ class RateLimits(Section):
 class Client(Section):
     insecure: Switch = False
     allow_anonymous_connect_without_token: Switch = False
-    allowed_origins: Patterns = ()
+    allowed_origins: Origins = ()
     ping_interval: Seconds = 25.0
     pong_timeout: Seconds = 8.0
     stale_close_delay: Seconds = 10.0

@@ -222,6 +222,15 @@ def _as_browsers_write_it(host: str) -> str:
     return f"[{IPv6Address(host[1:-1])}]" if host.startswith("[") else host
 
 
+def _is_sent_by_browsers(origin: str) -> str:
+    """They write a name that is not in ASCII as IDNA has it, and leave out the port that its scheme has anyway."""
+    scheme, _, place = origin.lower().partition("://")
+    is_usual = (scheme, place.rpartition(":")[2]) in {("http", "80"), ("https", "443")}
+    if not origin.isascii() or is_usual or (scheme in {"http", "https"} and not place):
+        raise ValueError
+    return origin
+
+
 def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -274,13 +283,15 @@ Hosts = Annotated[
     BeforeValidator(as_tuple),
     Field(description='a list of names or addresses like "shop.example", "10.0.0.1" or "[::1]", without port and *'),
 ]
-Patterns = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[^\s,]+$")], ...],
-    BeforeValidator(as_tuple),
-    Field(description="a list of strings without blanks or commas"),
-]
 Origins = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^(null|\*[^\s,/]*|[^\s,/]+://[^\s,/]+)$")], ...],
+    tuple[
+        Annotated[
+            str,
+            Field(pattern=r"^(null|\*[^\s,/]*|[^\s,/]+://[^\s,/]*)$"),
+            AfterValidator(_is_sent_by_browsers),
+        ],
+        ...,
+    ],
     BeforeValidator(as_tuple),
     Field(description='a list of origins like "https://shop.example", in which * stands for anything'),
 ]

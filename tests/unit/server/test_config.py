@@ -189,14 +189,26 @@ def test_times_may_be_durations() -> None:
 
 
 @pytest.mark.parametrize(
-    "origins", ["https://shop.example", "*", "https://*.example,http://localhost:3000", "*://a", "*.example", "null"]
+    "origins",
+    [
+        "https://shop.example",
+        "*",
+        "https://*.example,http://localhost:3000",
+        "*://a",
+        "*.example",
+        "null",
+        "file://",
+        "http://a:443",
+        "https://[::1]:*",
+    ],
 )
-def test_origins_are_taken_as_browsers_send_them(origins: str) -> None:
-    assert load(None, {"ORDERWIRE_SERVER__ALLOWED_ORIGINS": origins}).server.allowed_origins == tuple(
-        origins.split(",")
-    )
+@pytest.mark.parametrize("section", ["server", "client"])
+def test_origins_are_taken_as_browsers_send_them(section: str, origins: str) -> None:
+    settings = load(None, {f"ORDERWIRE_{section}__ALLOWED_ORIGINS".upper(): origins})
+    assert getattr(settings, section).allowed_origins == tuple(origins.split(","))
 
 
+ORIGINS = 'expected a list of origins like "https://shop.example", in which * stands for anything'
 HOSTS = 'expected a list of names or addresses like "shop.example", "10.0.0.1" or "[::1]", without port and *'
 
 
@@ -290,11 +302,10 @@ def test_hosts_are_taken_as_browsers_send_them() -> None:
             'expected seconds from 1 to 315360000 (ten years), or a duration like "24h", not "0"',
         ),
         ("CLIENT__PING_INTERVAL", "1 m", f'{SECONDS}, not "1 m"'),
-        (
-            "SERVER__ALLOWED_ORIGINS",
-            "shop.example",
-            'expected a list of origins like "https://shop.example", in which * stands for anything, '
-            'not ["shop.example"]',
+        *(
+            (f"{section}__ALLOWED_ORIGINS", origin, f'{ORIGINS}, not ["{origin}"]')
+            for section in ("SERVER", "CLIENT")
+            for origin in ("shop.example", "https://a/", "https://", "https://a:443", "http://a:80", "https://ä.b")
         ),
         (
             "EVENTS__CHANNELS",
@@ -356,11 +367,11 @@ def test_bad_variable_is_explained_on_one_line(name: str, value: str, expected: 
         ("server = 1", "server: expected a table [server]"),
         (
             '[client]\nallowed_origins = "https://a"',
-            '[client] allowed_origins: expected a list of strings without blanks or commas, not "https://a"',
+            f'[client] allowed_origins: {ORIGINS}, not "https://a"',
         ),
         (
             "[client]\nallowed_origins = [1]",
-            "[client] allowed_origins: expected a list of strings without blanks or commas, not [1]",
+            f"[client] allowed_origins: {ORIGINS}, not [1]",
         ),
         (
             '[events.channels]\n"a.b" = 1',
