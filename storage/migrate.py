@@ -91,6 +91,10 @@ async def _connected(url: str, *, name: str, timeout: float) -> AsyncIterator[Di
     found only now."""
     try:
         async with connect(url, name=name, timeout=timeout) as connection:
+            if await connection.fetchval(SQL["schema"]) is None:
+                raise SchemaError(
+                    "There is no schema that the database's user may use: grant USAGE on one in its search_path."
+                )
             yield connection
     except asyncpg.ClientConfigurationError as error:
         raise SchemaError(f"The database's URL cannot be used: {error}") from error

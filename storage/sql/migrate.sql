@@ -2,6 +2,10 @@
 -- Wait until no other process migrates this database; held until the session ends.
 SELECT pg_advisory_lock(28535, 2);
 
+-- name: schema
+-- The first one of the search path that is there and may be used.
+SELECT current_schema();
+
 -- name: is_recorded
 -- Was this database ever migrated?
 SELECT to_regclass('schema_migrations') IS NOT NULL;

@@ -87,6 +87,13 @@ async def test_a_user_who_may_not_do_it_is_told_so(
         await sql.execute(f'DROP OWNED BY "{unique_name}"; DROP ROLE "{unique_name}"')
 
 
+async def test_where_no_schema_may_be_used_it_is_said_so(url: str) -> None:
+    theirs = f"{url}{'&' if urlsplit(url).query else '?'}search_path=nowhere"
+    for command in (migrate, check):
+        with pytest.raises(SchemaError, match=r"^There is no schema that the database's user may use"):
+            await command(theirs)
+
+
 async def test_a_check_can_use_a_connection_that_is_there(
     url: str, sql: asyncpg.Connection[asyncpg.Record], tmp_path: Path
 ) -> None:
