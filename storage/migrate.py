@@ -12,7 +12,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,14 +90,16 @@ async def _connected(url: str, *, name: str, timeout: float) -> AsyncIterator[Di
     """Raises SchemaError for a URL that asks for what there is not, or names a user who may not use the schema: that is
     found only now."""
     try:
-        async with connect(url, name=name, timeout=timeout) as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(connect(url, name=name, timeout=timeout))
+            except ValueError as error:  # a ClientConfigurationError is one too
+                raise SchemaError(f"The database's URL, or PGPORT or its like, cannot be used: {error}") from error
             if await connection.fetchval(SQL["schema"]) is None:
                 raise SchemaError(
                     "There is no schema that the database's user may use: grant USAGE on one in its search_path."
                 )
             yield connection
-    except asyncpg.ClientConfigurationError as error:
-        raise SchemaError(f"The database's URL cannot be used: {error}") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(f"The database's user may not: {error}") from error
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.migrate import FOLDER, Applied, Migration, SchemaError, compare, read
+from storage.migrate import FOLDER, Applied, Migration, SchemaError, check, compare, read
 
 
 def migration(number: int, *, oldest_code: int = 1) -> Migration:
@@ -79,3 +79,15 @@ def test_a_migration_must_say_which_code_may_run_on_it(tmp_path: Path) -> None:
 
     with pytest.raises(SchemaError, match="oldest-code"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [("PGPORT", "abc", ".*'abc'"), ("PGSSLMODE", "on", ".*sslmode.*")],
+)
+async def test_a_variable_that_asyncpg_cannot_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SchemaError, match=f"^The database's URL, or PGPORT or its like, cannot be used: {reason}"):
+        await check("postgresql://orderwire@127.0.0.1/orderwire")
