@@ -26,7 +26,9 @@ from typing import Final
 import structlog
 
 from server import runtime
+from server.config import ConfigError
 from server.crew import Berth
+from server.embedded.folder import MAX_SOCKET_PATH
 from server.lifespan import Places, open_places
 from server.listening import Address, PortTaken, opened, url_of
 from server.serve import Started, endless, seeded, serve_node
@@ -79,12 +81,9 @@ async def supervise(
 @asynccontextmanager
 async def _crew(settings: Settings, places: Places) -> AsyncIterator[Sequence[_Worker]]:
     """The workers, all serving; afterwards all drained."""
-    with tempfile.TemporaryDirectory(prefix="orderwire-workers-") as folder:
-        numbers = range(1, settings.server.workers + 1)
-        crew = [
-            _Worker(Assignment(Berth(number, settings.server.workers, Path(folder)), settings, places))
-            for number in numbers
-        ]
+    count = settings.server.workers
+    with _folder(count) as folder:
+        crew = [_Worker(Assignment(Berth(number, count, folder), settings, places)) for number in range(1, count + 1)]
         try:
             async with asyncio.TaskGroup() as starting:
                 for worker in crew:
@@ -151,6 +150,24 @@ class _Worker:
             await _until_readable(self._process.sentinel)
             self._process.join()
             log.error("worker_died", worker=self.number, exit_code=self._process.exitcode)
+
+
+@contextmanager
+def _folder(count: int) -> Iterator[Path]:
+    """Where so many workers find each other. Raises ConfigError."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="orderwire-workers-")
+    except OSError as error:
+        raise ConfigError(f"TMPDIR: expected a folder that can be written to: {error.strerror}") from None
+    with made as name:
+        folder = Path(name)
+        excess = len(os.fsencode(Berth(count, count, folder).socket_of(count))) - MAX_SOCKET_PATH
+        if excess > 0:
+            raise ConfigError(
+                f"TMPDIR: expected a path that is {excess} bytes shorter than {folder.parent}, because workers have"
+                f" sockets there, and a socket's path has at most {MAX_SOCKET_PATH} bytes"
+            )
+        yield folder
 
 
 @contextmanager

@@ -142,6 +142,22 @@ def test_nobody_serves_with_no_workers() -> None:
     assert refused.stderr == "orderwire: --workers: expected a whole number from 1 to 256, not 0\n"
 
 
+def test_a_temporary_folder_in_which_the_workers_can_have_no_sockets_is_explained(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    environment = {
+        "TMPDIR": str(folder),
+        "ORDERWIRE_AUTH__TOKEN_SECRET": "s" * 32,
+        "ORDERWIRE_DATABASE__URL": "postgresql://orderwire@127.0.0.1:1/orderwire",
+        "ORDERWIRE_REDIS__URL": "redis://127.0.0.1:1/0",
+    }
+    refused = run("serve", "--workers", "2", "--port", "0", environment=environment)
+    assert refused.returncode == 2
+    assert re.search(r"^orderwire: TMPDIR: expected a path that is \d+ bytes shorter", refused.stderr, re.MULTILINE)
+    assert "Traceback" not in refused.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_ctrl_c_while_the_workers_start_is_no_error() -> None:
     with reachable_folder() as folder:
         process = subprocess.Popen(
