@@ -33,6 +33,7 @@ from server.values import (
     Switch,
     Text,
     as_tuple,
+    is_http_url,
     is_key,
     is_long_enough,
     is_of_aiormq,
@@ -119,7 +120,8 @@ class ClientToken(Section):
         Annotated[str, AfterValidator(is_public_key("EC"))] | None, Field(description="an EC public key in PEM")
     ] = None
     jwks_public_endpoint: Annotated[
-        Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None, Field(description="an http or https URL")
+        Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$"), AfterValidator(is_http_url)] | None,
+        Field(description="an http or https URL"),
     ] = None
     audience: Text = ""
     audience_regex: Pattern = ""
@@ -240,7 +242,8 @@ class Payments(Section):
         Annotated[SecretStr, like(r"whsec_[\w+/=]+")] | None, Field(description="a secret like whsec_…")
     ] = None
     stripe_api_base: Annotated[
-        str, Field(pattern=r"^(https?://[^\s/]+)?$", description="an http or https URL without a path, or nothing")
+        Literal[""] | Annotated[str, Field(pattern=r"^https?://[^\s/?#]+$"), AfterValidator(is_http_url)],
+        Field(description="an http or https URL without a path, or nothing"),
     ] = ""
 
 

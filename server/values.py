@@ -61,6 +61,15 @@ def is_host(value: str) -> str:
     return value
 
 
+def is_http_url(value: str) -> str:
+    """Whatever aiohttp finds wrong with it only when it connects."""
+    url = urlsplit(value)
+    if not url.hostname or url.port == 0:
+        raise ValueError
+    is_host(url.hostname)
+    return value
+
+
 def is_of_asyncpg(value: SecretStr) -> SecretStr:
     """Whatever asyncpg finds wrong with it only when it connects, and then raises no error of its own for."""
     url = urlsplit(value.get_secret_value())

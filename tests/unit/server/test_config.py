@@ -225,6 +225,19 @@ def test_hosts_are_taken_as_browsers_send_them() -> None:
             ("SERVER__ALLOWED_HOSTS", host, f'{HOSTS}, not ["{host}"]')
             for host in ("*", "*.example", "a:80", "https://a.example", "a/", "::1", "[::x]", "[1.2.3]", "a..b", "ä.b")
         ),
+        *(
+            (name, url, f'expected {what}, not "{url}"')
+            for name, what in (
+                ("CLIENT__TOKEN__JWKS_PUBLIC_ENDPOINT", "an http or https URL"),
+                ("PAYMENTS__STRIPE_API_BASE", "an http or https URL without a path, or nothing"),
+            )
+            for url in ("https://a:99999", "https://a..b", "https://:80", "https://[::x", "https://a:0")
+        ),
+        (
+            "PAYMENTS__STRIPE_API_BASE",
+            "https://a?x=1",
+            'expected an http or https URL without a path, or nothing, not "https://a?x=1"',
+        ),
         ("SERVER__PORT", "eighty", 'expected a port from 0 to 65535, not "eighty"'),
         ("SERVER__PORT", "65536", 'expected a port from 0 to 65535, not "65536"'),
         ("SERVER__PORT", "", 'expected a port from 0 to 65535, not ""'),
