@@ -263,7 +263,11 @@ class Events(Section):
         Field(description='a list of "client" and "channel"'),
     ] = ()
     channels: Annotated[
-        Mapping[Name, Channel], Field(description="a table from event types to channels of 1 to 255 ASCII characters")
+        Mapping[Name, Channel],
+        Field(
+            description="a table from event types to channels of 1 to 255 ASCII characters, without { and } but for"
+            " {subject}"
+        ),
     ] = Field(default_factory=dict)
 
 

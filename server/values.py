@@ -306,7 +306,7 @@ Origins = Annotated[
 ]
 Text = Annotated[str, Field(description="text")]
 Switch = Annotated[bool, Field(description="true or false")]
-Channel = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+Channel = Annotated[str, Field(pattern=r"^([!-z|~]|\{subject\})+$", max_length=255)]
 Duration = Annotated[
     Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)],
     BeforeValidator(_seconds),

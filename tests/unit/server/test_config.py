@@ -322,8 +322,15 @@ def test_hosts_are_taken_as_browsers_send_them() -> None:
         ),
         (
             "EVENTS__CHANNELS",
+            '{"invoice.sent": "order:{subjct}"}',
+            "expected a table from event types to channels of 1 to 255 ASCII characters, without { and } but for"
+            ' {subject}, not {"invoice.sent": "order:{subjct}"}',
+        ),
+        (
+            "EVENTS__CHANNELS",
             "{",
-            'expected a table from event types to channels of 1 to 255 ASCII characters, not "{"',
+            "expected a table from event types to channels of 1 to 255 ASCII characters, without { and } but for"
+            ' {subject}, not "{"',
         ),
         ("LOG__LEVEL", "loud", 'expected debug, info, warning or error, not "loud"'),
         ("LOG__FORMAT", "xml", 'expected json, console or auto, not "xml"'),
@@ -388,8 +395,8 @@ def test_bad_variable_is_explained_on_one_line(name: str, value: str, expected: 
         ),
         (
             '[events.channels]\n"a.b" = 1',
-            "[events] channels: expected a table from event types to channels of 1 to 255 ASCII characters,"
-            ' not {"a.b": 1}',
+            "[events] channels: expected a table from event types to channels of 1 to 255 ASCII characters, without {"
+            ' and } but for {subject}, not {"a.b": 1}',
         ),
         (
             f'[auth]\ntoken_secret = "{SECRET}"',
