@@ -172,7 +172,7 @@ class Client(Section):
 class HttpApi(Section):
     key: Annotated[
         Annotated[SecretStr, AfterValidator(is_key)] | None,
-        Field(description="at least 16 printable ASCII characters"),
+        Field(description="at least 16 printable ASCII characters, without blanks around"),
     ] = None
 
 

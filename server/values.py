@@ -173,7 +173,8 @@ def is_public_key(kind: Literal["RSA", "EC"]) -> Callable[[str], str]:
 
 def is_key(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
-    if len(text) < MIN_KEY_LENGTH or not text.isascii() or not text.isprintable():
+    is_sendable = text.isascii() and text.isprintable() and text == text.strip()  # HTTP takes blanks off both ends
+    if len(text) < MIN_KEY_LENGTH or not is_sendable:
         raise ValueError
     return value
 

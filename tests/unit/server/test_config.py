@@ -308,6 +308,10 @@ def test_hosts_are_taken_as_browsers_send_them() -> None:
             'expected a name of 1 to 255 bytes that does not begin with "amq.", not "amq.topic"',
         ),
         ("BROKER__PREFETCH", "65536", 'expected a whole number from 1 to 65535, not "65536"'),
+        *(
+            ("HTTP_API__KEY", key, "expected at least 16 printable ASCII characters, without blanks around")
+            for key in ("short", "ä" * 16, " " * 16, f"{'k' * 16} ")
+        ),
         ("AUTH__TOKEN_SECRET", "short", "expected at least 32 bytes"),
         (
             "STREAMS__RETENTION",
