@@ -1,5 +1,6 @@
-"""Tells of the stock that orders leave. Each node looks every second; whichever comes first does it for the deployment.
-What is taken to be told goes in one transaction with the event that tells it, so nothing is lost whoever dies.
+"""Tells of the stock that orders leave. Each node looks every half second; whichever comes first does it for the
+deployment, once a second. What is taken to be told goes in one transaction with the event that tells it, so nothing is
+lost whoever dies.
 """
 
 from __future__ import annotations

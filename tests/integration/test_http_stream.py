@@ -271,36 +271,27 @@ async def test_a_page_of_an_allowed_origin_may_read_a_refusal_from_before_the_ha
 
 
 @pytest.mark.parametrize("name", [*BOTH_WAYS, *ONE_WAY])
-async def test_who_goes_as_soon_as_it_has_asked_makes_no_error_of_the_server(
-    node: Node, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    request = b"POST /connection/%b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % name.encode()
-    for _ in range(50):
-        _, writer = await asyncio.open_connection("127.0.0.1", int(node.origin.rpartition(":")[2]))
-        writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # resets it
-        writer.write(request)
-        writer.close()
-    async with node.http.post(f"{node.origin}/emulation", data=b"") as behind_them:
-        assert behind_them.status == 400
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-
-@pytest.mark.parametrize("name", [*BOTH_WAYS, *ONE_WAY])
-async def test_who_goes_before_its_goodbye_makes_no_error_of_the_server(
-    node: Node, name: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_answered", [False, True], ids=["before its answer", "before its goodbye"])
+async def test_who_resets_the_connection_makes_no_error_of_the_server(
+    node: Node, name: str, caplog: pytest.LogCaptureFixture, *, is_answered: bool
 ) -> None:
     head = b"POST /connection/%b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{" % name.encode()
     for _ in range(50):
         _, writer = await asyncio.open_connection("127.0.0.1", int(node.origin.rpartition(":")[2]))
         writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # resets it
         writer.write(head)
-        async with node.http.post(f"{node.origin}/emulation", data=b"") as meanwhile:
-            assert meanwhile.status == 400
+        if is_answered:
+            await turn_of(node)
         writer.write(b"}")
         writer.close()
-    async with node.http.post(f"{node.origin}/emulation", data=b"") as behind_them:
-        assert behind_them.status == 400
+    await turn_of(node)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def turn_of(node: Node) -> None:
+    """The node has read what was sent before."""
+    async with node.http.post(f"{node.origin}/emulation", data=b"") as response:
+        assert response.status == 400
 
 
 async def test_a_client_that_reads_nothing_is_slow_and_ends(streams: Streams, exchange: MemoryExchange) -> None:
