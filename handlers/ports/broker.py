@@ -85,7 +85,8 @@ class Broker(Protocol):
     async def dead_letter(self, delivery: Delivery, *, reason: str) -> None:
         """Put a delivery aside with the reason in a header; durable on return. Acknowledge it only then.
 
-        Of one that is larger than what the broker takes by now the beginning is kept."""
+        Of one that is larger than what the broker takes by now the beginning is kept.
+        """
         ...
 
     async def is_reachable(self) -> bool: ...

@@ -100,7 +100,7 @@ class Products(Protocol):
     async def give_back(self, quantities: Sequence[Quantity]) -> None: ...
 
     async def claim_untold(self, interval: timedelta) -> Sequence[UUID]:
-        """Be the one who tells of those of which pieces were taken or given back since that was told. None when there
+        """Be the one who tells of those of which pieces were taken or given back since that was told. Empty when there
         are none, or somebody else was the one within `interval`."""
         ...
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import structlog
-
 from handlers.clock import utc_now
 from handlers.events import Cause
 from handlers.looking import keep_looking
 from handlers.stats import service
 from handlers.work import Work
-
-log = structlog.get_logger(__name__)
 
 INTERVAL = timedelta(seconds=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import aio_pika
@@ -41,14 +41,19 @@ def message(number: int) -> Message:
     return Message(f"id-{number}", "order.created", f"subject-{number % 5}", b"%d" % number)
 
 
-async def publish_surely(broker: Broker, number: int) -> None:
+async def surely(attempt: Callable[[], Awaitable[object]]) -> None:
+    """Again and again until the broker is there."""
     while True:
         try:
-            await broker.publish([message(number)])
+            await attempt()
         except BrokerAway:
             await asyncio.sleep(0.1)
         else:
             return
+
+
+async def publish_surely(broker: Broker, number: int) -> None:
+    await surely(lambda: broker.publish([message(number)]))
 
 
 async def take_until(deliveries: Deliveries, last: int) -> list[Delivery]:
@@ -254,13 +259,7 @@ async def test_letters_refused_with_a_larger_one_are_kept_whole(
     own_rabbitmq: RabbitMQ, options: RabbitMQOptions, broker: Broker
 ) -> None:
     async def put_aside(size: int) -> None:
-        while True:
-            try:
-                await broker.dead_letter(Delivery(1, b"x" * size, "text/plain"), reason="oversized")
-            except BrokerAway:
-                await asyncio.sleep(0.1)
-            else:
-                return
+        await surely(lambda: broker.dead_letter(Delivery(1, b"x" * size, "text/plain"), reason="oversized"))
 
     limit, sizes = "application:set_env(rabbit, max_message_size, {}).", [200_000, 120_000, 300_000, 5, 120_001]
     await asyncio.to_thread(own_rabbitmq.control, "eval", limit.format(150_000))

@@ -11,10 +11,11 @@ import orjson
 import pytest
 
 from handlers.actor import Role
+from handlers.products import service
 from handlers.products.telling_stock import TellingStock
 from handlers.work import Work
 from storage.products import SQL
-from tests.doubles import a_product
+from tests.doubles import CAUSE, a_product
 from tests.rest import PostgresRest, serving
 
 PRODUCTS = "/api/v1/products"
@@ -264,6 +265,19 @@ async def test_stock_is_told_once_in_an_interval(rest: PostgresRest) -> None:
         assert await TellingStock(work).tell(timedelta())
 
     assert await stocks_told(rest) == [[(product.sku, 19, 2)], [(product.sku, 17, 3)]]
+
+
+async def test_stock_that_a_node_claimed_before_it_died_is_told_by_the_next(rest: PostgresRest) -> None:
+    skus = await many_change(rest)
+
+    async with rest.database.transaction() as uow:
+        first, *_ = await service.claim_untold(uow, timedelta())
+    async with rest.database.transaction() as uow:
+        await service.tell_stock(uow, first, CAUSE)
+    async with Work(rest.database) as work:
+        assert await TellingStock(work).tell(timedelta())
+
+    assert sorted(sku for event in await stocks_told(rest) for sku, _, _ in event) == skus
 
 
 async def test_stock_is_told_although_the_clock_was_an_hour_ahead_when_it_was_told_last(rest: PostgresRest) -> None:

@@ -437,14 +437,23 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def locked(certificate: tuple[Path, Path]) -> Path:
-    """A file with the certificate's key behind a password."""
-    _, key = certificate
+def files(certificate: tuple[Path, Path]) -> dict[str, Path]:
+    """The certificate, its key, and the key behind a password."""
+    file, key = certificate
     private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     form, locks = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"hunter3")
-    path = key.with_name("locked.key")
-    path.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, locks))
-    return path
+    locked = key.with_name("locked.key")
+    locked.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, locks))
+    return {"FILE": file, "KEY": key, "LOCKED": locked}
+
+
+def assert_explained(variable: str, url: str, usual: str, flaw: str, files: dict[str, Path]) -> None:
+    """With the paths of the files for their words this URL is refused for that flaw, and no password is told."""
+    for word, path in files.items():
+        url = re.sub(rf"={word}\b", f"={path}", url)
+    told = complaint(None, **PRODUCTION | {variable: url})
+    assert re.fullmatch(rf"{re.escape(f'{variable}: expected a URL like {usual}')} \({flaw}\)", told)
+    assert "hunter" not in told
 
 
 def test_certificates_for_the_broker_may_be_named(certificate: tuple[Path, Path]) -> None:
@@ -470,19 +479,14 @@ def test_certificates_for_the_broker_may_be_named(certificate: tuple[Path, Path]
     ],
 )
 def test_certificates_for_the_broker_that_cannot_be_used_are_explained(
-    certificate: tuple[Path, Path], locked: Path, query: str, flaw: str
+    files: dict[str, Path], query: str, flaw: str
 ) -> None:
-    file, key = certificate
-    for word, path in (("KEY", key), ("FILE", file), ("LOCKED", locked)):
-        query = re.sub(rf"={word}\b", f"={path}", query)
-    told = complaint(None, **PRODUCTION | {"ORDERWIRE_BROKER__URL": f"amqps://u:hunter2@mq.example/?{query}"})
-    expected = "ORDERWIRE_BROKER__URL: expected a URL like amqp://user@host/ or amqps://user@host/"
-    assert re.fullmatch(rf"{re.escape(expected)} \({flaw}\)", told)
-    assert "hunter" not in told
+    url, usual = f"amqps://u:hunter2@mq.example/?{query}", "amqp://user@host/ or amqps://user@host/"
+    assert_explained("ORDERWIRE_BROKER__URL", url, usual, flaw, files)
 
 
-def test_certificates_for_redis_may_be_named(certificate: tuple[Path, Path], locked: Path) -> None:
-    file, key = certificate
+def test_certificates_for_redis_may_be_named(files: dict[str, Path]) -> None:
+    file, key, locked = files.values()
     for query in (
         f"ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={key}",
         f"ssl_certfile={file}&ssl_keyfile={locked}&ssl_password=hunter3",
@@ -504,16 +508,12 @@ def test_certificates_for_redis_may_be_named(certificate: tuple[Path, Path], loc
     ],
 )
 def test_certificates_for_redis_that_cannot_be_used_are_explained(
-    certificate: tuple[Path, Path], locked: Path, query: str, flaw: str
+    files: dict[str, Path], query: str, flaw: str
 ) -> None:
-    file, key = certificate
-    for word, path in (("KEY", key), ("FILE", file), ("LOCKED", locked)):
-        query = re.sub(rf"={word}\b", f"={path}", query)
-    told = complaint(None, **PRODUCTION | {"ORDERWIRE_REDIS__URL": f"rediss://:hunter2@cache.example/0?{query}"})
-    expected = "ORDERWIRE_REDIS__URL: expected a URL like redis://host:6379/0, rediss://host/0 or unix:///socket"
+    url = f"rediss://:hunter2@cache.example/0?{query}"
+    usual = "redis://host:6379/0, rediss://host/0 or unix:///socket"
     of = "ssl_ca_certs, ssl_ca_data, ssl_certfile, ssl_keyfile or ssl_ciphers"
-    assert re.fullmatch(rf"{re.escape(expected)} \({of}: {flaw}\)", told)
-    assert "hunter" not in told
+    assert_explained("ORDERWIRE_REDIS__URL", url, usual, f"{of}: {flaw}", files)
 
 
 def test_certificates_for_the_database_are_looked_at_where_they_will_be_read(certificate: tuple[Path, Path]) -> None:
@@ -542,15 +542,10 @@ def test_certificates_for_the_database_are_looked_at_where_they_will_be_read(cer
     ],
 )
 def test_certificates_for_the_database_that_cannot_be_used_are_explained(
-    certificate: tuple[Path, Path], query: str, flaw: str
+    files: dict[str, Path], query: str, flaw: str
 ) -> None:
-    for word, path in zip(("FILE", "KEY"), certificate, strict=True):
-        query = re.sub(rf"={word}\b", f"={path}", query)
-    url = f"postgresql://u:hunter2@db.example/x?{query}"
-    told = complaint(None, **PRODUCTION | {"ORDERWIRE_DATABASE__URL": url})
-    expected = "ORDERWIRE_DATABASE__URL: expected a URL like postgresql://user@host/database"
-    assert re.fullmatch(rf"{re.escape(expected)} \({flaw}\)", told)
-    assert "hunter" not in told
+    url, usual = f"postgresql://u:hunter2@db.example/x?{query}", "postgresql://user@host/database"
+    assert_explained("ORDERWIRE_DATABASE__URL", url, usual, flaw, files)
 
 
 def test_option_is_named_as_it_was_typed() -> None:
