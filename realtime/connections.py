@@ -210,7 +210,8 @@ class Connections:
         return math.ceil(moment / _BUCKET_SECONDS)
 
     def _schedule(self, connection: Connection) -> None:
-        bucket = None if connection.due == math.inf else max(self._bucket(connection.due), self._turned_to + 1)
+        due = connection.due
+        bucket = None if due == math.inf else max(self._bucket(due), self._turned_to + 1)
         if bucket == connection.bucket or connection not in self._open:
             return
         self._unschedule(connection)
