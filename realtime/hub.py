@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, cast
 
-import structlog
-
 from handlers.ports.domain import Position
 from handlers.ports.streams import Published, Streams, StreamsAway
 from realtime.bus import Bus, BusAway, Membership, Order
@@ -26,8 +24,6 @@ from realtime.protocol.messages import HistoryPage, Span, Subscribed
 from realtime.recovery import Recovery
 from realtime.repair import Repairs
 from realtime.shared_reads import SharedReads
-
-log = structlog.get_logger(__name__)
 
 FORGET: Final = "forget"
 """The kind of order that `Hub.forget` takes."""
