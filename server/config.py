@@ -212,10 +212,10 @@ def _decoded(section: str, key: str, raw: str) -> object:
 
 def _from_file(path: Path, faults: list[str]) -> Iterator[_Given]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: expected a file that can be read: {_reason(error)}") from None
-    except ValueError as error:  # includes TOMLDecodeError, which names line and column
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, too, which names line and column
         raise ConfigError(f"{path}: expected TOML: {_reason(error)}") from None
     for section, table in tables.items():
         if section not in Settings.model_fields:

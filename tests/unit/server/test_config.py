@@ -416,6 +416,7 @@ def test_bad_variable_is_explained_on_one_line(name: str, value: str, expected: 
             "[redis] url: no secrets in this file: set ORDERWIRE_REDIS__URL or ORDERWIRE_REDIS__URL_FILE",
         ),
         ("[server]\nport = = 1", "expected TOML: Invalid value (at line 2, column 8)"),
+        ("[server]\nport = " + 10_000 * "[", "expected TOML: maximum recursion depth exceeded"),
     ],
 )
 def test_bad_line_in_the_file_is_explained_on_one_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -558,6 +559,10 @@ def test_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         complaint(tmp_path / "x.toml")
         == f"{tmp_path}/x.toml: expected a file that can be read: No such file or directory"
     )
+
+
+def test_a_byte_order_mark_before_the_file_is_passed_over(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "\ufeff[server]\nport = 9000"), {}).server.port == 9000
 
 
 def test_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
