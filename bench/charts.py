@@ -12,7 +12,7 @@ from bench.fanout.measure import OURS, Run
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "charts"
 _STEPS: Final = sorted(step * 10.0**power for power in range(-2, 5) for step in (1, 2, 5))
-_OURS_COLOUR, _OTHERS = "#d62728", ("#1f77b4", "#17becf", "#2ca02c", "#bcbd22", "#9467bd", "#7f7f7f")
+_OURS_COLOUR, _OTHERS = "#d62728", ("#1f77b4", "#ff9896", "#17becf", "#2ca02c", "#bcbd22", "#9467bd", "#7f7f7f")
 
 
 def draw_fan_out(runs: Sequence[Run]) -> str:

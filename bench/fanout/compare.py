@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import median
 
-from bench.fanout.measure import OURS, RATES, Run, Target, leave_first_core, measure, own_core, peer
+from bench.fanout.measure import OURS, OURS_KEPT, RATES, Run, Target, leave_first_core, measure, own_core, peer
 from bench.fanout.peers import PEERS
 from bench.stage import Stage
 
@@ -21,6 +21,13 @@ connection = {}
 
 [[channel.namespaces]]
 name = "bench"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+
+[[channel.namespaces]]
+name = "kept"
+history_size = 1000
+history_ttl = "1h"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
 """
@@ -36,15 +43,17 @@ async def compare(stage: Stage, *, quick: bool) -> list[Run]:
     leave_first_core()
     own_core(stage.node.pid)
     ours = Target(OURS, "centrifuge", stage.shop.staff_token, stage.node.port, stage.node.pid, stage.services)
+    both = [ours] if quick else [ours, replace(ours, name=OURS_KEPT, speaks="centrifuge-kept")]
     runs: list[Run] = []
     for _ in range(1 if quick else REPEATS):
-        runs += await asyncio.to_thread(lambda: list(_round(ours, quick=quick)))
+        runs += await asyncio.to_thread(lambda: list(_round(both, quick=quick)))
     return medians(runs)
 
 
-def _round(ours: Target, *, quick: bool) -> Iterator[Run]:
+def _round(ours: Sequence[Target], *, quick: bool) -> Iterator[Run]:
     rates, seconds = (QUICK_RATES, QUICK_SECONDS) if quick else (RATES, SECONDS)
-    yield from measure(ours, rates, seconds)
+    for target in ours:
+        yield from measure(target, rates, seconds)
     for name in QUICK_PEERS if quick else PEERS:
         with peer(name) as target:
             yield from measure(target, rates, seconds)

@@ -9,6 +9,8 @@ from typing import Protocol
 import orjson
 
 CHANNEL = "bench:feed"
+KEPT = "kept:feed"
+"""The same with a history."""
 
 
 class Dialect(Protocol):
@@ -29,19 +31,20 @@ class Centrifuge:
     """Orderwire, in the JSON form."""
 
     token: str
+    channel: str = CHANNEL
 
     def path(self, *, hears: bool) -> str:
         return "/connection/websocket"
 
     def hello(self, *, hears: bool) -> Sequence[bytes]:
         connect = orjson.dumps({"id": 1, "connect": {"token": self.token}})
-        return (connect, orjson.dumps({"id": 2, "subscribe": {"channel": CHANNEL}})) if hears else (connect,)
+        return (connect, orjson.dumps({"id": 2, "subscribe": {"channel": self.channel}})) if hears else (connect,)
 
     def answer(self, *, hears: bool) -> bytes:
         return b'"subscribe"' if hears else b'"connect"'
 
     def publish(self, number: int, document: bytes) -> bytes:
-        return b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (number + 2, CHANNEL.encode(), document)
+        return b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (number + 2, self.channel.encode(), document)
 
 
 class EngineIo:
@@ -78,5 +81,10 @@ class Plain:
 
 def dialect(name: str, token: str) -> Dialect:
     """By name, as it is handed to another process. Raises KeyError."""
-    known: dict[str, Dialect] = {"centrifuge": Centrifuge(token), "engine.io": EngineIo(), "plain": Plain()}
+    known: dict[str, Dialect] = {
+        "centrifuge": Centrifuge(token),
+        "centrifuge-kept": Centrifuge(token, KEPT),
+        "engine.io": EngineIo(),
+        "plain": Plain(),
+    }
     return known[name]

@@ -23,6 +23,7 @@ from bench.processes import cpu_seconds
 RATES: Final = (50, 200, 2_000, 5_000)
 SUBSCRIBERS: Final = 1_000
 OURS: Final = "Orderwire"
+OURS_KEPT: Final = "Orderwire, with history"
 _WARM_UP: Final = 1.0
 _PATIENCE: Final = 8.0  # seconds after which what has not arrived is not waited for
 _KEPT_UP: Final = 0.9  # of what was published must be heard in time, or higher rates are not tried

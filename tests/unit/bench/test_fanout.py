@@ -41,6 +41,8 @@ def test_every_publication_is_found_once_however_the_network_cuts(moments: list[
 def test_a_server_is_told_to_publish_in_its_own_words() -> None:
     said = dialect("centrifuge", "t").publish(0, b'{"at":1}')
     assert orjson.loads(said) == {"id": 2, "publish": {"channel": "bench:feed", "data": {"at": 1}}}
+    kept = orjson.loads(dialect("centrifuge-kept", "t").publish(0, b"{}"))
+    assert kept["publish"]["channel"] == "kept:feed"
     assert dialect("engine.io", "").publish(0, b'{"at":1}') == b'42["publish",{"at":1}]'
     assert dialect("plain", "").publish(0, b'{"at":1}') == b'{"at":1}'
 
