@@ -51,6 +51,7 @@ def _draw(file: str, title: str, runs: Sequence[Run], figure: str) -> str:
         logarithmic=True,
         js=[],  # else the tooltips' script is loaded from elsewhere
         disable_xml_declaration=True,
+        truncate_legend=-1,
         width=900,
         height=480,
     )
