@@ -53,6 +53,7 @@ export class SignInView {
 
   /** @param {string} email @param {string} password */
   async #try(email, password, isDemo = false) {
+    if (this.#page.ariaBusy === "true") return;
     this.#busy(true);
     showProblem(this.#problem, null);
     try {
@@ -67,8 +68,9 @@ export class SignInView {
 
   /** @param {boolean} isBusy */
   #busy(isBusy) {
-    for (const button of this.#page.querySelectorAll("button")) button.disabled = isBusy;
-    this.#page.setAttribute("aria-busy", String(isBusy));
+    // `disabled` would take the focus away.
+    for (const button of this.#page.querySelectorAll("button")) button.ariaDisabled = String(isBusy);
+    this.#page.ariaBusy = String(isBusy);
   }
 }
 

@@ -21,6 +21,17 @@ async def test_a_wrong_password_is_said_and_the_form_stays(browser: Browser, ser
         await expect(dashboard.page.locator("#dashboard")).to_be_hidden()
 
 
+async def test_who_chose_a_demo_account_in_vain_still_has_the_focus_on_it(browser: Browser, served: Orderwire) -> None:
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.page.route("**/api/v1/auth/login", lambda route: route.abort())
+        staff = dashboard.page.locator(".demo-account").nth(1)
+
+        await staff.press("Enter")
+
+        await expect(dashboard.page.locator("#sign-in-problem")).to_contain_text("The server did not answer.")
+        await expect(staff).to_be_focused()
+
+
 async def test_a_session_survives_a_reload_and_ends_with_signing_out(browser: Browser, served: Orderwire) -> None:
     async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("staff")
