@@ -28,6 +28,7 @@ export class StatusView {
   #stream = byId("stream", HTMLElement);
   #offset = byId("stream-offset", HTMLElement);
   #timer = 0;
+  #isLoaded = false;
 
   /** @param {() => void} onRetry */
   constructor(onRetry) {
@@ -48,13 +49,14 @@ export class StatusView {
     const isAway = status.state === "offline" || status.state === "stopped";
     this.#retry.hidden = this.#stale.hidden = !isAway;
     if (!isAway) return;
-    this.#stale.textContent = staleness(status);
+    this.#stale.textContent = staleness(status, this.#isLoaded);
     this.#tick(status);
     this.#timer = setInterval(() => this.#tick(status), TICK);
   }
 
   /** @param {Stream} stream */
   at({ channel, offset, epoch }) {
+    this.#isLoaded = true;
     this.#offset.textContent = `${channel.startsWith("#") ? "your orders" : channel} · offset ${offset}`;
     this.#stream.title = `Stream ${channel}, epoch ${epoch || "not yet begun"}`;
   }
@@ -67,9 +69,9 @@ export class StatusView {
   }
 }
 
-/** @param {Extract<Status, {since: number}>} status */
-function staleness({ state, since }) {
-  const known = `This is what was known at ${clock(new Date(since))}.`;
+/** @param {Extract<Status, {since: number}>} status @param {boolean} isLoaded there is something on the page */
+function staleness({ state, since }, isLoaded) {
+  const known = isLoaded ? `This is what was known at ${clock(new Date(since))}.` : "The orders could not be loaded yet.";
   if (state === "stopped") return `${known} The page no longer tries to connect by itself.`;
-  return `${known} It catches up as soon as the connection is back.`;
+  return `${known} ${isLoaded ? "It catches up" : "They come"} as soon as the connection is back.`;
 }

@@ -148,6 +148,27 @@ async def test_a_server_killed_and_started_again_is_caught_up_with(
         assert await dashboard.loads() == 1
 
 
+async def test_nothing_is_said_to_be_known_before_anything_was_loaded(browser: Browser, served: Orderwire) -> None:
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.page.route("**/api/v1/orders?limit=50", lambda route: route.abort())
+        await dashboard.choose("staff")
+        await dashboard.reach("offline")
+        stale = dashboard.page.locator("#stale")
+
+        await expect(stale).to_have_text(
+            "The orders could not be loaded yet. They come as soon as the connection is back."
+        )
+        hint_to_edge = (
+            "hint => hint.closest('section').getBoundingClientRect().bottom - hint.getBoundingClientRect().bottom"
+        )
+        assert await dashboard.page.locator("#activity-empty").evaluate(hint_to_edge) > 10
+
+        await dashboard.page.unroute_all()
+        await dashboard.reach("live", timeout=RECONNECTED)
+        await dashboard.page.context.set_offline(True)
+        await expect(stale).to_contain_text("This is what was known at")
+
+
 async def test_a_device_without_network_is_offline_at_once(browser: Browser, served: Orderwire) -> None:
     async with open_dashboard(browser, served.base_url) as dashboard:
         await dashboard.sign_in("staff")
