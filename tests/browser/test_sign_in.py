@@ -68,6 +68,23 @@ async def test_nothing_is_cut_off_on_a_narrow_screen(browser: Browser, served: O
         assert await dashboard.page.evaluate(overflow) <= 0
 
 
+async def test_no_row_sticks_out_of_the_tables_round_corners(
+    browser: Browser, served: Orderwire, customer: Person
+) -> None:
+    await customer.place_some(1)
+    async with open_dashboard(browser, served.base_url) as dashboard:
+        await dashboard.sign_in("staff")
+        at_corners = """table => {
+            table.scrollIntoView();
+            const {left, top, bottom} = table.getBoundingClientRect();
+            const rowAt = y => document.elementFromPoint(left + 2, y)?.closest("tr[data-id]");
+            return [top + 2, bottom - 2].filter(rowAt);
+        }"""
+        for screen in (360, 1280):
+            await dashboard.page.set_viewport_size({"width": screen, "height": 2_000})
+            assert await dashboard.page.locator("#orders").evaluate(at_corners) == [], screen
+
+
 async def test_what_was_ordered_can_be_read_on_every_screen(
     browser: Browser, served: Orderwire, customer: Person
 ) -> None:
