@@ -100,6 +100,13 @@ async def test_what_was_ordered_can_be_read_on_every_screen(
         assert min(widths.values()) > 100, widths
 
 
+async def test_products_have_their_whole_names_on_a_phone(browser: Browser, served: Orderwire) -> None:
+    async with open_dashboard(browser, served.base_url, width=360) as dashboard:
+        await dashboard.sign_in("customer")
+        name = dashboard.page.locator("#products .name").filter(has_text="Copper candle holder")
+        assert await name.evaluate("name => name.scrollWidth <= name.clientWidth")
+
+
 async def test_what_was_under_way_for_one_session_never_reaches_the_next(
     browser: Browser, served: Orderwire, staff: Person, customer: Person
 ) -> None:
