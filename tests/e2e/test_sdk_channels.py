@@ -38,12 +38,15 @@ async def test_what_one_says_in_a_room_the_other_hears_and_both_can_read_again(
 async def test_a_channel_without_history_reaches_who_is_there(
     channels: Orderwire, customer_there: Person, staff_there: Person, talk: Talk
 ) -> None:
-    channel = f"typing:{uuid4()}"
+    before, channel = f"typing:{uuid4()}", f"typing:{uuid4()}"
     async with (
         talk(channels.websocket_url, customer_there.token) as one,
         talk(channels.websocket_url, staff_there.token) as other,
     ):
+        await other.subscribe(before)
         await one.publish(channel, "nobody hears this")
+        await one.publish(before, "the bus is past it")
+        await other.heard()
         await other.subscribe(channel)
         await one.publish(channel, "writes …")
         said = await other.heard()
